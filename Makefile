@@ -1,0 +1,30 @@
+# imgtool: `make demo` and `make test` are the two commands of the README.
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: setup demo test test-long lint bench clean
+.DEFAULT_GOAL := setup
+
+setup: ## system packages that are missing, .venv, imgtool in it
+	@tools/setup
+
+demo: setup ## a real Debian disk: VMDK to thick QCOW2, checked, compared, booted
+	@tools/demo
+
+test: setup ## the suite that CI runs
+	$(PYTEST) -n 2 --dist worksteal -m "not long" $(ARGS)
+
+test-long: setup ## what needs longer
+	$(PYTEST) -n 2 --dist worksteal -m long $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check imgtool tests fixtures bench
+	$(BIN)/mypy
+
+bench: setup ## benchmarks; writes bench/RESULTS.md
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info
