@@ -59,7 +59,7 @@ class UnreachableError(ImgtoolError):
     exit_code = 8
 
 
-class InterruptedError_(ImgtoolError):
+class StoppedError(ImgtoolError):
     """SIGINT or SIGTERM; ``exit_code`` is 128 + the signal's number."""
 
     def __init__(self, signum: int) -> None:
