@@ -1,6 +1,7 @@
 """The types that cross folders. Read this first; nothing in here does anything.
 
 image    what a disk image is: layers, extents, allocation
+request  what is asked for
 result   what the commands say at their end
 problem  what cannot be carried over
 """
@@ -16,6 +17,7 @@ from imgtool.model.image import (
     Snapshot,
 )
 from imgtool.model.problem import Problem
+from imgtool.model.request import AllocateRequest, ConvertRequest, SourceOptions
 from imgtool.model.result import (
     AllocateResult,
     CheckResult,
@@ -26,9 +28,11 @@ from imgtool.model.result import (
 )
 
 __all__ = [
+    "AllocateRequest",
     "AllocateResult",
     "Allocation",
     "CheckResult",
+    "ConvertRequest",
     "ConvertResult",
     "CopyStats",
     "Extent",
@@ -40,5 +44,6 @@ __all__ = [
     "Mapped",
     "Problem",
     "Snapshot",
+    "SourceOptions",
     "VerifyResult",
 ]

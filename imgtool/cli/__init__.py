@@ -1,0 +1,1 @@
+"""The command line: typer only, no work of its own."""

@@ -1,0 +1,1 @@
+"""The ways to move a disk's bytes, cheapest first."""

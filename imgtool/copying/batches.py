@@ -1,0 +1,58 @@
+"""Arithmetic on extents: cutting long ones, grouping short ones, walking two maps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from imgtool.model import Extent, Kind
+
+BATCH = 4 << 20
+"""Bytes of one piece of work."""
+MAX_ITEMS = 256
+"""Extents of one piece of work."""
+
+
+def split(extents: Iterable[Extent], size: int = BATCH) -> Iterator[Extent]:
+    """No DATA extent longer than ``size``; cuts at multiples of it, so that they fall on clusters and blocks."""
+    for extent in extents:
+        if extent.kind != Kind.DATA or extent.length <= size or extent.coded:
+            yield extent
+            continue
+        position = extent.start
+        while position < extent.end:
+            stop = min(extent.end, (position // size + 1) * size)
+            yield extent._replace(start=position, length=stop - position, offset=extent.offset + position - extent.start)
+            position = stop
+
+
+def batches(extents: Iterable[Extent], size: int = BATCH) -> Iterator[list[Extent]]:
+    """Groups of neighbours, of about ``size`` bytes of DATA."""
+    batch: list[Extent] = []
+    total = 0
+    for extent in split(extents, size):
+        batch.append(extent)
+        total += extent.length if extent.kind == Kind.DATA else 0
+        if total >= size or len(batch) >= MAX_ITEMS:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def side_by_side(left: Iterator[Extent], right: Iterator[Extent]) -> Iterator[tuple[Extent, Extent]]:
+    """Both maps cut at the same places; ends with the shorter one."""
+    a, b = next(left, None), next(right, None)
+    while a is not None and b is not None:
+        length = min(a.length, b.length)
+        yield _head(a, length), _head(b, length)
+        a = _tail(a, length) if a.length > length else next(left, None)
+        b = _tail(b, length) if b.length > length else next(right, None)
+
+
+def _head(extent: Extent, length: int) -> Extent:
+    return extent if extent.length == length else extent._replace(length=length)
+
+
+def _tail(extent: Extent, length: int) -> Extent:
+    offset = extent.offset if extent.coded else extent.offset + length
+    return extent._replace(start=extent.start + length, length=extent.length - length, offset=offset)

@@ -1,0 +1,97 @@
+"""Compares what a guest would read from two disks, by their maps: what is zeros on both sides is not read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+from imgtool.copying.batches import BATCH, MAX_ITEMS, side_by_side
+from imgtool.copying.pool import WORKERS, ordered
+from imgtool.copying.zeros import all_zero
+from imgtool.formats.disk import Disk
+from imgtool.model import Extent, Kind, VerifyResult
+from imgtool.progress import Control
+
+Pair = tuple[Extent, Extent]
+
+
+def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") -> VerifyResult:
+    """A disk that is longer must have zeros behind the end of the other; a warning says so. Raises DamagedError, StoppedError."""
+    began = time.monotonic()
+    size = max(left.virtual_size, right.virtual_size)
+    compared, difference = 0, None
+    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(size, what) as bar:
+        for batch, first in ordered(pool, lambda pairs: _differ(left, right, pairs, control), _batches(left, right, size)):
+            control.stop.check()
+            bar.update(batch[-1][0].end - batch[0][0].start)
+            compared += sum(a.length for a, b in batch if _read(a, b))
+            if first is not None:
+                difference = first
+                break
+    warnings: tuple[str, ...] = ()
+    if left.virtual_size != right.virtual_size:
+        warnings = (f"the sizes differ: {left.virtual_size} and {right.virtual_size} bytes; "
+                    "what the shorter one lacks counts as zeros",)
+    return VerifyResult(identical=difference is None, first_difference=difference, bytes_compared=compared,
+                        seconds=round(time.monotonic() - began, 3), warnings=warnings)
+
+
+def _padded(disk: Disk, size: int) -> Iterator[Extent]:
+    rest = size - disk.virtual_size
+    return chain(disk.content(), [Extent(disk.virtual_size, rest, Kind.ZERO)] if rest else [])
+
+
+def _read(a: Extent, b: Extent) -> bool:
+    return Kind.DATA in (a.kind, b.kind)
+
+
+def _batches(left: Disk, right: Disk, size: int) -> Iterator[list[Pair]]:
+    batch: list[Pair] = []
+    total = 0
+    for a, b in _cut(side_by_side(_padded(left, size), _padded(right, size))):
+        batch.append((a, b))
+        total += a.length if _read(a, b) else 0
+        if total >= BATCH or len(batch) >= MAX_ITEMS:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def _cut(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    for a, b in pairs:
+        if a.length <= BATCH or not _read(a, b):
+            yield a, b
+            continue
+        for at in range(0, a.length, BATCH):
+            length = min(BATCH, a.length - at)
+            yield _part(a, at, length), _part(b, at, length)
+
+
+def _part(extent: Extent, at: int, length: int) -> Extent:
+    offset = extent.offset if extent.coded else extent.offset + at
+    return extent._replace(start=extent.start + at, length=length, offset=offset)
+
+
+def _differ(left: Disk, right: Disk, pairs: list[Pair], control: Control) -> int | None:
+    """The offset of the first byte that differs."""
+    for a, b in pairs:
+        if not _read(a, b):
+            continue
+        control.rate.take(a.length, control.stop)
+        if a.kind != Kind.DATA or b.kind != Kind.DATA:
+            data = left.read(a) if a.kind == Kind.DATA else right.read(b)
+            if not all_zero(data):
+                return a.start + first_byte(data, bytes(len(data)))
+        elif (one := left.read(a)) != (other := right.read(b)):
+            return a.start + first_byte(one, other)
+    return None
+
+
+def first_byte(left: bytes, right: bytes) -> int:
+    """Index of the first byte in which two different strings of one length differ."""
+    import numpy as np
+
+    return int(np.argmax(np.frombuffer(left, np.uint8) != np.frombuffer(right, np.uint8)))

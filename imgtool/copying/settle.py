@@ -1,0 +1,49 @@
+"""Makes a written image thick or eager on the disk, whatever its format: space reserved, then zeros written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from imgtool import storage
+from imgtool.copying.native import write_all
+from imgtool.formats.target import Payload
+from imgtool.model import Allocation
+from imgtool.progress import Control
+
+
+def settle(files: Sequence[Payload], allocation: Allocation, control: Control) -> list[str]:
+    """Gives the files their space; what they hold stays. Returns warnings. Raises NoSpaceError, StoppedError."""
+    if allocation == Allocation.THIN:
+        return []
+    warnings = dict.fromkeys(warning for file in files for warning in _reserve(file))
+    if allocation == Allocation.EAGER:
+        for file in files:
+            write_zeros(file, control)
+    return list(warnings)
+
+
+def _reserve(file: Payload) -> Iterator[str]:
+    size = os.fstat(file.fd).st_size
+    if not storage.reserve(file.fd, 0, size):
+        yield "the file system cannot reserve space (no fallocate): the image is thin until it is written"
+    elif name := storage.copy_on_write(file.fd):
+        yield f"{name} writes to new places: the space that was reserved does not keep a later write from failing"
+
+
+def write_zeros(file: Payload, control: Control) -> None:
+    """Writes zeros to all that is not written yet: holes and unwritten extents, which read as zeros already."""
+    size = os.fstat(file.fd).st_size
+    zeros = memoryview(storage.ZEROS)
+    ranges = list(storage.unwritten(file.fd, size))
+    with control.progress.bar(sum(length for _, length in ranges), "zeros") as bar:
+        for offset, length in ranges:
+            for at in range(offset, offset + length, len(zeros)):
+                control.stop.check()
+                count = min(len(zeros), offset + length - at)
+                control.rate.take(count, control.stop)
+                try:
+                    write_all(file.fd, zeros[:count], at)
+                except OSError as error:
+                    storage.raise_os(error, f"writing zeros to {file.name}")
+                bar.update(count)

@@ -1,0 +1,171 @@
+"""The only place for temporary files: a result is built in a hidden folder beside its final name and then moved.
+
+``workspace`` makes the folder ``.imgtool-XXXX`` in the directory of the destination, holds a lock in it, and takes away what
+killed runs of this host left. ``publish`` moves the finished files out, the one that makes the others valid (the
+descriptor) last: that rename is the commit. A journal in the folder lets the next run undo or finish a publish that was
+killed between two renames.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from imgtool.errors import RefusedError
+from imgtool.storage import raise_os
+
+PREFIX = ".imgtool-"
+OWNER = ".owner"
+JOURNAL = ".publish.json"
+ABANDONED = 3600
+"""Seconds after which a folder without an owner's file counts as left behind."""
+
+RENAME_NOREPLACE = 1
+AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def host_id() -> str:
+    """What tells this host from others that see the same storage."""
+    with suppress(OSError):
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or os.uname().nodename
+    return os.uname().nodename
+
+
+@contextmanager
+def workspace(directory: str) -> Iterator[str]:
+    """A folder on the same file system as ``directory``; gone at the end. Raises NoSpaceError and the like."""
+    clean(directory)
+    try:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=directory)
+    except OSError as error:
+        raise_os(error, f"making a folder for the result in {directory}")
+    try:
+        with open(os.path.join(folder, OWNER), "x", encoding="utf-8") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            json.dump({"host": host_id(), "pid": os.getpid()}, owner)
+            owner.flush()
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean(directory: str) -> None:
+    """Takes away what killed runs left in ``directory``. What another host or a live process has stays."""
+    try:
+        left = [entry for entry in os.scandir(directory) if entry.name.startswith(PREFIX)]
+    except OSError as error:
+        raise_os(error, f"reading {directory}")
+    for entry in left:
+        if entry.is_dir(follow_symlinks=False):
+            with suppress(OSError, ValueError):
+                _clean_one(entry.path)
+
+
+def _clean_one(folder: str) -> None:
+    try:
+        owner = open(os.path.join(folder, OWNER), encoding="utf-8")  # noqa: SIM115
+    except FileNotFoundError:
+        if time.time() - os.stat(folder).st_mtime > ABANDONED:
+            shutil.rmtree(folder)
+        return
+    with owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        text = owner.read()
+        if text and json.loads(text)["host"] != host_id():
+            return
+        _recover(folder)
+        shutil.rmtree(folder)
+
+
+def _recover(folder: str) -> None:
+    """Undoes a publish that was not committed, finishes one that was."""
+    try:
+        journal = json.loads(Path(folder, JOURNAL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    directory = os.path.dirname(folder)
+    *others, last = journal["members"]
+    committed = not os.path.lexists(os.path.join(folder, last))
+    gone = journal["obsolete"] if committed else [
+        name for name in others if not os.path.lexists(os.path.join(folder, name))]
+    for name in gone:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, os.path.basename(name)))
+
+
+def publish(folder: str, members: Sequence[str], *, replace: bool, obsolete: Sequence[str] = ()) -> None:
+    """Flushes the files ``members`` of a workspace and moves them beside it; the last one is the commit.
+
+    ``replace`` lets the last one take the place of an existing file; the others must have names that are free.
+    ``obsolete`` are files beside, that only the replaced image needed. Raises RefusedError if a name is taken.
+    """
+    directory = os.path.dirname(folder)
+    try:
+        for name in members:
+            sync(os.path.join(folder, name))
+        journal = Path(folder, JOURNAL)
+        journal.write_text(json.dumps({"members": list(members), "obsolete": list(obsolete)}), encoding="utf-8")
+        sync(str(journal))
+        sync(folder)
+        _move(folder, directory, members, replace=replace)
+        for name in obsolete:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, name))
+        sync(directory)
+    except OSError as error:
+        raise_os(error, f"publishing {members[-1]} in {directory}")
+
+
+def _move(folder: str, directory: str, members: Sequence[str], *, replace: bool) -> None:
+    moved: list[str] = []
+    try:
+        for name in members:
+            last = name == members[-1]
+            if last:
+                sync(directory)
+            rename(os.path.join(folder, name), os.path.join(directory, name), replace=replace and last)
+            moved.append(name)
+        sync(directory)
+    except BaseException:
+        if len(moved) < len(members):
+            for name in moved:
+                os.unlink(os.path.join(directory, name))
+        raise
+
+
+def rename(old: str, new: str, *, replace: bool) -> None:
+    """rename(2); without ``replace`` an existing ``new`` is never overwritten: RefusedError."""
+    if replace:
+        os.rename(old, new)
+        return
+    if not _libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), RENAME_NOREPLACE):
+        return
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS) and not os.path.lexists(new):  # a file system without RENAME_NOREPLACE
+        os.rename(old, new)
+        return
+    if code in (errno.EEXIST, errno.EINVAL, errno.ENOSYS):
+        raise RefusedError(f"{new} exists", "use --force to replace it")
+    raise OSError(code, os.strerror(code), new)
+
+
+def sync(path: str) -> None:
+    """fsync(2) of a file or directory."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""A disk: the chain of its layers, and what a guest would read from it.
+
+``open_disk`` is the only way in. ``Disk.content`` is the map that copying and verifying work by: the nearest layer that says
+something wins, holes of the files are zeros. The map is lazy; nothing grows with the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imgtool import storage
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.formats import FORMATS
+from imgtool.formats.detect import detect, forced
+from imgtool.formats.layer import Layer
+from imgtool.formats.opener import Opener
+from imgtool.formats.runs import merged
+from imgtool.model import Extent, ImageFile, Kind
+from imgtool.progress import Stop
+
+if TYPE_CHECKING:
+    from imgtool.qemu import Graph
+
+MAX_CHAIN = 256
+
+
+@dataclass(frozen=True)
+class Disk:
+    """``layers[0]`` is the image that was named, the others are below it."""
+
+    path: str
+    layers: tuple[Layer, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> Layer:
+        return self.layers[0]
+
+    @property
+    def virtual_size(self) -> int:
+        return self.top.virtual_size
+
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        return tuple(file for layer in self.layers for file in layer.files)
+
+    def extents(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
+        """What the layers say, top first: sorted, complete, neighbours joined."""
+        end = self.virtual_size if end is None else end
+        self.refuse_encrypted()
+        return merged(_overlay(self.layers, 0, start, end))
+
+    def content(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
+        """As ``extents``; holes and unwritten extents of the files are ZERO, so is what no layer has."""
+        return merged(_with_holes(self.extents(start, end)))
+
+    def read(self, extent: Extent) -> bytes:
+        """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
+        if extent.file is None or extent.coded:
+            return self.layers[extent.layer].decode(extent)
+        return os.pread(extent.file.fd, extent.length, extent.offset).ljust(extent.length, b"\0")
+
+    def refuse_encrypted(self) -> None:
+        """Raises RefusedError."""
+        for layer in self.layers:
+            if layer.encrypted:
+                raise RefusedError(f"{layer.path} is encrypted", "imgtool has no key for it: decrypt it first")
+
+    def qemu_reads(self) -> bool:
+        """False where QEMU would silently read something else: it passes over ZERO extents of a VMDK."""
+        return not any(layer.details.get("zero_extents") for layer in self.layers)
+
+    def graph(self) -> Graph:
+        """The chain in QEMU's words: every format and every file given, nothing left to its probing."""
+        from imgtool.qemu import file_node
+
+        below: Graph | None = None
+        for layer in reversed(self.layers):
+            node: dict[str, object] = {"driver": layer.format, "file": file_node(layer.path)}
+            if layer.format == "qcow2" or layer.backing:
+                node["backing"] = below
+            if layer.format == "qcow2" and len(layer.files) > 1:
+                node["data-file"] = file_node(layer.files[1].path)
+            below = node
+        assert below is not None  # noqa: S101 - a disk has a layer
+        return below
+
+
+@contextmanager
+def open_disk(path: str, *, source_format: str | None = None, allow_external: bool = False,
+              stop: Stop | None = None) -> Iterator[Disk]:
+    """Opens an image and all that it stands on, read-only.
+
+    Raises UsageError (no such file), DamagedError, RefusedError (leads outside its directory; name and header disagree).
+    """
+    opener = Opener(allow_external=allow_external, stop=stop)
+    try:
+        yield _open(path, opener, source_format)
+    finally:
+        opener.close()
+
+
+def _open(path: str, opener: Opener, source_format: str | None) -> Disk:
+    file = opener.user(path)
+    found, warnings = (forced(file, source_format), ()) if source_format else detect(file)
+    layers = [FORMATS[found](file, opener)]
+    seen = {_identity(file)}
+    while backing := layers[-1].backing:
+        if len(layers) >= MAX_CHAIN:
+            raise DamagedError(f"{path}: the chain has more than {MAX_CHAIN} images")
+        below = opener.named(backing.name, layers[-1].files[0])
+        if _identity(below) in seen:
+            raise DamagedError(f"{path}: the chain of images runs in a circle at {below.path}")
+        seen.add(_identity(below))
+        known = backing.format if backing.format in FORMATS else None
+        layers.append(FORMATS[forced(below, known) if known else detect(below)[0]](below, opener))
+        _check_cid(layers[-2], layers[-1])
+    warnings += tuple(warning for layer in layers for warning in layer.warnings)
+    return Disk(path, tuple(layers), warnings)
+
+
+def _identity(file: ImageFile) -> tuple[int, int]:
+    status = os.fstat(file.fd)
+    return status.st_dev, status.st_ino
+
+
+def _check_cid(child: Layer, parent: Layer) -> None:
+    """A parent that was written since the snapshot has another CID: the delta no longer fits."""
+    wanted = child.backing.cid if child.backing else None
+    if wanted is not None and parent.cid != wanted:
+        has = "none" if parent.cid is None else f"{parent.cid:08x}"
+        raise DamagedError(f"{child.path} is a delta on a parent with CID {wanted:08x}, but {parent.path} has {has}",
+                           "the parent was changed after the snapshot; restore the one that belongs to it")
+
+
+def _overlay(layers: tuple[Layer, ...], index: int, start: int, end: int) -> Iterator[Extent]:
+    layer = layers[index]
+    inside = min(end, layer.virtual_size)
+    for extent in layer.extents(start, inside) if start < inside else ():
+        if extent.kind == Kind.UNALLOCATED and index + 1 < len(layers):
+            yield from _overlay(layers, index + 1, extent.start, extent.end)
+        else:
+            yield extent._replace(layer=index) if index else extent
+    if inside < end:
+        begin = max(start, inside)
+        yield Extent(begin, end - begin, Kind.UNALLOCATED, layer=index)
+
+
+def _with_holes(extents: Iterator[Extent]) -> Iterator[Extent]:
+    for extent in extents:
+        if extent.kind != Kind.DATA:
+            yield Extent(extent.start, extent.length, Kind.ZERO)
+        elif extent.file is None or extent.coded:
+            yield extent
+        else:
+            for piece in storage.pieces(extent.file.fd, extent.offset, extent.offset + extent.length):
+                start = extent.start + piece.offset - extent.offset
+                if piece.data:
+                    yield extent._replace(start=start, length=piece.length, offset=piece.offset)
+                else:
+                    yield Extent(start, piece.length, Kind.ZERO)

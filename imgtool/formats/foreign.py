@@ -1,0 +1,147 @@
+"""VHDX, VHD (``vpc``) and VDI: read through qemu-nbd, written through qemu-img.
+
+Only what tells one from another, and what qemu-img does not say, is read here. Sources: MS-VHDX; *Virtual Hard Disk Image Format
+Specification* (Microsoft, 2006); VirtualBox' VDICore.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, cast
+
+from imgtool import qemu
+from imgtool.errors import DamagedError, MissingToolError, RefusedError
+from imgtool.formats.layer import Layer
+from imgtool.formats.opener import Opener
+from imgtool.model import Extent, ImageFile, Kind
+
+VHDX_MAGIC = b"vhdxfile"
+VPC_COOKIE = b"conectix"
+VDI_SIGNATURE = 0xBEDA107F
+VDI_SIGNATURE_AT = 64
+VPC_FIXED, VPC_DYNAMIC, VPC_DIFFERENCING = 2, 3, 4
+VDI_DYNAMIC, VDI_FIXED = 1, 2
+
+STATUS_RANGE = 1 << 30
+"""Bytes that one request for the block status covers."""
+READ = 32 << 20
+NBD_HOLE, NBD_ZERO = 1, 2
+
+
+def is_vdi(head: bytes) -> bool:
+    return len(head) >= 68 and struct.unpack_from("<I", head, VDI_SIGNATURE_AT)[0] == VDI_SIGNATURE
+
+
+def _vpc_subformat(file: ImageFile) -> str:
+    footer = os.pread(file.fd, 512, max(0, file.size - 512))
+    if footer[:8] != VPC_COOKIE:
+        footer = os.pread(file.fd, 512, 0)
+    kind = struct.unpack_from(">I", footer.ljust(64, b"\0"), 60)[0]
+    if kind == VPC_DIFFERENCING:
+        raise RefusedError(f"{file.path} is a differencing VHD: it needs its parent", "merge it with its parent first")
+    if kind not in (VPC_FIXED, VPC_DYNAMIC):
+        raise DamagedError(f"{file.path}: VHD type {kind} is impossible")
+    return "fixed" if kind == VPC_FIXED else "dynamic"
+
+
+def _vdi_subformat(file: ImageFile) -> str:
+    kind = struct.unpack_from("<I", os.pread(file.fd, 80, 0).ljust(80, b"\0"), 76)[0]
+    if kind not in (VDI_DYNAMIC, VDI_FIXED):
+        raise RefusedError(f"{file.path} is a VDI of type {kind}: an undo or differencing image needs its parent",
+                           "clone it to a full image in VirtualBox first")
+    return "static" if kind == VDI_FIXED else "dynamic"
+
+
+def _vhdx_subformat(file: ImageFile) -> str | None:
+    return None
+
+
+def open_vpc(file: ImageFile, opener: Opener) -> Layer:
+    return _open(file, opener, "vpc", _vpc_subformat)
+
+
+def open_vdi(file: ImageFile, opener: Opener) -> Layer:
+    return _open(file, opener, "vdi", _vdi_subformat)
+
+
+def open_vhdx(file: ImageFile, opener: Opener) -> Layer:
+    return _open(file, opener, "vhdx", _vhdx_subformat)
+
+
+def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[ImageFile], str | None]) -> Layer:
+    kind = subformat(file)
+    facts = qemu.info(file.path, driver, stop=opener.stop)
+    size, cluster = facts.get("virtual-size"), facts.get("cluster-size")
+    if not isinstance(size, int):
+        raise DamagedError(f"{file.path}: qemu-img does not tell its size")
+    served = Served(file, driver, size, opener)
+    return Layer(path=file.path, format=driver, subformat=kind, virtual_size=size, files=(file,), extents=served.extents,
+                 decode=served.read, cluster_size=cluster if isinstance(cluster, int) else None)
+
+
+class Served:
+    """An image behind qemu-nbd, started when the first byte is asked for, ended with its opener."""
+
+    def __init__(self, file: ImageFile, driver: str, size: int, opener: Opener) -> None:
+        self._graph = {"driver": driver, "file": qemu.file_node(file.path)}
+        self._path, self._size, self._opener = file.path, size, opener
+        self._handle: Any = None
+
+    def _connected(self) -> Any:
+        if self._handle is None:
+            nbd = load_nbd()
+            stack = ExitStack()
+            self._opener.on_close(stack.close)
+            socket = stack.enter_context(qemu.nbd_server(self._graph, stop=self._opener.stop))
+            handle = nbd.NBD()
+            handle.add_meta_context("base:allocation")
+            handle.connect_unix(socket)
+            stack.callback(handle.shutdown)
+            self._handle = handle
+        return self._handle
+
+    def extents(self, start: int, end: int) -> Iterator[Extent]:
+        position = start
+        while position < end:
+            for length, flags in self._status(position, min(STATUS_RANGE, end - position)):
+                length = min(length, end - position)  # noqa: PLW2901
+                kind = Kind.UNALLOCATED if flags & NBD_HOLE else Kind.ZERO
+                if not flags & NBD_ZERO:
+                    kind = Kind.DATA
+                if length > 0:
+                    yield Extent(position, length, kind)
+                position += length
+
+    def _status(self, offset: int, length: int) -> list[tuple[int, int]]:
+        found: list[int] = []
+
+        def on_extents(context: str, _offset: int, entries: list[int], _error: object) -> None:
+            if context == "base:allocation":
+                found.extend(entries)
+
+        handle = self._connected()
+        try:
+            handle.block_status(length, offset, on_extents)
+        except load_nbd().Error as error:
+            raise DamagedError(f"{self._path}: {error}") from error
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def read(self, extent: Extent) -> bytes:
+        handle = self._connected()
+        try:
+            parts = [bytes(handle.pread(min(READ, extent.end - at), at)) for at in range(extent.start, extent.end, READ)]
+        except load_nbd().Error as error:
+            raise DamagedError(f"{self._path}: {error}") from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def load_nbd() -> Any:
+    """The libnbd module. Raises MissingToolError."""
+    try:
+        import nbd
+    except ImportError as error:
+        raise MissingToolError("the Python binding of libnbd is not installed", "apt-get install python3-libnbd") from error
+    return cast("Any", nbd)

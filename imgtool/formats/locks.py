@@ -1,0 +1,65 @@
+"""Who else has an image open.
+
+QEMU takes shared locks on single bytes of the file (``docs/system/qemu-block-drivers``, "image locking"; block/file-posix.c): byte
+100 + n says "I use permission n", byte 200 + n "nobody else may have permission n". VMware's hosts put ``.lck`` files or
+folders beside the file that they have open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Iterator
+
+from imgtool.errors import RefusedError
+from imgtool.formats.disk import Disk
+from imgtool.model import ImageFile
+
+F_OFD_GETLK = 36
+_FLOCK = struct.Struct("hhqqi")
+PERMISSION_WRITE = 101
+PERMISSIONS = (100, 204)
+"""First byte and the one behind the last."""
+_NFS_LOCK = re.compile(r"^\.lck-[0-9a-f]{8,}$")
+
+
+def refuse_if_used(disk: Disk, *, writing: bool = False) -> None:
+    """Raises RefusedError if a machine may run on the disk; ``writing`` if anybody at all has it open through QEMU."""
+    for reason in reasons(disk, writing=writing):
+        raise RefusedError(reason, "power the machine off; if you know that it is off: --ignore-lock")
+
+
+def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
+    """Why the disk counts as in use, one sentence each."""
+    for file in disk.files:
+        if qemu_uses(file, writing=writing):
+            yield f"{file.path} is in use by a running QEMU"
+    for directory in dict.fromkeys(os.path.dirname(layer.path) for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path)):
+        yield from _vmware(directory, {os.path.basename(file.path) for file in disk.files})
+
+
+def _is_flat(path: str) -> bool:
+    return path.lower().endswith("-flat.vmdk")
+
+
+def qemu_uses(file: ImageFile, *, writing: bool) -> bool:
+    """Whether another process holds QEMU's locks on the file."""
+    start, end = PERMISSIONS if writing else (PERMISSION_WRITE, PERMISSION_WRITE + 1)
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
+    try:
+        kind = _FLOCK.unpack(fcntl.fcntl(file.fd, F_OFD_GETLK, asked))[0]
+    except OSError:
+        return False
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _vmware(directory: str, names: set[str]) -> Iterator[str]:
+    """Locks of a disk that bear its name, and those of a machine in the same folder."""
+    for entry in sorted(os.listdir(directory)):
+        stem, suffix = os.path.splitext(entry)
+        if suffix.lower() == ".lck" and (stem in names or stem.lower().endswith(".vmx")):
+            yield f"{os.path.join(directory, entry)} says that the machine runs"
+        elif _NFS_LOCK.match(entry):
+            yield f"{os.path.join(directory, entry)} says that a host has a file of this folder open"

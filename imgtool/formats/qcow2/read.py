@@ -1,0 +1,188 @@
+"""Where the data of a qcow2 image lies. Specification: docs/interop/qcow2.txt of QEMU."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from imgtool.errors import DamagedError
+from imgtool.formats.layer import Backing, Layer
+from imgtool.formats.opener import Opener
+from imgtool.formats.qcow2.header import CORRUPT, DIRTY, Header, read_header, read_snapshots
+from imgtool.formats.runs import cut, table_extents
+from imgtool.model import Extent, ImageFile, Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Table = npt.NDArray[np.uint64]
+
+OFFSET_MASK = 0x00FFFFFFFFFFFE00
+COPIED = 1 << 63
+COMPRESSED = 1 << 62
+ZERO = 1
+SUBCLUSTERS = 32
+
+
+def open_qcow2(file: ImageFile, opener: Opener) -> Layer:
+    """The layer of a qcow2 image; its backing file is only named."""
+    header = read_header(file)
+    files = [file]
+    if header.data_file and not header.encryption:
+        files.append(opener.named(header.data_file, file))
+    reader = _Reader(header, file, files[-1])
+    return Layer(
+        path=file.path, format="qcow2", virtual_size=header.virtual_size, cluster_size=header.cluster_size,
+        files=tuple(files), extents=reader.extents, decode=reader.decode,
+        backing=Backing(header.backing, header.backing_format) if header.backing else None,
+        snapshots=read_snapshots(file, header), encrypted=bool(header.encryption), details=_details(header),
+        compressed=reader.first_is_compressed(), warnings=tuple(_warnings(header)))
+
+
+def _details(header: Header) -> dict[str, object]:
+    return {
+        "compat": "0.10" if header.version == 2 else "1.1", "extended_l2": header.extended,
+        "compression_type": header.compression, "refcount_bits": header.refcount_bits,
+        "lazy_refcounts": bool(header.compatible & 1), "data_file": header.data_file, "bitmaps": header.bitmaps,
+        "encryption": header.encryption,
+    }
+
+
+def _warnings(header: Header) -> Iterator[str]:
+    if header.incompatible & CORRUPT:
+        yield "the image is marked as corrupt: run qemu-img check"
+    if header.incompatible & DIRTY:
+        yield "the image was not closed cleanly: its reference counts may be stale"
+    if header.backing and not header.backing_format:
+        yield "the format of the backing file is not recorded: taken from its header"
+    if header.snapshot_count:
+        yield f"{header.snapshot_count} internal snapshot(s): only the present state is converted"
+
+
+class _Reader:
+    def __init__(self, header: Header, file: ImageFile, data: ImageFile) -> None:
+        self.header, self.file, self.data = header, file, data
+        self._coded_shift = 62 - (header.cluster_bits - 8)
+
+    def _l1(self, first: int, count: int) -> list[int]:
+        raw = os.pread(self.file.fd, count * 8, self.header.l1_offset + first * 8)
+        return [int.from_bytes(raw[i:i + 8], "big") & OFFSET_MASK for i in range(0, count * 8, 8)]
+
+    def extents(self, start: int, end: int) -> Iterator[Extent]:
+        covered = self.header.l2_entries << self.header.cluster_bits
+        batch = 1 << 16
+        position = start
+        while position < end:
+            index = position // covered
+            for offset in self._l1(index, min(batch, -(-end // covered) - index)):
+                stop = min(end, (index + 1) * covered)
+                if offset:
+                    yield from cut(self._l2_extents(index * covered, offset, position, stop), position, stop)
+                else:
+                    yield Extent(position, stop - position, Kind.UNALLOCATED)
+                index, position = index + 1, stop
+
+    def _l2_extents(self, first: int, offset: int, start: int, end: int) -> Iterator[Extent]:
+        """Extents of the part of one L2 table that covers [start, end)."""
+        import numpy as np
+
+        bits, size = self.header.cluster_bits, self.header.l2_entry_size
+        low, high = (start - first) >> bits, -(-(end - first) // (1 << bits))
+        if offset % self.header.cluster_size:
+            raise DamagedError(f"{self.file.path}: an L2 table is not aligned to a cluster")
+        raw = os.pread(self.file.fd, (high - low) * size, offset + low * size)
+        if len(raw) < (high - low) * size:
+            raise DamagedError(f"{self.file.path}: an L2 table lies outside the file", "the file may be cut off")
+        table = np.frombuffer(raw, ">u8").astype(np.uint64)
+        bitmaps = table[1::2] if self.header.extended else None
+        entries = table[::2] if self.header.extended else table
+        base = first + (low << bits)
+        coded = np.flatnonzero(entries & np.uint64(COMPRESSED)).tolist()
+        position = 0
+        for index in [*coded, len(entries)]:
+            part = slice(position, index)
+            yield from self._plain(base + (position << bits), entries[part], None if bitmaps is None else bitmaps[part])
+            if index < len(entries):
+                yield self._coded(base + (index << bits), int(entries[index]))
+            position = index + 1
+
+    def _plain(self, first: int, entries: Table, bitmaps: Table | None) -> Iterator[Extent]:
+        import numpy as np
+
+        offsets = (entries & np.uint64(OFFSET_MASK)).astype(np.int64)
+        stored = offsets != 0
+        if self.header.data_file:
+            stored |= (entries & np.uint64(COPIED)) != 0
+        if np.any(offsets % self.header.cluster_size):
+            raise DamagedError(f"{self.file.path}: a cluster is not aligned")
+        if bitmaps is not None:
+            yield from self._subclusters(first, offsets, stored, bitmaps)
+            return
+        zero = (entries & np.uint64(ZERO)) != 0
+        if self.header.version == 2 and np.any(zero):
+            raise DamagedError(f"{self.file.path}: a zero cluster in an image of version 2")
+        kinds = np.where(zero, Kind.ZERO, np.where(stored, Kind.DATA, Kind.UNALLOCATED)).astype(np.uint8)
+        yield from table_extents(first, self.header.cluster_size, kinds, offsets, self.data)
+
+    def _subclusters(self, first: int, offsets: npt.NDArray[np.int64], stored: npt.NDArray[np.bool_],
+                     bitmaps: Table) -> Iterator[Extent]:
+        """Extended L2: 32 bits 'allocated' below, 32 bits 'zero' above, a pair for each 1/32 of a cluster."""
+        import numpy as np
+
+        unit = self.header.cluster_size // SUBCLUSTERS
+        shifts = np.arange(SUBCLUSTERS, dtype=np.uint64)
+        allocated = ((bitmaps[:, None] >> shifts) & np.uint64(1)).astype(bool)
+        zero = ((bitmaps[:, None] >> (shifts + np.uint64(SUBCLUSTERS))) & np.uint64(1)).astype(bool)
+        if np.any(allocated & zero) or np.any(allocated & ~stored[:, None]):
+            raise DamagedError(f"{self.file.path}: the bits of a subcluster contradict each other")
+        kinds = np.where(zero, Kind.ZERO, np.where(allocated, Kind.DATA, Kind.UNALLOCATED)).astype(np.uint8)
+        places = offsets[:, None] + np.arange(SUBCLUSTERS, dtype=np.int64) * unit
+        yield from table_extents(first, unit, kinds.reshape(-1), places.reshape(-1), self.data)
+
+    def _coded(self, start: int, entry: int) -> Extent:
+        offset = entry & ((1 << self._coded_shift) - 1)
+        sectors = ((entry & ~(COPIED | COMPRESSED)) >> self._coded_shift) + 1
+        length = sectors * 512 - (offset & 511)
+        if offset >= self.file.size:
+            raise DamagedError(f"{self.file.path}: a compressed cluster lies outside the file")
+        return Extent(start, self.header.cluster_size, Kind.DATA, self.file, offset, length)
+
+    def decode(self, extent: Extent) -> bytes:
+        """The bytes of (a part of) one compressed cluster."""
+        size = self.header.cluster_size
+        payload = os.pread(self.file.fd, extent.coded, extent.offset)
+        cluster = _inflate(payload, size, self.header.compression)
+        if len(cluster) != size:
+            raise DamagedError(f"{self.file.path}: the compressed cluster at {extent.offset} does not unpack")
+        skip = extent.start % size
+        return cluster[skip:skip + extent.length]
+
+    def first_is_compressed(self) -> bool:
+        """Whether a cluster in the first L2 table that there is is compressed; a hint for ``info``, and cheap."""
+        if self.header.encryption or not self.header.l1_size:
+            return False
+        offset = next(filter(None, self._l1(0, min(self.header.l1_size, 1 << 12))), 0)
+        if not offset:
+            return False
+        raw = os.pread(self.file.fd, self.header.cluster_size, offset)
+        return any(raw[at] & 0x40 for at in range(0, len(raw), self.header.l2_entry_size))
+
+
+def _inflate(payload: bytes, size: int, method: str) -> bytes:
+    """At most ``size`` bytes; b"" if it is damaged. The payload may be followed by padding."""
+    try:
+        if method == "zlib":
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload, size)
+        import zstandard
+
+        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+            return reader.read(size)
+    except (zlib.error, ValueError):
+        return b""
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            return b""
+        raise

@@ -1,0 +1,83 @@
+"""An image that is being written by imgtool itself: where each range of the guest's disk goes.
+
+The copier calls ``place`` for the ranges of the disk in ascending order and puts the bytes where it is told; ``finish`` writes
+the metadata. Each place reads as zeros until it is written, so nobody needs to fill the rest of a cluster.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from imgtool import storage
+from imgtool.errors import UsageError
+from imgtool.model import Allocation
+
+
+class Place(NamedTuple):
+    """Guest bytes [start, start + length) go to ``fd`` at ``offset``."""
+
+    start: int
+    length: int
+    fd: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A file of the target: what allocation means is decided on these."""
+
+    name: str
+    fd: int
+
+
+class Target(Protocol):
+    """What each format's writer gives."""
+
+    members: list[str]
+    """The files, by their names in the workspace; the last one makes the others valid."""
+
+    def place(self, start: int, length: int) -> Iterator[Place]: ...
+    def finish(self) -> None: ...
+    def payload(self) -> list[Payload]: ...
+    def close(self) -> None: ...
+
+
+class FileTarget:
+    """One file whose bytes are the guest's, from ``base`` on: raw, and each extent of a flat VMDK."""
+
+    def __init__(self, folder: str, name: str, size: int, *, allocation: Allocation) -> None:
+        self.members = [name]
+        self._name = name
+        self.fd = create(folder, name)
+        os.ftruncate(self.fd, size)
+        if allocation != Allocation.THIN:
+            storage.reserve(self.fd, 0, size)
+
+    def place(self, start: int, length: int) -> Iterator[Place]:
+        yield Place(start, length, self.fd, start)
+
+    def finish(self) -> None:
+        pass
+
+    def payload(self) -> list[Payload]:
+        return [Payload(self._name, self.fd)]
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def create(folder: str, name: str) -> int:
+    """A new file in a workspace."""
+    return os.open(os.path.join(folder, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def flag(text: str, key: str) -> bool:
+    """``-o key=on|off``. Raises UsageError."""
+    if text.lower() in ("on", "true", "yes", "1"):
+        return True
+    if text.lower() in ("off", "false", "no", "0"):
+        return False
+    raise UsageError(f"-o {key}={text}: on or off")

@@ -1,0 +1,1 @@
+"""VMDK in all its kinds: descriptor, sparse and flat extents, reading, writing."""

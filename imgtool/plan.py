@@ -1,0 +1,53 @@
+"""What shall be done, before it is done: steps, and problems found on the way. Pure.
+
+A step's id is a hash of what it does, so that the same work has the same id in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from imgtool.model import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    verb: str
+    """A key of ``steps.VERBS``."""
+    summary: str
+    request: object
+    """The frozen dataclass that the verb takes."""
+    bytes: int = 0
+    """Of the guest's disk, at most."""
+    estimate_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    """What happens within, and why in this way."""
+
+    @property
+    def id(self) -> str:
+        what = json.dumps([self.verb, asdict(self.request)], default=str, sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    steps: tuple[Step, ...]
+    problems: tuple[Problem, ...] = field(default=())
+
+    def to_json(self) -> Mapping[str, object]:
+        return {
+            "steps": [{"id": step.id, "verb": step.verb, "summary": step.summary, "bytes": step.bytes,
+                       "estimate_seconds": step.estimate_seconds, "notes": list(step.notes)} for step in self.steps],
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+    def explain(self) -> Iterator[str]:
+        """What ``--dry-run`` prints."""
+        for number, step in enumerate(self.steps, 1):
+            yield f"{number}. {step.verb}: {step.summary}"
+            yield from (f"     {note}" for note in step.notes)
+        for problem in self.problems:
+            yield f"{'FATAL' if problem.fatal else 'warning'}: {problem.what}" + (f" ({problem.hint})" if problem.hint else "")

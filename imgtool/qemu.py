@@ -1,0 +1,99 @@
+"""qemu-img and qemu-nbd as typed functions. The format of every image is always given, never probed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from imgtool import proc
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
+from imgtool.progress import Control, Stop
+
+INFO_LIMITS = proc.Limits(seconds=20, memory=2 << 30)
+CHECK_LIMITS = proc.Limits(seconds=3600, memory=8 << 30)
+"""A check reads all metadata: of a large disk on a slow storage it takes long; hostile ones end by memory or by 30 s of CPU in INFO."""
+PERCENT = re.compile(r"\(\s*([0-9.]+)/100%\)")
+
+Graph = Mapping[str, object]
+"""A block graph in QEMU's words (``BlockdevOptions``): what ``json:`` file names and ``--image-opts`` take."""
+
+
+def file_node(path: str) -> Graph:
+    return {"driver": "host_device" if path.startswith("/dev/") and not os.path.isfile(path) else "file", "filename": path}
+
+
+def info(path: str, driver: str, *, stop: Stop) -> dict[str, object]:
+    """``qemu-img info`` of one image, its backing file untouched. Raises DamagedError."""
+    done = proc.run(["qemu-img", "info", "-U", "--output=json", "-f", driver, path], stop=stop, limits=INFO_LIMITS)
+    if done.returncode:
+        raise DamagedError(f"{path}: {_reason(done.stderr)}")
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def check(graph: Graph, *, stop: Stop) -> tuple[dict[str, object] | None, str]:
+    """``qemu-img check``: its report and what it said; None where the format knows no check."""
+    argv = ["qemu-img", "check", "-U", "--output=json", "json:" + json.dumps(graph)]
+    done = proc.run(argv, stop=stop, limits=CHECK_LIMITS)
+    if done.returncode == 63:
+        return None, done.stderr
+    try:
+        return json.loads(done.stdout), done.stderr
+    except ValueError:
+        return {"check-errors": 1}, _reason(done.stderr)
+
+
+def convert(source: Graph, destination: str, driver: str, *, options: Sequence[tuple[str, str]], compress: bool,
+            size: int, control: Control) -> None:
+    """``qemu-img convert`` to a new file. ``size`` in bytes, for progress. Raises NoSpaceError, RefusedError, ImgtoolError."""
+    argv = ["qemu-img", "convert", "-p", "-O", driver]
+    if compress:
+        argv.append("-c")
+    if control.rate.limit:
+        argv += ["-r", str(control.rate.limit)]
+    if options:
+        argv += ["-o", ",".join(f"{key}={value.replace(',', ',,')}" for key, value in options)]
+    argv += ["json:" + json.dumps(source), destination]
+    with control.progress.bar(size, "convert") as bar:
+        shown = 0
+
+        def on_line(line: str) -> None:
+            nonlocal shown
+            if match := PERCENT.search(line):
+                done = int(size * float(match[1]) / 100)
+                bar.update(done - shown)
+                shown = done
+
+        finished = proc.run(argv, stop=control.stop, on_line=on_line)
+    if finished.returncode:
+        raise _failure(finished.stderr, destination)
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return re.sub(r"^qemu-(img|nbd): ", "", lines[-1]) if lines else "qemu-img failed without a word"
+
+
+def _failure(stderr: str, destination: str) -> ImgtoolError:
+    reason = _reason(stderr)
+    if "No space left" in stderr or "Disk quota exceeded" in stderr:
+        return NoSpaceError(f"no space left while writing {destination}", "free some space, or choose another file system")
+    if "Failed to get" in stderr and "lock" in stderr:
+        return RefusedError(f"an image is in use: {reason}", "stop the machine that uses it")
+    return ImgtoolError(f"qemu-img convert: {reason}")
+
+
+@contextmanager
+def nbd_server(graph: Graph, *, stop: Stop, read_only: bool = True) -> Iterator[str]:
+    """Serves an image on a Unix socket; yields the socket's path."""
+    with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
+        socket = os.path.join(folder, "nbd.sock")
+        options = json.dumps(graph)
+        argv = ["qemu-nbd", "--persistent", "--shared=8", "--socket", socket, "--cache=writeback", "--discard=unmap"]
+        argv += ["--read-only"] if read_only else []
+        with proc.serve([*argv, "json:" + options], lambda: os.path.exists(socket), stop=stop):
+            yield socket

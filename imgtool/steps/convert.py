@@ -1,0 +1,224 @@
+"""convert: one disk, from any format into any other.
+
+Everything happens in a workspace beside the destination; the final name appears when the image is whole, flushed and compared.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+
+from imgtool import files, storage
+from imgtool.copying import qemu_img
+from imgtool.copying.choose import choose
+from imgtool.copying.compare import compare
+from imgtool.copying.native import Copier
+from imgtool.copying.settle import settle
+from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError
+from imgtool.formats.disk import Disk, open_disk
+from imgtool.formats.locks import qemu_uses, refuse_if_used
+from imgtool.formats.measure import allocation, data_bytes, data_limit
+from imgtool.formats.qcow2.write import Qcow2Target
+from imgtool.formats.target import FileTarget, Payload, Target
+from imgtool.formats.vmdk.write import VmdkTarget
+from imgtool.model import Allocation, ConvertRequest, ConvertResult, CopyStats, ImageFile, ImageSpec
+from imgtool.plan import Step
+from imgtool.progress import Control
+from imgtool.steps.spec import check_size
+
+TARGETS: dict[str, Callable[[str, str, int, ImageSpec], Target]] = {
+    "raw": lambda folder, name, size, spec: FileTarget(folder, name, size, allocation=spec.allocation),
+    "qcow2": Qcow2Target,
+    "vmdk": VmdkTarget,
+}
+METADATA_SHARE = 1000
+"""A thousandth of the data is more than the tables of any format here need."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    stats: CopyStats
+    members: list[str]
+    warnings: list[str]
+
+
+def prepare(request: ConvertRequest, control: Control) -> Step:
+    """Looks at source and destination without writing anything; raises what ``convert`` would refuse."""
+    with _opened(request, control) as disk:
+        _check(request, disk)
+        spec = request.spec
+        choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone)
+        kind = f"{spec.format} ({spec.subformat})" if spec.subformat else spec.format
+        notes = [choice.reason, *(f"warning: {warning}" for warning in disk.warnings)]
+        notes.append("then compared with the source" if request.verify else "not compared (--no-verify)")
+        return Step(verb="convert", request=request, bytes=data_limit(disk), notes=tuple(notes),
+                    summary=f"{request.source} → {request.destination}, {spec.allocation.value} {kind}")
+
+
+def convert(request: ConvertRequest, control: Control) -> ConvertResult:
+    """Raises RefusedError, NoSpaceError, DamagedError, DifferError (the copy is not the source), StoppedError."""
+    began = time.monotonic()
+    directory, name = os.path.split(request.destination)
+    with _opened(request, control) as disk:
+        _check(request, disk)
+        with files.workspace(directory) as folder:
+            written = _write(request, disk, folder, name, control)
+            path = os.path.join(folder, name)
+            with open_disk(path, source_format=request.spec.format, stop=control.stop) as copy:
+                if request.verify:
+                    _verify(disk, copy, control)
+                is_so = allocation(copy.top)
+                subformat = copy.top.subformat
+            obsolete = _obsolete(request, disk, written.members)
+            control.stop.check()
+            files.publish(folder, written.members, replace=request.force, obsolete=obsolete)
+    return _result(request, disk, written, is_so, subformat, time.monotonic() - began)
+
+
+def _opened(request: ConvertRequest, control: Control) -> AbstractContextManager[Disk]:
+    reading = request.reading
+    return open_disk(request.source, source_format=reading.format, allow_external=reading.allow_external, stop=control.stop)
+
+
+def _check(request: ConvertRequest, disk: Disk) -> None:
+    """Everything that can be refused before the first byte."""
+    spec, directory = request.spec, os.path.dirname(request.destination)
+    check_size(spec, os.path.basename(request.destination), disk.virtual_size)
+    disk.refuse_encrypted()
+    if not request.reading.ignore_lock:
+        refuse_if_used(disk)
+    _check_destination(request, disk)
+    _check_room(spec, disk, directory, share=choose(disk, spec, directory, clone=request.clone).share)
+
+
+def _check_destination(request: ConvertRequest, disk: Disk) -> None:
+    path = request.destination
+    if not os.path.lexists(path):
+        return
+    status = os.lstat(path)
+    if stat.S_ISBLK(status.st_mode):
+        raise RefusedError(f"{path} is a block device", "imgtool convert writes files only")
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"{path} exists and is no file")
+    if not request.force:
+        raise RefusedError(f"{path} exists", "use --force to replace it")
+    if any(os.path.samefile(path, file.path) for file in disk.files):
+        raise RefusedError(f"{path} is a part of the source", "name another destination")
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if qemu_uses(ImageFile(path, fd, status.st_size), writing=True):
+            raise RefusedError(f"{path} is in use by a running QEMU", "stop it first")
+    finally:
+        os.close(fd)
+
+
+def _check_room(spec: ImageSpec, disk: Disk, directory: str, *, share: bool) -> None:
+    """Looks for room before the copy: for what is certainly needed. Clones and compressed images may need less: not looked at."""
+    free = storage.free_space(directory)
+    if spec.allocation == Allocation.THIN:
+        if share and storage.may_share(directory) or spec.compress or spec.subformat == "streamOptimized":
+            return
+        needed = data_limit(disk)
+        if needed > free:
+            needed = data_bytes(disk)
+    else:
+        needed = disk.virtual_size
+    if needed > free:
+        raise NoSpaceError(f"{directory} has {free} bytes free, the result needs {needed}",
+                           "free some space, or choose another file system")
+
+
+def _write(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
+    """Writes the image into the workspace."""
+    choice = choose(disk, request.spec, os.path.dirname(folder), clone=request.clone)
+    if choice.native:
+        return _write_native(request, disk, folder, name, control)
+    if not disk.qemu_reads():
+        return _write_staged(request, disk, folder, name, control)
+    stats = qemu_img.copy(disk, request.spec, os.path.join(folder, name), control)
+    fd = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        warnings = settle([Payload(name, fd)], request.spec.allocation, control)
+    finally:
+        os.close(fd)
+    if request.detect_zeroes is False:
+        warnings.append("qemu-img always leaves written zeros out")
+    return _Written(stats, [name], warnings)
+
+
+def _write_native(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
+    spec = request.spec
+    share = choose(disk, spec, os.path.dirname(folder), clone=request.clone).share
+    with closing(_target(folder, name, disk.virtual_size, spec)) as target:
+        copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=share,
+                        detect=request.detect_zeroes)
+        try:
+            stats = copier.run()
+            target.finish()
+        except OSError as error:
+            storage.raise_os(error, f"writing {name}")
+        warnings = settle(target.payload(), spec.allocation, control)
+        return _Written(stats, target.members, warnings)
+
+
+def _target(folder: str, name: str, size: int, spec: ImageSpec) -> Target:
+    try:
+        return TARGETS[spec.format](folder, name, size, spec)
+    except OSError as error:
+        storage.raise_os(error, f"making {name}")
+        raise
+
+
+def _write_staged(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
+    """Where QEMU cannot read the source but must write the target: by way of a thin qcow2 in the workspace."""
+    stage = ".stage.qcow2"
+    thin = replace(request, spec=ImageSpec(format="qcow2"))
+    _write_native(thin, disk, folder, stage, control)
+    with open_disk(os.path.join(folder, stage), source_format="qcow2", stop=control.stop) as staged:
+        written = _write(request, staged, folder, name, control)
+    os.unlink(os.path.join(folder, stage))
+    return written
+
+
+def _verify(disk: Disk, copy: Disk, control: Control) -> None:
+    if disk.virtual_size != copy.virtual_size:
+        raise DifferError(f"the copy has {copy.virtual_size} bytes, the source {disk.virtual_size}",
+                          "nothing was left behind; this is a bug of imgtool or of qemu-img")
+    if (result := compare(disk, copy, control)).first_difference is not None:
+        raise DifferError(f"the copy differs from the source at byte {result.first_difference}",
+                          "nothing was left behind; was the source written to meanwhile?")
+
+
+def _obsolete(request: ConvertRequest, disk: Disk, members: list[str]) -> list[str]:
+    """Files beside the destination that only the image needs which is being replaced: the extents of a VMDK."""
+    if not (request.force and os.path.lexists(request.destination)):
+        return []
+    try:
+        with open_disk(request.destination) as old:
+            directory = os.path.dirname(request.destination)
+            needed = {os.path.basename(file.path) for file in disk.files} | set(members)
+            beside = [os.path.basename(file.path) for file in old.top.files[1:] if os.path.dirname(file.path) == directory]
+            return [name for name in beside if name not in needed]
+    except ImgtoolError:
+        return []
+
+
+def _result(request: ConvertRequest, disk: Disk, written: _Written, is_so: Allocation, subformat: str | None,
+            seconds: float) -> ConvertResult:
+    directory = os.path.dirname(request.destination)
+    warnings = [*disk.warnings, *written.warnings]
+    if is_so != request.spec.allocation:
+        warnings.append(f"{request.spec.allocation.value} was asked for; on the disk the image is {is_so.value}")
+    if not request.verify:
+        warnings.append("the result was not compared with the source (--no-verify)")
+    stats = written.stats
+    return ConvertResult(
+        source=request.source, destination=request.destination, format=request.spec.format, subformat=subformat,
+        allocation=is_so.value, virtual_size=disk.virtual_size, engine=stats.engine, bytes_read=stats.bytes_read,
+        bytes_written=stats.bytes_written, bytes_cloned=stats.bytes_cloned, detected_zeroes=stats.detected_zeroes,
+        seconds=round(seconds, 3), verified=request.verify,
+        files=tuple(os.path.join(directory, member) for member in written.members), warnings=tuple(warnings))

@@ -1,0 +1,104 @@
+"""From what the user said to what shall be written: defaults, and what excludes what."""
+
+from __future__ import annotations
+
+import os
+
+from imgtool.copying import qemu_img
+from imgtool.errors import UsageError
+from imgtool.formats.detect import SUFFIXES
+from imgtool.formats.qcow2 import write as qcow2
+from imgtool.formats.vmdk import write as vmdk
+from imgtool.formats.vmdk.read import FLAT_NAME
+from imgtool.model import Allocation, ImageSpec
+
+SUFFIX_OF = {"qcow2": ".qcow2", "vmdk": ".vmdk", "raw": ".raw", "vhdx": ".vhdx", "vpc": ".vhd", "vdi": ".vdi"}
+SUBFORMATS = {
+    "vmdk": (*vmdk.SPARSE, *vmdk.FLAT, "streamOptimized"),
+    "vhdx": ("dynamic", "fixed"), "vpc": ("dynamic", "fixed"), "vdi": ("dynamic", "static"),
+}
+ALWAYS_THICK = ("monolithicFlat", "twoGbMaxExtentFlat", "fixed", "static")
+"""Subformats that are thick unless ``--thin`` is said."""
+
+
+def image_spec(format_name: str, *, subformat: str | None, allocation: Allocation | None, compress: bool,
+               compress_type: str | None, options: tuple[tuple[str, str], ...]) -> ImageSpec:
+    """Fills in the defaults. Raises UsageError for what does not go together."""
+    if format_name not in SUFFIX_OF:
+        raise UsageError(f"unknown format {format_name!r}", f"one of: {', '.join(SUFFIX_OF)}")
+    options, subformat = _subformat_option(options, subformat)
+    known = SUBFORMATS.get(format_name, ())
+    if subformat and subformat not in known:
+        raise UsageError(f"{format_name} has no subformat {subformat!r}",
+                         f"one of: {', '.join(known)}" if known else f"{format_name} has none")
+    if compress and format_name == "vmdk":
+        subformat = subformat or "streamOptimized"
+    if allocation is None:
+        allocation = Allocation.THICK if subformat in ALWAYS_THICK else Allocation.THIN
+    if format_name == "vmdk" and subformat is None:
+        subformat = "monolithicSparse" if allocation == Allocation.THIN else "monolithicFlat"
+    spec = ImageSpec(format=format_name, subformat=subformat, allocation=allocation, compress=compress,
+                     compress_type=compress_type, options=options)
+    _check_together(spec)
+    return spec
+
+
+def _subformat_option(options: tuple[tuple[str, str], ...], subformat: str | None) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    """``-o subformat=…`` is ``--subformat …``, as users of qemu-img know it."""
+    said = [value for key, value in options if key == "subformat"]
+    if said and subformat and said[-1] != subformat:
+        raise UsageError("--subformat and -o subformat do not agree")
+    return tuple(pair for pair in options if pair[0] != "subformat"), subformat or (said[-1] if said else None)
+
+
+def _check_together(spec: ImageSpec) -> None:
+    whole = spec.allocation != Allocation.THIN
+    if whole and (spec.compress or spec.subformat == "streamOptimized"):
+        raise UsageError(f"a compressed image cannot be {spec.allocation.value}", "leave one of the two out")
+    if spec.compress and not (spec.format == "qcow2" or spec.subformat == "streamOptimized"):
+        raise UsageError(f"{spec.subformat or spec.format} cannot be compressed", "qcow2 and vmdk (streamOptimized) can")
+    if spec.compress_type and not (spec.compress and spec.format == "qcow2"):
+        raise UsageError("--compress-type goes with --compress --to qcow2")
+    if spec.compress_type not in (None, "zlib", "zstd"):
+        raise UsageError(f"unknown compression type {spec.compress_type!r}", "zlib or zstd")
+    if spec.subformat in ("fixed", "static") and not whole:
+        raise UsageError(f"{spec.subformat} is not thin", "leave --thin out, or the subformat")
+    if spec.subformat == "dynamic" and whole:
+        raise UsageError(f"dynamic is not {spec.allocation.value}", "leave the subformat out")
+    if spec.format == "raw" and spec.options:
+        raise UsageError("raw has no -o options")
+
+
+def check_size(spec: ImageSpec, name: str, size: int) -> None:
+    """What a format cannot hold. Raises UsageError."""
+    if spec.format == "vmdk":
+        vmdk.check_options(spec, name, size)
+        if spec.subformat == "monolithicSparse" and spec.allocation != Allocation.THIN and size > vmdk.MAX_SPARSE_DATA:
+            raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat")
+    elif spec.format == "qcow2":
+        qcow2.l1_entries(size, qcow2.shape(spec))
+    else:
+        qemu_img.options(spec)
+    if not size and spec.format in ("vpc", "vhdx", "vdi"):
+        raise UsageError(f"a {spec.format} image of 0 bytes is impossible")
+    if spec.format == "vpc" and size > qemu_img.VPC_MAX:
+        raise UsageError(f"{size} bytes are more than a VHD holds (2040 GiB)", "use vhdx")
+    if spec.format == "vhdx" and size > qemu_img.VHDX_MAX:
+        raise UsageError(f"{size} bytes are more than a VHDX holds (64 TiB)")
+
+
+def destination_of(source: str, destination: str | None, format_name: str) -> str:
+    """The absolute path of the result, links resolved. Raises UsageError if it is the source, or named like another format."""
+    if destination is None:
+        destination = os.path.splitext(source)[0] + SUFFIX_OF[format_name]
+    path = os.path.realpath(destination)
+    if path == os.path.realpath(source) or (os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)):
+        raise UsageError(f"{destination} is the source itself", "name another destination")
+    if os.path.isdir(path):
+        raise UsageError(f"{destination} is a directory", "name the file")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UsageError(f"the directory {os.path.dirname(path)} does not exist")
+    named = "raw" if FLAT_NAME.search(path) else SUFFIXES.get(os.path.splitext(path)[1].lower())
+    if named and named != format_name:
+        raise UsageError(f"{destination} is a name for {named}, not for {format_name}", f"use the suffix {SUFFIX_OF[format_name]}")
+    return path
