@@ -10,8 +10,8 @@ PYTEST := $(BIN)/python -m pytest
 setup: ## system packages that are missing, .venv, imgtool in it
 	@tools/setup
 
-demo: setup ## a real Debian disk: VMDK to thick QCOW2, checked, compared, booted
-	@tools/demo
+demo: setup ## a real Debian disk: VMDK to thick QCOW2, checked, compared, booted (NO_BOOT=1: not booted)
+	@tools/demo $(if $(NO_BOOT),,--boot)
 
 test: setup ## the suite that CI runs
 	$(PYTEST) -n 2 --dist worksteal -m "not long" $(ARGS)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from imgtool.errors import RefusedError
 from imgtool.storage import raise_os
@@ -169,3 +170,17 @@ def sync(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[IO[bytes]]:
+    """A new content for one small file: written aside with the same mode and owner, flushed, renamed."""
+    directory, name = os.path.split(path)
+    with workspace(directory) as folder:
+        old = os.stat(path)
+        with open(os.path.join(folder, name), "xb") as file:
+            yield file
+            os.fchmod(file.fileno(), old.st_mode & 0o7777)
+            with suppress(PermissionError):
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        publish(folder, [name], replace=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from imgtool.formats.detect import detect, forced
 from imgtool.formats.layer import Layer
 from imgtool.formats.opener import Opener
 from imgtool.formats.runs import merged
-from imgtool.model import Extent, ImageFile, Kind
+from imgtool.model import Extent, ImageFile, Kind, SourceOptions
 from imgtool.progress import Stop
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def open_disk(path: str, *, source_format: str | None = None, allow_external: bo
         yield _open(path, opener, source_format)
     finally:
         opener.close()
+
+
+def open_given(path: str, reading: SourceOptions, stop: Stop) -> AbstractContextManager[Disk]:
+    """``open_disk`` in the words of a request."""
+    return open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=stop)
 
 
 def _open(path: str, opener: Opener, source_format: str | None) -> Disk:

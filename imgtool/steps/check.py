@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgtool import qemu
 from imgtool.errors import DamagedError
-from imgtool.formats.disk import Disk, open_disk
+from imgtool.formats.disk import Disk, open_given
 from imgtool.formats.layer import Layer
 from imgtool.model import CheckResult, SourceOptions
 from imgtool.progress import Control
@@ -16,7 +16,7 @@ CHECKED = ("qcow2", "vmdk", "vhdx", "vdi")
 def check(path: str, reading: SourceOptions, control: Control) -> CheckResult:
     """Of the image and of all that it stands on. An unsound image is a result, not an error."""
     try:
-        with open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=control.stop) as disk:
+        with open_given(path, reading, control.stop) as disk:
             return _check(disk, control)
     except DamagedError as error:
         return CheckResult(path=path, format=reading.format or "unknown", sound=False, errors=(error.message,))

@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from imgtool import files, storage
@@ -19,7 +19,7 @@ from imgtool.copying.compare import compare
 from imgtool.copying.native import Copier
 from imgtool.copying.settle import settle
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError
-from imgtool.formats.disk import Disk, open_disk
+from imgtool.formats.disk import Disk, open_disk, open_given
 from imgtool.formats.locks import qemu_uses, refuse_if_used
 from imgtool.formats.measure import allocation, data_bytes, data_limit
 from imgtool.formats.qcow2.write import Qcow2Target
@@ -48,7 +48,7 @@ class _Written:
 
 def prepare(request: ConvertRequest, control: Control) -> Step:
     """Looks at source and destination without writing anything; raises what ``convert`` would refuse."""
-    with _opened(request, control) as disk:
+    with open_given(request.source, request.reading, control.stop) as disk:
         _check(request, disk)
         spec = request.spec
         choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone)
@@ -63,7 +63,7 @@ def convert(request: ConvertRequest, control: Control) -> ConvertResult:
     """Raises RefusedError, NoSpaceError, DamagedError, DifferError (the copy is not the source), StoppedError."""
     began = time.monotonic()
     directory, name = os.path.split(request.destination)
-    with _opened(request, control) as disk:
+    with open_given(request.source, request.reading, control.stop) as disk:
         _check(request, disk)
         with files.workspace(directory) as folder:
             written = _write(request, disk, folder, name, control)
@@ -77,11 +77,6 @@ def convert(request: ConvertRequest, control: Control) -> ConvertResult:
             control.stop.check()
             files.publish(folder, written.members, replace=request.force, obsolete=obsolete)
     return _result(request, disk, written, is_so, subformat, time.monotonic() - began)
-
-
-def _opened(request: ConvertRequest, control: Control) -> AbstractContextManager[Disk]:
-    reading = request.reading
-    return open_disk(request.source, source_format=reading.format, allow_external=reading.allow_external, stop=control.stop)
 
 
 def _check(request: ConvertRequest, disk: Disk) -> None:
