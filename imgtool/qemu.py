@@ -15,7 +15,7 @@ from imgtool.progress import Control, Stop
 
 INFO_LIMITS = proc.Limits(seconds=20, memory=2 << 30)
 CHECK_LIMITS = proc.Limits(seconds=3600, memory=8 << 30)
-"""A check reads all metadata: of a large disk on a slow storage it takes long; hostile ones end by memory or by 30 s of CPU in INFO."""
+"""A check reads all metadata: of a large disk on a slow storage it takes long."""
 PERCENT = re.compile(r"\(\s*([0-9.]+)/100%\)")
 
 Graph = Mapping[str, object]

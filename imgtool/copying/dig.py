@@ -27,11 +27,11 @@ def dig(file: Payload, control: Control) -> None:
         control.rate.take(part[1], control.stop)
         return list(_gaps(part, os.pread(file.fd, part[1], part[0])))
 
-    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(size, "thin") as bar:
-        for (offset, length), gaps in ordered(pool, zeros_in, _parts(file.fd, size, control)):
+    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(os.fstat(file.fd).st_blocks * 512, "thin") as bar:
+        for (_, length), gaps in ordered(pool, zeros_in, _parts(file.fd, size, control)):
             for begin, count in gaps:
                 _punch(file, begin, count)
-            bar.update(offset + length - getattr(bar, "n", 0))
+            bar.update(length)
 
 
 def _parts(fd: int, size: int, control: Control) -> Iterator[tuple[int, int]]:

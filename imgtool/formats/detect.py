@@ -30,7 +30,7 @@ HEAD = 4096
 
 
 def header_format(file: ImageFile) -> str | None:
-    """What the first bytes (of a VHD the last) say; None is raw. qcow version 1 counts as qcow2 here, and is refused on opening."""
+    """What the first bytes say; None is raw. qcow version 1 counts as qcow2 here, and is refused on opening."""
     head = os.pread(file.fd, HEAD, 0)
     if head[:4] == QCOW_MAGIC:
         return "qcow2"
@@ -61,7 +61,8 @@ def detect(file: ImageFile) -> tuple[str, tuple[str, ...]]:
                            f"say --source-format raw or --source-format {found}, whichever you know it to be")
     if named and named != (found or "raw"):
         what = f"it begins like {found}" if found else f"it has no {named} header"
-        raise DamagedError(f"{file.path} is no {named} image: {what}", f"if the name is wrong, say --source-format {found or 'raw'}")
+        raise DamagedError(f"{file.path} is no {named} image: {what}",
+                           f"if the name is wrong, say --source-format {found or 'raw'}")
     if found is None and named is None:
         _refuse_others(file, name)
     return found or "raw", ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, cast
@@ -20,6 +21,10 @@ from imgtool.model import Extent, ImageFile, Kind
 
 VHDX_MAGIC = b"vhdxfile"
 VPC_COOKIE = b"conectix"
+VHDX_REGIONS_AT = 192 << 10
+VHDX_METADATA_REGION = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+VHDX_FILE_PARAMETERS = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+VHDX_FIXED, VHDX_HAS_PARENT = 1, 2
 VDI_SIGNATURE = 0xBEDA107F
 VDI_SIGNATURE_AT = 64
 VPC_FIXED, VPC_DYNAMIC, VPC_DIFFERENCING = 2, 3, 4
@@ -55,8 +60,27 @@ def _vdi_subformat(file: ImageFile) -> str:
     return "static" if kind == VDI_FIXED else "dynamic"
 
 
-def _vhdx_subformat(file: ImageFile) -> str | None:
-    return None
+def _vhdx_subformat(file: ImageFile) -> str:
+    """By the bits of the file parameters: [MS-VHDX] 2.2.3 (region table), 2.6.1 (metadata table), 2.6.2.1."""
+    region = _vhdx_entry(os.pread(file.fd, 1 << 16, VHDX_REGIONS_AT), b"regi", 16, VHDX_METADATA_REGION, "<16xQI")
+    item = _vhdx_entry(os.pread(file.fd, 1 << 16, region), b"metadata", 32, VHDX_FILE_PARAMETERS, "<16xII") if region else 0
+    raw = os.pread(file.fd, 8, region + item) if item else b""
+    if len(raw) < 8:
+        raise DamagedError(f"{file.path}: the VHDX has no file parameters", "the file may be cut off")
+    flags = struct.unpack_from("<I", raw, 4)[0]
+    if flags & VHDX_HAS_PARENT:
+        raise RefusedError(f"{file.path} is a differencing VHDX: it needs its parent", "merge it with its parent first")
+    return "fixed" if flags & VHDX_FIXED else "dynamic"
+
+
+def _vhdx_entry(table: bytes, signature: bytes, first: int, wanted: uuid.UUID, form: str) -> int:
+    """The offset that an entry of a VHDX table has; 0 if there is none. Entries have 32 bytes."""
+    if not table.startswith(signature):
+        return 0
+    for at in range(first, len(table) - 31, 32):
+        if table[at:at + 16] == wanted.bytes_le:
+            return int(struct.unpack_from(form, table, at)[0])
+    return 0
 
 
 def open_vpc(file: ImageFile, opener: Opener) -> Layer:
@@ -71,7 +95,7 @@ def open_vhdx(file: ImageFile, opener: Opener) -> Layer:
     return _open(file, opener, "vhdx", _vhdx_subformat)
 
 
-def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[ImageFile], str | None]) -> Layer:
+def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[ImageFile], str]) -> Layer:
     kind = subformat(file)
     facts = qemu.info(file.path, driver, stop=opener.stop)
     size, cluster = facts.get("virtual-size"), facts.get("cluster-size")

@@ -1,7 +1,6 @@
 """Who else has an image open.
 
-QEMU takes shared locks on single bytes of the file (``docs/system/qemu-block-drivers``, "image locking"; block/file-posix.c): byte
-100 + n says "I use permission n", byte 200 + n "nobody else may have permission n". VMware's hosts put ``.lck`` files or
+QEMU takes shared locks on single bytes of the file (its manual, "image locking"; block/file-posix.c): byte 100 + n says "I use permission n", byte 200 + n "nobody else may have permission n". VMware's hosts put ``.lck`` files or
 folders beside the file that they have open.
 """
 
@@ -36,7 +35,8 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
     for file in disk.files:
         if qemu_uses(file, writing=writing):
             yield f"{file.path} is in use by a running QEMU"
-    for directory in dict.fromkeys(os.path.dirname(layer.path) for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path)):
+    vmware = (layer.path for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path))
+    for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
         yield from _vmware(directory, {os.path.basename(file.path) for file in disk.files})
 
 

@@ -25,9 +25,16 @@ def allocation(layer: Layer) -> Allocation:
     reserved = sum(storage.allocated_bytes(file.fd) for file in files)
     if layer.compressed or layer.encrypted or not layer.virtual_size or reserved < layer.virtual_size:
         return Allocation.THIN
-    if any(extent.kind != Kind.DATA or extent.coded for extent in layer.extents(0, layer.virtual_size)):
+    if not _has_places(layer):
         return Allocation.THIN
     return min((_file_allocation(file) for file in files), key=list(Allocation).index)
+
+
+def _has_places(layer: Layer) -> bool:
+    """Whether each range of the disk has a place of its own in the files."""
+    if layer.format in ("vhdx", "vpc", "vdi"):
+        return layer.subformat in ("fixed", "static")
+    return all(extent.kind == Kind.DATA and not extent.coded for extent in layer.extents(0, layer.virtual_size))
 
 
 def _file_allocation(file: ImageFile) -> Allocation:

@@ -80,7 +80,7 @@ def _check_whole(layer: Layer) -> None:
         qcow2.check_whole(layer)
     elif layer.format == "vmdk":
         vmdk.check_whole(layer)
-    elif layer.format != "raw" and any(extent.kind == Kind.UNALLOCATED for extent in layer.extents(0, layer.virtual_size)):
+    elif layer.subformat == "dynamic":
         raise UsageError(f"{layer.path} cannot be made thick in place: it is a dynamic {layer.format}",
                          "imgtool convert --thick makes a thick copy")
 

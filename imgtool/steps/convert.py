@@ -115,7 +115,7 @@ def _check_room(spec: ImageSpec, disk: Disk, directory: str, *, share: bool) -> 
     """Looks for room before the copy: for what is certainly needed. Clones and compressed images may need less: not looked at."""
     free = storage.free_space(directory)
     if spec.allocation == Allocation.THIN:
-        if share and storage.may_share(directory) or spec.compress or spec.subformat == "streamOptimized":
+        if (share and storage.may_share(directory)) or spec.compress or spec.subformat == "streamOptimized":
             return
         needed = data_limit(disk)
         if needed > free:

@@ -43,7 +43,10 @@ def image_spec(format_name: str, *, subformat: str | None, allocation: Allocatio
     return spec
 
 
-def _subformat_option(options: tuple[tuple[str, str], ...], subformat: str | None) -> tuple[tuple[tuple[str, str], ...], str | None]:
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _subformat_option(options: Pairs, subformat: str | None) -> tuple[Pairs, str | None]:
     """``-o subformat=…`` is ``--subformat …``, as users of qemu-img know it."""
     said = [value for key, value in options if key == "subformat"]
     if said and subformat and said[-1] != subformat:
@@ -100,5 +103,6 @@ def destination_of(source: str, destination: str | None, format_name: str) -> st
         raise UsageError(f"the directory {os.path.dirname(path)} does not exist")
     named = "raw" if FLAT_NAME.search(path) else SUFFIXES.get(os.path.splitext(path)[1].lower())
     if named and named != format_name:
-        raise UsageError(f"{destination} is a name for {named}, not for {format_name}", f"use the suffix {SUFFIX_OF[format_name]}")
+        raise UsageError(f"{destination} is a name for {named}, not for {format_name}",
+                         f"use the suffix {SUFFIX_OF[format_name]}")
     return path

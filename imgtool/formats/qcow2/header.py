@@ -101,7 +101,8 @@ def read_header(file: ImageFile) -> Header:
     backing = _text(file, backing_at, backing_length, "backing file name") if backing_at else None
     extensions = _extensions(file, header_length, backing_at or (1 << cluster_bits))
     return Header(
-        version=version, backing=backing or None, backing_format=extensions.get(EXT_BACKING_FORMAT, b"").decode("ascii", "replace") or None,
+        version=version, backing=backing or None,
+        backing_format=extensions.get(EXT_BACKING_FORMAT, b"").decode("ascii", "replace") or None,
         data_file=_data_file(file, incompatible, extensions), cluster_bits=cluster_bits, virtual_size=size,
         encryption=CRYPT[crypt], l1_size=l1_size, l1_offset=l1_offset, refcount_offset=refcount_offset,
         refcount_clusters=refcount_clusters, snapshot_count=snapshot_count, snapshot_offset=snapshot_offset,

@@ -39,7 +39,8 @@ def check_whole(layer: Layer) -> None:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise UsageError(f"{layer.path} cannot be made thick in place: {reason}", "imgtool convert --thick makes a thick copy")
+            raise UsageError(f"{layer.path} cannot be made thick in place: {reason}",
+                             "imgtool convert --thick makes a thick copy")
 
 
 class _Tables:

@@ -161,7 +161,7 @@ def render(create_type: str, extents: tuple[ExtentLine, ...], *, adapter: str, h
 
 
 def _render_extent(line: ExtentLine) -> str:
-    offset = f" {line.offset}" if line.type in FLAT_TYPES else ""
+    offset = f" {line.offset}" if line.type == "FLAT" else ""
     return f'{line.access} {line.sectors} {line.type} "{line.name}"{offset}'
 
 

@@ -74,13 +74,13 @@ def map_whole(file: ImageFile, fd: int) -> None:
     os.fsync(fd)
 
 
-def _table(file: ImageFile, header: sparse.SparseHeader, offset: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _table(file: ImageFile, header: sparse.SparseHeader, offset: int):  # type: ignore[no-untyped-def]
     import numpy as np
 
     return np.frombuffer(os.pread(file.fd, header.table_entries * 4, offset), "<u4").astype(np.int64)
 
 
-def _wanting(entries, header: sparse.SparseHeader, grains: int, number: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _wanting(entries, header: sparse.SparseHeader, grains: int, number: int):  # type: ignore[no-untyped-def]
     """Entries without a grain, those behind the end of the disk left out."""
     import numpy as np
 

@@ -1,0 +1,84 @@
+"""The program: signals, errors, exit codes. The commands are in the modules beside this one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from imgtool import __version__
+from imgtool.cli import images
+from imgtool.cli.output import say_error
+from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
+from imgtool.formats.opener import raise_file_limit
+
+EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
+
+app = typer.Typer(
+    name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Disk images converted and compared, thin or thick: VMDK, QCOW2, raw, VHDX, VHD, VDI.")
+images.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each program that is started, to stderr.")] = False,
+) -> None:
+    """Options before the command."""
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
+
+
+def main() -> NoReturn:
+    """Runs the command line; ends the process with the contract's exit code."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(signum, lambda number, _frame: images.STOP.set(number))
+    raise_file_limit()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if os.environ.get("IMGTOOL_DEBUG"):
+            raise
+        say_error(told := _told(error))
+        return told.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _told(error: Exception) -> ImgtoolError:
+    """Whatever went wrong, as one of our errors."""
+    match error:
+        case ImgtoolError():
+            return error
+        case TyperException():
+            return UsageError(getattr(error, "format_message", error.__str__)(), "imgtool --help, or imgtool COMMAND --help")
+        case typer.Abort():
+            return StoppedError(signal.SIGINT)
+        case MemoryError():
+            return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
+        case OSError():
+            return ImgtoolError(f"{error.filename or 'input/output'}: {error.strerror or error}")
+        case _:
+            return ImgtoolError(f"a bug of imgtool: {type(error).__name__}: {error}",
+                                "set IMGTOOL_DEBUG=1, run it again and report what it prints")

@@ -1,0 +1,240 @@
+"""The commands on disk images: info, map, check, convert, allocate, verify, doctor."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from imgtool.cli import output
+from imgtool.errors import DamagedError, DifferError, MissingToolError, UsageError
+from imgtool.model import (
+    AllocateRequest,
+    AllocateResult,
+    Allocation,
+    ConvertRequest,
+    ConvertResult,
+    SourceOptions,
+)
+from imgtool.progress import Control, Rate, Stop
+
+if TYPE_CHECKING:
+    from imgtool.plan import Plan
+
+STOP = Stop()
+"""Set by the signal handlers of ``app.main``."""
+MULTIPLIERS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="A disk image.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+SourceFormat = Annotated[str | None, typer.Option(
+    "--source-format", metavar="FORMAT", help="What the image is, where name and header do not agree: raw, qcow2, vmdk, …")]
+External = Annotated[bool, typer.Option("--allow-external", help="Follow names in the image that lead outside its directory.")]
+IgnoreLock = Annotated[bool, typer.Option("--ignore-lock", help="Go on although a lock says that the machine runs.")]
+RateLimit = Annotated[str | None, typer.Option("--rate-limit", metavar="BYTES", help="Bytes a second at most, as in 100M.")]
+ShowProgress = Annotated[str, typer.Option("--progress", metavar="auto|bar|json|none", help="How progress is shown, on stderr.")]
+Thin = Annotated[bool, typer.Option("--thin", help="Space is taken when it is written (default).")]
+Thick = Annotated[bool, typer.Option("--thick", help="All space is reserved now (VMware: lazily zeroed thick).")]
+Eager = Annotated[bool, typer.Option("--eager", help="All space is reserved and written with zeros now.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the program."""
+    for command in (info, map_, check, convert, allocate, verify, doctor):
+        app.command(name=command.__name__.rstrip("_"))(command)
+
+
+def _control(progress: str = "none", rate_limit: str | None = None) -> Control:
+    if progress not in ("auto", "bar", "json", "none"):
+        raise UsageError(f"--progress {progress}: one of auto, bar, json, none")
+    return Control(progress=output.progress_of(progress), stop=STOP, rate=Rate(_bytes(rate_limit) if rate_limit else None))
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or not int(match[1]):
+        raise UsageError(f"--rate-limit {text}: a number of bytes, as in 100M")
+    return int(match[1]) * MULTIPLIERS[match[2].upper()]
+
+
+def _allocation(*, thin: bool, thick: bool, eager: bool) -> Allocation | None:
+    said = [kind for kind, is_said in zip(Allocation, (thin, thick, eager), strict=True) if is_said]
+    if len(said) > 1:
+        raise UsageError(f"--{said[0].value} and --{said[1].value} exclude each other")
+    return said[0] if said else None
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    output.show(plan.to_json(), plan.explain(), as_json=as_json)
+
+
+def info(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.")],
+    as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False,
+) -> None:
+    """What an image is: format, sizes, thin or thick, files, chain, snapshots.
+
+    Examples: imgtool info disk.vmdk; imgtool info --json *.qcow2
+    """
+    from imgtool.formats.disk import open_disk
+    from imgtool.formats.measure import describe
+
+    found = []
+    for image in images:
+        with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
+            found.append(describe(disk))
+    if as_json:
+        from dataclasses import asdict
+
+        documents = [asdict(one) for one in found]
+        output.show(documents[0] if len(images) == 1 else {"images": documents}, (), as_json=True)
+        return
+    for number, one in enumerate(found):
+        output.show(one, [*([""] if number else []), *output.info_lines(one)], as_json=False)
+        output.say_warnings(one.warnings)
+
+
+def map_(image: Image, as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False) -> None:
+    """Where the data is: a picture, or the exact ranges with --json.
+
+    Examples: imgtool map disk.qcow2; imgtool map --json disk.vmdk
+    """
+    from imgtool.formats.disk import open_disk
+    from imgtool.formats.measure import mapped
+
+    with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
+        extents = list(mapped(disk)) if disk.virtual_size < output.MAP_AT_ONCE else mapped(disk)
+        if as_json:
+            output.map_json(disk.virtual_size, extents)
+        else:
+            output.show(None, output.map_lines(disk.virtual_size, extents), as_json=False)
+            output.say_warnings(disk.warnings)
+
+
+def check(image: Image, as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False) -> None:
+    """Is the image sound: its tables, its chain, its files? An unsound one ends with exit code 5.
+
+    Examples: imgtool check disk.qcow2; imgtool check --json snapshot-000001.vmdk
+    """
+    from imgtool.steps.check import check as run
+
+    result = run(str(image), SourceOptions(format=source_format, allow_external=allow_external), _control())
+    output.show(result, output.check_lines(result), as_json=as_json)
+    output.say_warnings(result.warnings)
+    if not result.sound:
+        raise typer.Exit(DamagedError.exit_code)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A disk image, or the descriptor of one.")],
+    destination: Annotated[Path | None, typer.Argument(
+        metavar="DST", help="Default: beside SRC, with the suffix of FORMAT.")] = None,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.")] = "",
+    thin: Thin = False, thick: Thick = False, eager: Eager = False,
+    subformat: Annotated[str | None, typer.Option(help="Of vmdk: monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "
+                                                  "twoGbMaxExtentFlat, streamOptimized, vmfs.")] = None,
+    compress: Annotated[bool, typer.Option("--compress", help="Compress (qcow2, streamOptimized vmdk).")] = False,
+    compress_type: Annotated[str | None, typer.Option(metavar="zlib|zstd", help="Of a compressed qcow2.")] = None,
+    option: Annotated[list[str] | None, typer.Option(
+        "-o", metavar="KEY=VALUE", help="As for qemu-img, e.g. cluster_size=2M.")] = None,
+    detect_zeroes: Annotated[bool | None, typer.Option(
+        "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")] = None,
+    no_clone: Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")] = False,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the result with the source.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
+    rate_limit: RateLimit = None, source_format: SourceFormat = None, allow_external: External = False,
+    ignore_lock: IgnoreLock = False, dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
+) -> None:
+    """Convert a disk image into any other format, thin or thick, and prove it equal.
+
+    Examples: imgtool convert x.vmdk --to qcow2 --thick; imgtool convert x.qcow2 --to vmdk --subformat vmfs
+    """
+    from imgtool.runs import build, local
+    from imgtool.steps.spec import destination_of, image_spec
+
+    if not to:
+        raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
+    pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
+    spec = image_spec(to, subformat=subformat, allocation=_allocation(thin=thin, thick=thick, eager=eager), compress=compress,
+                      compress_type=compress_type, options=pairs)
+    request = ConvertRequest(
+        source=str(source), destination=destination_of(str(source), str(destination) if destination else None, to), spec=spec,
+        reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock), force=force,
+        verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes)
+    control = _control(progress, rate_limit)
+    plan = build.convert_plan(request, control)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    result = cast("ConvertResult", local.run(plan, control)[0])
+    output.show(result, output.convert_lines(result), as_json=as_json)
+    output.say_warnings(result.warnings)
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"-o {text}: KEY=VALUE")
+    return key.strip(), value
+
+
+def allocate(
+    image: Image, thin: Thin = False, thick: Thick = False, eager: Eager = False, rate_limit: RateLimit = None,
+    source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
+    dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
+) -> None:
+    """Change the allocation of an image in place, without a second copy.
+
+    Examples: imgtool allocate disk.qcow2 --thick; imgtool allocate disk-flat.vmdk --thin
+    """
+    from imgtool.runs import build, local
+
+    allocation = _allocation(thin=thin, thick=thick, eager=eager)
+    if allocation is None:
+        raise UsageError("one of --thin, --thick, --eager is missing")
+    request = AllocateRequest(path=str(image), allocation=allocation, reading=SourceOptions(
+        format=source_format, allow_external=allow_external, ignore_lock=ignore_lock))
+    control = _control(progress, rate_limit)
+    plan = build.allocate_plan(request, control)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    result = cast("AllocateResult", local.run(plan, control)[0])
+    output.show(result, output.allocate_lines(result), as_json=as_json)
+    output.say_warnings(result.warnings)
+
+
+def verify(
+    left: Annotated[Path, typer.Argument(metavar="A", help="A disk image.")],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another, of any format.")],
+    source_format: SourceFormat = None, allow_external: External = False, rate_limit: RateLimit = None,
+    progress: ShowProgress = "auto", as_json: AsJson = False,
+) -> None:
+    """Compare what a guest would read from two images, whatever their formats. Exit code 3 if they differ.
+
+    Examples: imgtool verify x.vmdk x.qcow2; imgtool verify --json disk.raw disk.vhdx
+    """
+    from imgtool.steps.verify import verify as run
+
+    result = run(str(left), str(right), SourceOptions(format=source_format, allow_external=allow_external),
+                 _control(progress, rate_limit))
+    output.show(result, output.verify_lines(result), as_json=as_json)
+    output.say_warnings(result.warnings)
+    if not result.identical:
+        raise typer.Exit(DifferError.exit_code)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """What of the system tools is there, what is missing, and the command that installs it. Exit code 6 if something is missing.
+
+    Examples: imgtool doctor; imgtool doctor --json
+    """
+    from imgtool.steps.doctor import examine
+
+    report = examine(STOP)
+    output.show(report, report.lines(), as_json=as_json)
+    if any(tool.needed and not tool.found for tool in report.tools):
+        raise typer.Exit(MissingToolError.exit_code)

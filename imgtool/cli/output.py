@@ -1,0 +1,153 @@
+"""What a person or a script gets to see: one JSON document or a few lines on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
+
+from imgtool.errors import ImgtoolError
+from imgtool.model import AllocateResult, CheckResult, ConvertResult, ImageInfo, Mapped, VerifyResult
+from imgtool.progress import JsonLines, Progress, Silent, Terminal
+
+BAR = 64
+ROWS = 8
+SHADES = " ░▒▓█"
+PLAIN_SHADES = " .:+#"
+MAP_AT_ONCE = 1 << 40
+"""Up to this size the map is read before anything is printed, so that an error leaves no half document."""
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def show(value: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """The result of a command: as one JSON document, or as lines for a person."""
+    if as_json:
+        print(json.dumps(_plain(value), ensure_ascii=True))
+    else:
+        for line in lines:
+            print(printable(line))
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def printable(text: str) -> str:
+    """Names come from strangers: no control character reaches the terminal, nothing that it cannot show stops us."""
+    clean = "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in text)
+    encoding = sys.stdout.encoding or "ascii"
+    return clean.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say_error(error: ImgtoolError) -> None:
+    print(f"error: {printable(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {printable(error.hint)}", file=sys.stderr)
+
+
+def say_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+
+
+def progress_of(kind: str) -> Progress:
+    """A bar on a terminal, JSON lines if asked for, else nothing."""
+    if kind == "json":
+        return JsonLines(sys.stderr)
+    if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
+        return Terminal()
+    return Silent()
+
+
+def size(count: int) -> str:
+    """1536 → "1.5 KiB"."""
+    value = float(count)
+    for unit in UNITS:
+        if value < 1024 or unit == UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError(count)
+
+
+def info_lines(info: ImageInfo) -> Iterable[str]:
+    kind = f"{info.format} ({info.subformat})" if info.subformat else info.format
+    yield f"image:      {info.path}"
+    yield f"format:     {kind}" + (", compressed" if info.compressed else "") + (", encrypted" if info.encrypted else "")
+    yield f"virtual:    {size(info.virtual_size)} ({info.virtual_size} bytes)"
+    yield f"on disk:    {size(info.allocated_size)}, {info.allocation}"
+    if info.cluster_size:
+        yield f"cluster:    {size(info.cluster_size)}"
+    for file in info.extents if len(info.extents) > 1 else ():
+        yield f"file:       {file.path} ({size(file.size)})"
+    for path in info.chain:
+        yield f"on top of:  {path}"
+    for snapshot in info.snapshots:
+        yield f"snapshot:   {snapshot.id} {snapshot.name} ({snapshot.date})"
+    details = {key: value for key, value in info.details.items() if value not in (None, False)}
+    if details:
+        yield "details:    " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in details.items())
+
+
+def convert_lines(result: ConvertResult) -> Iterable[str]:
+    kind = f"{result.format} ({result.subformat})" if result.subformat else result.format
+    yield f"{result.destination}: {result.allocation} {kind}, {size(result.virtual_size)}"
+    moved = [f"{size(result.bytes_written)} written"]
+    if result.bytes_cloned:
+        moved.append(f"{size(result.bytes_cloned)} cloned (shared with the source until one side is written)")
+    yield f"{', '.join(moved)}, by {result.engine}, in {result.seconds:.1f} s"
+    yield "verified: the guest reads the same bytes" if result.verified else "not verified"
+
+
+def verify_lines(result: VerifyResult) -> Iterable[str]:
+    if result.identical:
+        yield f"identical: {size(result.bytes_compared)} compared in {result.seconds:.1f} s; the rest is known to be zeros"
+    else:
+        yield f"different: the first byte that differs is {result.first_difference}"
+
+
+def check_lines(result: CheckResult) -> Iterable[str]:
+    yield f"{result.path}: {'sound' if result.sound else 'NOT SOUND'} ({result.format})"
+    yield from (f"  {error}" for error in result.errors)
+
+
+def allocate_lines(result: AllocateResult) -> Iterable[str]:
+    yield (f"{result.path}: {result.before} → {result.allocation}, {size(result.allocated_size_before)} → "
+           f"{size(result.allocated_size)} on disk, in {result.seconds:.1f} s")
+
+
+def map_json(virtual_size: int, extents: Iterable[Mapped]) -> None:
+    """The map as one JSON document, written as it is found: a disk may have millions of ranges."""
+    sys.stdout.write(f'{{"virtual_size": {virtual_size}, "extents": [')
+    comma = ""
+    for extent in extents:
+        sys.stdout.write(comma + json.dumps(asdict(extent)))
+        comma = ",\n"
+    sys.stdout.write("]}\n")
+
+
+def map_lines(virtual_size: int, extents: Iterable[Mapped]) -> Iterable[str]:
+    """A picture: each cell is a part of the disk, the darker, the more of it is data."""
+    cells = BAR * ROWS
+    cell = max(1, -(-virtual_size // cells))
+    data = [0] * cells
+    totals = {"data": 0, "reserved": 0, "free": 0}
+    for extent in extents:
+        totals["reserved" if extent.zero and extent.allocated else "free" if extent.zero else "data"] += extent.length
+        if not extent.zero:
+            _fill(data, cell, extent.start, extent.start + extent.length)
+    shades = SHADES if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN_SHADES
+    used = -(-virtual_size // cell)
+    for row in range(0, used, BAR):
+        line = "".join(shades[0 if not part else 1 + min(3, part * 4 // (cell + 1))] for part in data[row:min(row + BAR, used)])
+        yield f"{size(row * cell):>10} |{line}|"
+    yield (f"each cell {size(cell)}; data {size(totals['data'])}, reserved zeros {size(totals['reserved'])}, "
+           f"holes {size(totals['free'])}")
+
+
+def _fill(data: list[int], cell: int, start: int, end: int) -> None:
+    while start < end:
+        index = start // cell
+        stop = min(end, (index + 1) * cell)
+        data[index] += stop - start
+        start = stop
