@@ -1,7 +1,8 @@
 """Who else has an image open.
 
-QEMU takes shared locks on single bytes of the file (its manual, "image locking"; block/file-posix.c): byte 100 + n says "I use permission n", byte 200 + n "nobody else may have permission n". VMware's hosts put ``.lck`` files or
-folders beside the file that they have open.
+QEMU takes shared locks on single bytes of the file (its manual, "image locking"; block/file-posix.c): byte 100 + n says
+"I use permission n", byte 200 + n "nobody else may have permission n". VMware's hosts put ``.lck`` files or folders beside
+the file that they have open.
 """
 
 from __future__ import annotations
