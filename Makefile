@@ -1,7 +1,6 @@
 # imgtool: `make demo` and `make test` are the two commands of the README.
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: setup demo test test-long lint bench clean

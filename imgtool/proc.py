@@ -38,7 +38,8 @@ PACKAGES = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "prlimit": "util
 class Limits:
     """What a tool that parses foreign bytes may use."""
 
-    seconds: float
+    seconds: float | None
+    """None: a copy takes as long as it takes."""
     memory: int
     """Bytes of address space."""
 
@@ -70,23 +71,25 @@ def run(argv: Sequence[str], *, stop: Stop, on_line: Callable[[str], None] | Non
     ``on_line`` gets each line of stdout, also those ended by a carriage return (qemu-img's ``-p``).
     Raises MissingToolError, StoppedError, TooLongError.
     """
-    deadline = time.monotonic() + limits.seconds if limits else None
+    seconds = limits.seconds if limits else None
+    deadline = time.monotonic() + seconds if seconds else None
     with _started(argv, limits) as process:
         reader = _Reader(process, on_line)
         while not reader.done():
             reader.read(POLL)
             stop.check()
             if deadline and time.monotonic() > deadline:
-                raise TooLongError(f"{argv[0]} did not finish within {limits.seconds:.0f} s"  # type: ignore[union-attr]
-                                   f" on {argv[-1]}", "the image may be damaged or hostile")
+                raise TooLongError(f"{argv[0]} did not finish within {seconds:.0f} s on {argv[-1]}",
+                                   "the image may be damaged or hostile")
         process.wait()
     return Finished(process.returncode, reader.text(process.stdout), reader.text(process.stderr))
 
 
 @contextmanager
-def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, seconds: float = 30) -> Iterator[None]:
+def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits: Limits | None = None,
+          seconds: float = 30) -> Iterator[None]:
     """A server, for as long as the block lasts. ``ready`` tells when it can be used."""
-    with _started(argv, None) as process:
+    with _started(argv, limits) as process:
         deadline = time.monotonic() + seconds
         while not ready():
             stop.check()
@@ -104,7 +107,8 @@ def _started(argv: Sequence[str], limits: Limits | None) -> Iterator[subprocess.
     log.debug("run: %s", shlex.join(argv))
     full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
     if limits:
-        full = [require("prlimit"), f"--as={limits.memory}", f"--cpu={int(limits.seconds) + 1}", "--core=0", *full]
+        cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
+        full = [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu, *full]
     process = subprocess.Popen(full, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=_environment(), start_new_session=True)
     try:

@@ -16,14 +16,17 @@ from imgtool.progress import Control, Stop
 INFO_LIMITS = proc.Limits(seconds=20, memory=2 << 30)
 CHECK_LIMITS = proc.Limits(seconds=3600, memory=8 << 30)
 """A check reads all metadata: of a large disk on a slow storage it takes long."""
+COPY_LIMITS = proc.Limits(seconds=None, memory=8 << 30)
 PERCENT = re.compile(r"\(\s*([0-9.]+)/100%\)")
 
 Graph = Mapping[str, object]
 """A block graph in QEMU's words (``BlockdevOptions``): what ``json:`` file names and ``--image-opts`` take."""
 
 
-def file_node(path: str) -> Graph:
-    return {"driver": "host_device" if path.startswith("/dev/") and not os.path.isfile(path) else "file", "filename": path}
+def file_node(path: str, *, locking: bool = True) -> Graph:
+    """A file or block device. Without ``locking`` it is read although a machine writes to it."""
+    driver = "host_device" if path.startswith("/dev/") and not os.path.isfile(path) else "file"
+    return {"driver": driver, "filename": path, "locking": "auto" if locking else "off"}
 
 
 def info(path: str, driver: str, *, stop: Stop) -> dict[str, object]:
@@ -68,7 +71,7 @@ def convert(source: Graph, destination: str, driver: str, *, options: Sequence[t
                 bar.update(done - shown)
                 shown = done
 
-        finished = proc.run(argv, stop=control.stop, on_line=on_line)
+        finished = proc.run(argv, stop=control.stop, on_line=on_line, limits=COPY_LIMITS)
     if finished.returncode:
         raise _failure(finished.stderr, destination)
 
@@ -88,12 +91,10 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
 
 
 @contextmanager
-def nbd_server(graph: Graph, *, stop: Stop, read_only: bool = True) -> Iterator[str]:
-    """Serves an image on a Unix socket; yields the socket's path."""
+def nbd_server(graph: Graph, *, stop: Stop) -> Iterator[str]:
+    """Serves an image, read-only, on a Unix socket; yields the socket's path."""
     with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
         socket = os.path.join(folder, "nbd.sock")
-        options = json.dumps(graph)
-        argv = ["qemu-nbd", "--persistent", "--shared=8", "--socket", socket, "--cache=writeback", "--discard=unmap"]
-        argv += ["--read-only"] if read_only else []
-        with proc.serve([*argv, "json:" + options], lambda: os.path.exists(socket), stop=stop):
+        argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", socket, "json:" + json.dumps(graph)]
+        with proc.serve(argv, lambda: os.path.exists(socket), stop=stop, limits=COPY_LIMITS):
             yield socket

@@ -74,17 +74,17 @@ class Disk:
         """False where QEMU would silently read something else: it passes over ZERO extents of a VMDK."""
         return not any(layer.details.get("zero_extents") for layer in self.layers)
 
-    def graph(self) -> Graph:
+    def graph(self, *, locking: bool = True) -> Graph:
         """The chain in QEMU's words: every format and every file given, nothing left to its probing."""
         from imgtool.qemu import file_node
 
         below: Graph | None = None
         for layer in reversed(self.layers):
-            node: dict[str, object] = {"driver": layer.format, "file": file_node(layer.path)}
+            node: dict[str, object] = {"driver": layer.format, "file": file_node(layer.path, locking=locking)}
             if layer.format == "qcow2" or layer.backing:
                 node["backing"] = below
             if layer.format == "qcow2" and len(layer.files) > 1:
-                node["data-file"] = file_node(layer.files[1].path)
+                node["data-file"] = file_node(layer.files[1].path, locking=locking)
             below = node
         assert below is not None  # noqa: S101 - a disk has a layer
         return below

@@ -12,14 +12,17 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from imgtool.errors import RefusedError
 from imgtool.formats.disk import Disk
 from imgtool.model import ImageFile
 
-F_OFD_GETLK = 36
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
 _FLOCK = struct.Struct("hhqqi")
 PERMISSION_WRITE = 101
+HELD = (100, 201)
+"""What a reader holds that wants nobody to write: "I use consistent reads", "nobody else may write"."""
 PERMISSIONS = (100, 204)
 """First byte and the one behind the last."""
 _NFS_LOCK = re.compile(r"^\.lck-[0-9a-f]{8,}$")
@@ -39,6 +42,14 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
     vmware = (layer.path for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path))
     for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
         yield from _vmware(directory, {os.path.basename(file.path) for file in disk.files})
+
+
+def hold(disk: Disk) -> None:
+    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks."""
+    for file in disk.files:
+        for byte in HELD:
+            with suppress(OSError):
+                fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def _is_flat(path: str) -> bool:

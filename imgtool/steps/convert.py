@@ -20,7 +20,7 @@ from imgtool.copying.native import Copier
 from imgtool.copying.settle import settle
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError
 from imgtool.formats.disk import Disk, open_disk, open_given
-from imgtool.formats.locks import qemu_uses, refuse_if_used
+from imgtool.formats.locks import hold, qemu_uses, refuse_if_used
 from imgtool.formats.measure import allocation, data_bytes, data_limit
 from imgtool.formats.qcow2.write import Qcow2Target
 from imgtool.formats.target import FileTarget, Payload, Target
@@ -65,6 +65,7 @@ def convert(request: ConvertRequest, control: Control) -> ConvertResult:
     directory, name = os.path.split(request.destination)
     with open_given(request.source, request.reading, control.stop) as disk:
         _check(request, disk)
+        hold(disk)
         with files.workspace(directory) as folder:
             written = _write(request, disk, folder, name, control)
             path = os.path.join(folder, name)
@@ -134,7 +135,8 @@ def _write(request: ConvertRequest, disk: Disk, folder: str, name: str, control:
         return _write_native(request, disk, folder, name, control)
     if not disk.qemu_reads():
         return _write_staged(request, disk, folder, name, control)
-    stats = qemu_img.copy(disk, request.spec, os.path.join(folder, name), control)
+    stats = qemu_img.copy(disk, request.spec, os.path.join(folder, name), control,
+                          locking=not request.reading.ignore_lock)
     fd = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
     try:
         warnings = settle([Payload(name, fd)], request.spec.allocation, control)

@@ -39,8 +39,11 @@ def check_whole(layer: Layer) -> None:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise UsageError(f"{layer.path} cannot be made thick in place: {reason}",
-                             "imgtool convert --thick makes a thick copy")
+            raise _cannot(layer, reason)
+
+
+def _cannot(layer: Layer, reason: str) -> UsageError:
+    return UsageError(f"{layer.path} cannot be made thick in place: {reason}", "imgtool convert --thick makes a thick copy")
 
 
 class _Tables:
@@ -61,15 +64,23 @@ class _Tables:
 
 def map_whole(layer: Layer, fd: int) -> None:
     """After this every cluster has a place; the places of the new ones are reserved and read as zeros. Raises NoSpaceError."""
+    import numpy as np
+
     file = layer.files[0]
     header = read_header(file)
     tables = _Tables(header, file.size)
-    missing = sum(extent.length for extent in layer.extents(0, layer.virtual_size) if extent.kind != Kind.DATA)
+    missing = 0
+    for extent in layer.extents(0, layer.virtual_size):
+        if extent.coded:
+            raise _cannot(layer, "it has compressed clusters")
+        missing += extent.length if extent.kind != Kind.DATA else 0
     try:
         storage.reserve(fd, tables.first, missing, keep_size=True)
         l1 = _write_l2(layer, header, tables, fd)
         l1_offset = tables.take(-(-l1.nbytes // tables.cluster))
         os.pwrite(fd, l1.tobytes(), l1_offset)
+        if len(np.unique(kept := np.concatenate(tables.used))) < len(kept):
+            raise _cannot(layer, "it has clusters that are used twice")
         table_offset, table_clusters = _write_refcounts(tables, header, fd)
         os.ftruncate(fd, tables.next)
         storage.reserve(fd, 0, tables.next)
