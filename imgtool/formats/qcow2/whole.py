@@ -64,8 +64,6 @@ class _Tables:
 
 def map_whole(layer: Layer, fd: int) -> None:
     """After this every cluster has a place; the places of the new ones are reserved and read as zeros. Raises NoSpaceError."""
-    import numpy as np
-
     file = layer.files[0]
     header = read_header(file)
     tables = _Tables(header, file.size)
@@ -79,8 +77,7 @@ def map_whole(layer: Layer, fd: int) -> None:
         l1 = _write_l2(layer, header, tables, fd)
         l1_offset = tables.take(-(-l1.nbytes // tables.cluster))
         os.pwrite(fd, l1.tobytes(), l1_offset)
-        if len(np.unique(kept := np.concatenate(tables.used))) < len(kept):
-            raise _cannot(layer, "it has clusters that are used twice")
+        _refuse_shared(layer, tables)
         table_offset, table_clusters = _write_refcounts(tables, header, fd)
         os.ftruncate(fd, tables.next)
         storage.reserve(fd, 0, tables.next)
@@ -92,6 +89,14 @@ def map_whole(layer: Layer, fd: int) -> None:
     L1_FIELDS.pack_into(sector, L1_FIELDS_AT, len(l1), l1_offset, table_offset, table_clusters)
     os.pwrite(fd, sector, 0)
     os.fsync(fd)
+
+
+def _refuse_shared(layer: Layer, tables: _Tables) -> None:
+    import numpy as np
+
+    kept = np.concatenate(tables.used)
+    if len(np.unique(kept)) < len(kept):
+        raise _cannot(layer, "it has clusters that are used twice")
 
 
 def _write_l2(layer: Layer, header: Header, tables: _Tables, fd: int) -> npt.NDArray[np.uint64]:
