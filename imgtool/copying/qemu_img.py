@@ -39,7 +39,7 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
 
 def copy(disk: Disk, spec: ImageSpec, path: str, control: Control, *, locking: bool = True) -> CopyStats:
     """Raises NoSpaceError, ImgtoolError, StoppedError. qemu-img always leaves written zeros out."""
-    qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec), compress=spec.compress and spec.format == "qcow2",
-                 size=disk.virtual_size, control=control)
+    qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
+                 compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
     read = sum(extent.length for extent in disk.content() if extent.kind == Kind.DATA)
     return CopyStats(engine="qemu-img", bytes_read=read, bytes_written=os.stat(path).st_blocks * 512, detected_zeroes=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from imgtool import codec
 from imgtool.errors import DamagedError
 from imgtool.formats.layer import Backing, Layer
 from imgtool.formats.opener import Opener
@@ -154,7 +154,8 @@ class _Reader:
         """The bytes of (a part of) one compressed cluster."""
         size = self.header.cluster_size
         payload = os.pread(self.file.fd, extent.coded, extent.offset)
-        cluster = _inflate(payload, size, self.header.compression)
+        zstd = self.header.compression == "zstd"
+        cluster = codec.unzstd(payload, size) if zstd else codec.inflate(payload, size, bare=True)
         if len(cluster) != size:
             raise DamagedError(f"{self.file.path}: the compressed cluster at {extent.offset} does not unpack")
         skip = extent.start % size
@@ -169,20 +170,3 @@ class _Reader:
             return False
         raw = os.pread(self.file.fd, self.header.cluster_size, offset)
         return any(raw[at] & 0x40 for at in range(0, len(raw), self.header.l2_entry_size))
-
-
-def _inflate(payload: bytes, size: int, method: str) -> bytes:
-    """At most ``size`` bytes; b"" if it is damaged. The payload may be followed by padding."""
-    try:
-        if method == "zlib":
-            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload, size)
-        import zstandard
-
-        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
-            return reader.read(size)
-    except (zlib.error, ValueError):
-        return b""
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
-            return b""
-        raise

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imgtool import codec
 from imgtool.errors import DamagedError
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.runs import cut, table_extents
@@ -201,10 +201,7 @@ class SparseExtent:
             if sector * SECTOR != start - start % grain or size > len(raw) - MARKER.size:
                 raise DamagedError(f"{self.file.path}: the marker at {extent.offset} is not that of its grain")
             payload = raw[MARKER.size:MARKER.size + size]
-        try:
-            data = zlib.decompressobj().decompress(payload, grain)
-        except zlib.error:
-            data = b""
+        data = codec.inflate(payload, grain)
         short = min(grain, self.header.size - (start - start % grain))
         if len(data) < short:
             raise DamagedError(f"{self.file.path}: the compressed grain at {extent.offset} does not unpack")

@@ -1,0 +1,65 @@
+"""Compression, all of it: DEFLATE by ISA-L (fast) and libdeflate (small), zstd. All let go of the interpreter lock.
+
+What is inflated comes from strangers: the length of the result is always bounded. DEFLATE: RFC 1951, its zlib frame: RFC 1950.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+ISAL_LEVELS = {1: 1, 2: 2, 3: 3}
+"""Levels up to 3 are ISA-L's, those above libdeflate's. Figures: ``bench/RESULTS.md``."""
+DEFAULT_LEVEL = 3
+DEFAULT_ZSTD = 3
+QCOW2_WINDOW = 12
+"""QEMU inflates with a window of 2^12 bytes: what it reads must have been made with no larger one (block/qcow2-threads.c)."""
+
+
+def deflate_zlib(data: bytes, level: int = DEFAULT_LEVEL) -> bytes:
+    """DEFLATE in zlib's frame, levels 1 to 9."""
+    if level in ISAL_LEVELS:
+        from isal import isal_zlib
+
+        return isal_zlib.compress(data, ISAL_LEVELS[level])
+    import deflate
+
+    return bytes(deflate.zlib_compress(data, level))
+
+
+def deflate_window(data: bytes, level: int = DEFAULT_LEVEL) -> bytes:
+    """Bare DEFLATE that a reader with QCOW2_WINDOW can inflate, levels 1 to 9."""
+    if level in ISAL_LEVELS:
+        from isal import isal_zlib
+
+        packer = isal_zlib.compressobj(ISAL_LEVELS[level], isal_zlib.DEFLATED, -QCOW2_WINDOW)
+        return packer.compress(data) + packer.flush()
+    slow = zlib.compressobj(level, zlib.DEFLATED, -QCOW2_WINDOW)
+    return slow.compress(data) + slow.flush()
+
+
+def inflate(payload: bytes, size: int, *, bare: bool = False) -> bytes:
+    """At most ``size`` bytes; what follows the stream is ignored. b"" if it is damaged."""
+    from isal import isal_zlib
+
+    try:
+        return isal_zlib.decompressobj(-zlib.MAX_WBITS if bare else zlib.MAX_WBITS).decompress(payload, size)
+    except isal_zlib.IsalError:
+        return b""
+
+
+def zstd(data: bytes, level: int = DEFAULT_ZSTD) -> bytes:
+    """One zstd frame (RFC 8878)."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(data)
+
+
+def unzstd(payload: bytes, size: int) -> bytes:
+    """At most ``size`` bytes of the first frame; b"" if it is damaged."""
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+            return reader.read(size)
+    except zstandard.ZstdError:
+        return b""
