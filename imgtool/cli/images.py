@@ -138,6 +138,7 @@ def convert(
                                                   "twoGbMaxExtentFlat, streamOptimized, vmfs.")] = None,
     compress: Annotated[bool, typer.Option("--compress", help="Compress (qcow2, streamOptimized vmdk).")] = False,
     compress_type: Annotated[str | None, typer.Option(metavar="zlib|zstd", help="Of a compressed qcow2.")] = None,
+    compress_level: Annotated[int | None, typer.Option(metavar="N", help="1 (fast) to 9 (small).")] = None,
     option: Annotated[list[str] | None, typer.Option(
         "-o", metavar="KEY=VALUE", help="As for qemu-img, e.g. cluster_size=2M.")] = None,
     detect_zeroes: Annotated[bool | None, typer.Option(
@@ -159,7 +160,7 @@ def convert(
         raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
     pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
     spec = image_spec(to, subformat=subformat, allocation=_allocation(thin=thin, thick=thick, eager=eager), compress=compress,
-                      compress_type=compress_type, options=pairs)
+                      compress_type=compress_type, compress_level=compress_level, options=pairs)
     request = ConvertRequest(
         source=str(source), destination=destination_of(str(source), str(destination) if destination else None, to), spec=spec,
         reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock), force=force,

@@ -21,7 +21,7 @@ def split(extents: Iterable[Extent], size: int = BATCH) -> Iterator[Extent]:
         position = extent.start
         while position < extent.end:
             stop = min(extent.end, (position // size + 1) * size)
-            yield extent._replace(start=position, length=stop - position, offset=extent.offset + position - extent.start)
+            yield extent.part(position, stop)
             position = stop
 
 
@@ -44,15 +44,6 @@ def side_by_side(left: Iterator[Extent], right: Iterator[Extent]) -> Iterator[tu
     a, b = next(left, None), next(right, None)
     while a is not None and b is not None:
         length = min(a.length, b.length)
-        yield _head(a, length), _head(b, length)
-        a = _tail(a, length) if a.length > length else next(left, None)
-        b = _tail(b, length) if b.length > length else next(right, None)
-
-
-def _head(extent: Extent, length: int) -> Extent:
-    return extent if extent.length == length else extent._replace(length=length)
-
-
-def _tail(extent: Extent, length: int) -> Extent:
-    offset = extent.offset if extent.coded else extent.offset + length
-    return extent._replace(start=extent.start + length, length=extent.length - length, offset=offset)
+        yield a.part(a.start, a.start + length), b.part(b.start, b.start + length)
+        a = a.part(a.start + length, a.end) if a.length > length else next(left, None)
+        b = b.part(b.start + length, b.end) if b.length > length else next(right, None)

@@ -7,33 +7,36 @@ from typing import NamedTuple
 
 from imgtool import storage
 from imgtool.formats.disk import Disk
-from imgtool.formats.vmdk.write import FLAT, SPARSE
+from imgtool.formats.qcow2.pack import can_pack
+from imgtool.formats.qcow2.write import shape
 from imgtool.model import Allocation, ImageSpec
 
 
 class Choice(NamedTuple):
-    native: bool
-    """imgtool writes the image itself; else qemu-img does."""
-    share: bool
-    """Blocks may be shared with the source."""
+    way: str
+    """``native``: imgtool places ranges; ``stream``: imgtool compresses; ``qemu-img``."""
     reason: str
+    share: bool = False
+    """Blocks may be shared with the source."""
 
 
 def choose(disk: Disk, spec: ImageSpec, directory: str, *, clone: bool) -> Choice:
     """Depends on the target's format, and on the file systems of both sides."""
-    if spec.compress:
-        return Choice(native=False, share=False, reason="qemu-img: it compresses")
-    if spec.format == "vmdk" and spec.subformat not in (*FLAT, *SPARSE):
-        return Choice(native=False, share=False, reason=f"qemu-img: it writes {spec.subformat}")
+    if spec.format == "vmdk" and spec.subformat == "streamOptimized":
+        return Choice("stream", "compress: grains on all cores")
+    if spec.format == "qcow2" and spec.compress:
+        if can_pack(shape(spec)):
+            return Choice("stream", "compress: clusters on all cores")
+        return Choice("qemu-img", "qemu-img: it compresses clusters of this shape")
     if spec.format not in ("raw", "qcow2", "vmdk"):
-        return Choice(native=False, share=False, reason=f"qemu-img: it writes {spec.format}")
+        return Choice("qemu-img", f"qemu-img: it writes {spec.format}")
     if spec.allocation != Allocation.THIN:
-        return Choice(native=True, share=False, reason="copy: thick and eager images share no block")
+        return Choice("native", "copy: thick and eager images share no block")
     if not clone:
-        return Choice(native=True, share=False, reason="copy: --no-clone")
+        return Choice("native", "copy: --no-clone")
     if _may_share(disk, directory):
-        return Choice(native=True, share=True, reason="clone where ranges align: same file system, which has reflinks")
-    return Choice(native=True, share=True, reason="copy in the kernel: no reflinks between source and destination")
+        return Choice("native", "clone where ranges align: same file system, which has reflinks", share=True)
+    return Choice("native", "copy in the kernel: no reflinks between source and destination", share=True)
 
 
 def _may_share(disk: Disk, directory: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from imgtool.copying.zeros import all_zero
 from imgtool.formats.disk import Disk
 from imgtool.model import Extent, Kind
 
@@ -40,8 +41,7 @@ def _cut(extent: Extent, size: int) -> Iterator[Extent]:
     position = extent.start
     while position < extent.end:
         stop = min(extent.end, (position // size + 1) * size)
-        offset = extent.offset if extent.coded else extent.offset + position - extent.start
-        yield extent._replace(start=position, length=stop - position, offset=offset)
+        yield extent.part(position, stop)
         position = stop
 
 
@@ -51,14 +51,15 @@ def units(disk: Disk, chunk: Chunk, unit: int) -> Iterator[tuple[int, bytes]]:
         parts = [extent for extent in chunk.extents if extent.start < start + unit and extent.end > start]
         if parts:
             data = _joined(disk, parts, start, unit)
-            if data.count(0) != len(data):
+            if not all_zero(data):
                 yield start, data
 
 
 def _joined(disk: Disk, parts: list[Extent], start: int, unit: int) -> bytes:
+    if parts[0].start <= start and parts[0].end >= start + unit:
+        return disk.read(parts[0].part(start, start + unit))
     buffer = bytearray(unit)
     for extent in parts:
         low, high = max(extent.start, start), min(extent.end, start + unit)
-        offset = extent.offset if extent.coded else extent.offset + low - extent.start
-        buffer[low - start:high - start] = disk.read(extent._replace(start=low, length=high - low, offset=offset))
+        buffer[low - start:high - start] = disk.read(extent.part(low, high))
     return bytes(buffer)

@@ -65,14 +65,9 @@ def _cut(pairs: Iterator[Pair]) -> Iterator[Pair]:
         if a.length <= BATCH or not _read(a, b):
             yield a, b
             continue
-        for at in range(0, a.length, BATCH):
-            length = min(BATCH, a.length - at)
-            yield _part(a, at, length), _part(b, at, length)
-
-
-def _part(extent: Extent, at: int, length: int) -> Extent:
-    offset = extent.offset if extent.coded else extent.offset + at
-    return extent._replace(start=extent.start + at, length=length, offset=offset)
+        for start in range(a.start, a.end, BATCH):
+            end = min(a.end, start + BATCH)
+            yield a.part(start, end), b.part(start, end)
 
 
 def _differ(left: Disk, right: Disk, pairs: list[Pair], control: Control) -> int | None:

@@ -50,13 +50,8 @@ def cut(extents: Iterator[Extent], start: int, end: int) -> Iterator[Extent]:
     """Cuts the first and last extents to [start, end)."""
     for extent in extents:
         begin, stop = max(extent.start, start), min(extent.start + extent.length, end)
-        if begin >= stop:
-            continue
-        if begin == extent.start and stop == extent.end:
-            yield extent
-        else:
-            shift = 0 if extent.coded or extent.kind != Kind.DATA else begin - extent.start
-            yield extent._replace(start=begin, length=stop - begin, offset=extent.offset + shift)
+        if begin < stop:
+            yield extent if (begin, stop) == (extent.start, extent.end) else extent.part(begin, stop)
 
 
 def shifted(extents: Iterator[Extent], by: int) -> Iterator[Extent]:

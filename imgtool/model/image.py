@@ -58,6 +58,11 @@ class Extent(NamedTuple):
     def end(self) -> int:
         return self.start + self.length
 
+    def part(self, start: int, end: int) -> Extent:
+        """The guest bytes [start, end) of it. What is compressed stays whole: ``offset`` does not move."""
+        offset = self.offset if self.coded or self.file is None else self.offset + start - self.start
+        return self._replace(start=start, length=end - start, offset=offset)
+
 
 class Allocation(Enum):
     """Space on the storage, in the words of the field; always measured, never read from a header."""
@@ -125,6 +130,9 @@ class ImageSpec:
     allocation: Allocation = Allocation.THIN
     compress: bool = False
     compress_type: str | None = None
+    """Of a compressed qcow2: zlib or zstd."""
+    compress_level: int | None = None
+    """1 (fast) to 9 (small); None: the codec's own."""
     options: tuple[tuple[str, str], ...] = ()
     """``-o KEY=VALUE``, in the words of qemu-img."""
 

@@ -18,6 +18,7 @@ from imgtool.copying.choose import choose
 from imgtool.copying.compare import compare
 from imgtool.copying.native import Copier
 from imgtool.copying.settle import settle
+from imgtool.copying.stream import write_packed, write_stream
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError
 from imgtool.formats.disk import Disk, open_disk, open_given
 from imgtool.formats.locks import hold, qemu_uses, refuse_if_used
@@ -130,9 +131,24 @@ def _check_room(spec: ImageSpec, disk: Disk, directory: str, *, share: bool) -> 
 
 def _write(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     """Writes the image into the workspace."""
-    choice = choose(disk, request.spec, os.path.dirname(folder), clone=request.clone)
-    if choice.native:
+    way = choose(disk, request.spec, os.path.dirname(folder), clone=request.clone).way
+    if way == "native":
         return _write_native(request, disk, folder, name, control)
+    if way == "stream":
+        return _write_stream(request, disk, folder, name, control)
+    return _write_qemu(request, disk, folder, name, control)
+
+
+def _write_stream(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
+    write = write_packed if request.spec.format == "qcow2" else write_stream
+    try:
+        stats = write(disk, request.spec, folder, name, control)
+    except OSError as error:
+        storage.raise_os(error, f"writing {name}")
+    return _Written(stats, [name], ["a compressed image never holds written zeros"] if request.detect_zeroes is False else [])
+
+
+def _write_qemu(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     if not disk.qemu_reads():
         return _write_staged(request, disk, folder, name, control)
     stats = qemu_img.copy(disk, request.spec, os.path.join(folder, name), control,

@@ -21,8 +21,11 @@ ALWAYS_THICK = ("monolithicFlat", "twoGbMaxExtentFlat", "fixed", "static")
 """Subformats that are thick unless ``--thin`` is said."""
 
 
+Pairs = tuple[tuple[str, str], ...]
+
+
 def image_spec(format_name: str, *, subformat: str | None, allocation: Allocation | None, compress: bool,
-               compress_type: str | None, options: tuple[tuple[str, str], ...]) -> ImageSpec:
+               compress_type: str | None = None, compress_level: int | None = None, options: Pairs = ()) -> ImageSpec:
     """Fills in the defaults. Raises UsageError for what does not go together."""
     if format_name not in SUFFIX_OF:
         raise UsageError(f"unknown format {format_name!r}", f"one of: {', '.join(SUFFIX_OF)}")
@@ -37,13 +40,18 @@ def image_spec(format_name: str, *, subformat: str | None, allocation: Allocatio
         allocation = Allocation.THICK if subformat in ALWAYS_THICK else Allocation.THIN
     if format_name == "vmdk" and subformat is None:
         subformat = "monolithicSparse" if allocation == Allocation.THIN else "monolithicFlat"
+    if compress and format_name == "qcow2":
+        compress_type = compress_type or dict(options).get("compression_type") or _default_compression(options)
+        options = tuple(pair for pair in options if pair[0] != "compression_type")
     spec = ImageSpec(format=format_name, subformat=subformat, allocation=allocation, compress=compress,
-                     compress_type=compress_type, options=options)
+                     compress_type=compress_type, compress_level=compress_level, options=options)
     _check_together(spec)
     return spec
 
 
-Pairs = tuple[tuple[str, str], ...]
+def _default_compression(options: Pairs) -> str:
+    """zstd, except where the image is for readers that do not know it."""
+    return "zlib" if dict(options).get("compat") in ("0.10", "v2") else "zstd"
 
 
 def _subformat_option(options: Pairs, subformat: str | None) -> tuple[Pairs, str | None]:
@@ -64,6 +72,12 @@ def _check_together(spec: ImageSpec) -> None:
         raise UsageError("--compress-type goes with --compress --to qcow2")
     if spec.compress_type not in (None, "zlib", "zstd"):
         raise UsageError(f"unknown compression type {spec.compress_type!r}", "zlib or zstd")
+    if spec.compress_level is not None and not 1 <= spec.compress_level <= 9:
+        raise UsageError(f"--compress-level {spec.compress_level}: 1 (fast) to 9 (small)")
+    if spec.compress_level is not None and not (spec.compress or spec.subformat == "streamOptimized"):
+        raise UsageError("--compress-level goes with --compress")
+    if dict(spec.options).get("compat") in ("0.10", "v2") and spec.compress_type == "zstd":
+        raise UsageError("compat 0.10 has no zstd", "--compress-type zlib")
     if spec.subformat in ("fixed", "static") and not whole:
         raise UsageError(f"{spec.subformat} is not thin", "leave --thin out, or the subformat")
     if spec.subformat == "dynamic" and whole:

@@ -190,10 +190,7 @@ class VmdkTarget:
         lines = tuple(
             ExtentLine("RW", min(self._step, self._size - index * self._step) // SECTOR, kind, name)
             for index, name in enumerate(self._names))
-        return render(self._subformat, lines, adapter=self._image.option("adapter_type") or "lsilogic",
-                      hardware=self._image.option("hwversion") or DEFAULT_HARDWARE,
-                      tools=self._image.option("toolsversion") or UNMANAGED_TOOLS,
-                      thin=self._subformat == "vmfs" and not self._whole)
+        return _described(self._image, lines, thin=self._subformat == "vmfs" and not self._whole)
 
     def payload(self) -> list[Payload]:
         return [Payload(name, part.fd) for name, part in zip(self._names, self._parts, strict=True)]
@@ -201,6 +198,17 @@ class VmdkTarget:
     def close(self) -> None:
         for part in self._parts:
             part.close()
+
+
+def _described(image: ImageSpec, lines: tuple[ExtentLine, ...], *, thin: bool = False) -> bytes:
+    return render(image.subformat or "monolithicSparse", lines, adapter=image.option("adapter_type") or "lsilogic",
+                  hardware=image.option("hwversion") or DEFAULT_HARDWARE,
+                  tools=image.option("toolsversion") or UNMANAGED_TOOLS, thin=thin)
+
+
+def stream_descriptor(image: ImageSpec, name: str, size: int) -> bytes:
+    """The descriptor that stands in a streamOptimized file."""
+    return _described(image, (ExtentLine("RW", size // SECTOR, "SPARSE", name),))
 
 
 def part_name(stem: str, subformat: str, number: int) -> str:
