@@ -19,9 +19,11 @@ from imgtool.errors import ImgtoolError, NoSpaceError
 FS_IOC_FIEMAP = 0xC020660B
 FIEMAP_FLAG_SYNC = 1
 FIEMAP_LAST = 0x1
-FIEMAP_DELALLOC = 0x4
 FIEMAP_UNWRITTEN = 0x800
 FIEMAP_SHARED = 0x2000
+FIEMAP_NOT_PLAIN = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | FIEMAP_UNWRITTEN
+"""Unknown, delayed, encoded (compressed), encrypted, not aligned, inline."""
+SYNC_FILE_RANGE_WRITE = 2
 _FIEMAP_HEAD = struct.Struct("=QQIIII")
 _FIEMAP_EXTENT = struct.Struct("=QQQ16xI12x")
 _FIEMAP_COUNT = 512
@@ -40,6 +42,7 @@ COPIES = {0xEF53: "ext4", 0x01021994: "tmpfs", 0x4D44: "vfat"}
 ZEROS = bytes(1 << 20)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
@@ -117,7 +120,7 @@ def physical_extents(fd: int, start: int, end: int) -> Iterator[Physical]:
 
 
 def reserved(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges of [start, end) for which space is taken, whether written or not. All data where nobody can tell."""
+    """Ranges of [start, end) for which space is taken, whether written or not; where nobody can tell, those with data."""
     try:
         for extent in physical_extents(fd, start, end):
             begin, stop = max(extent.offset, start), min(extent.offset + extent.length, end)
@@ -164,9 +167,52 @@ def reserve(fd: int, offset: int, length: int, *, keep_size: bool = False) -> bo
     return _fallocate(fd, FALLOC_KEEP_SIZE if keep_size else 0, offset, length)
 
 
+def reserve_rest(fd: int, size: int) -> bool:
+    """Takes the space of all of a file that has none yet. As ``reserve``, but asks only for what is missing: XFS wants the whole
+    range to be free for a moment, also where it is allocated already."""
+    position, taken = 0, list(reserved(fd, 0, size))
+    for offset, length in [*taken, (size, 0)]:
+        if offset > position and not reserve(fd, position, offset - position):
+            return False
+        position = max(position, offset + length)
+    return True
+
+
 def punch(fd: int, offset: int, length: int) -> bool:
     """Gives the space of a range back; it reads as zeros afterwards. False where the file system cannot."""
     return _fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, length)
+
+
+def begin_writeback(fd: int, offset: int, length: int) -> None:
+    """Starts to write dirty pages to the disk, without waiting; a hint."""
+    _libc.sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
+
+
+def same_blocks(left: int, left_offset: int, right: int, right_offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """(begin, length), from 0 on: where two ranges of files have the very same blocks on the disk, and so the same bytes."""
+    one, other = (_blocks(fd, offset, length) for fd, offset in ((left, left_offset), (right, right_offset)))
+    a, b = next(one, None), next(other, None)
+    while a is not None and b is not None:
+        begin, end = max(a.offset, b.offset), min(a.offset + a.length, b.offset + b.length)
+        if begin < end and a.physical - a.offset == b.physical - b.offset:
+            yield begin, end - begin
+        if a.offset + a.length <= b.offset + b.length:
+            a = next(one, None)
+        else:
+            b = next(other, None)
+
+
+def _blocks(fd: int, offset: int, length: int) -> Iterator[Physical]:
+    """Shared extents of a range, cut to it, with offsets from 0 on; those whose place on the disk is no plain number left out."""
+    try:
+        for extent in physical_extents(fd, offset, offset + length):
+            if extent.flags & FIEMAP_SHARED and not extent.flags & FIEMAP_NOT_PLAIN:
+                lead = max(0, offset - extent.offset)
+                begin, end = max(extent.offset, offset), min(extent.offset + extent.length, offset + length)
+                yield Physical(begin - offset, extent.physical + lead, end - begin, extent.flags)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
 
 
 def unwritten(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
+from imgtool import storage
 from imgtool.copying.batches import BATCH, MAX_ITEMS, side_by_side
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.zeros import all_zero
@@ -15,6 +17,8 @@ from imgtool.model import Extent, Kind, VerifyResult
 from imgtool.progress import Control
 
 Pair = tuple[Extent, Extent]
+WORTH_ASKING = 64 << 10
+"""Bytes from which on the file system is asked for the blocks: below, reading is as quick."""
 
 
 def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") -> VerifyResult:
@@ -22,8 +26,9 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     began = time.monotonic()
     size = max(left.virtual_size, right.virtual_size)
     compared, difference = 0, None
+    same: list[int] = []
     with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(size, what) as bar:
-        for batch, first in ordered(pool, lambda pairs: _differ(left, right, pairs, control), _batches(left, right, size)):
+        for batch, first in ordered(pool, lambda pairs: _differ(left, right, pairs, control), _batches(left, right, size, same)):
             control.stop.check()
             bar.update(batch[-1][0].end - batch[0][0].start)
             compared += sum(a.length for a, b in batch if _read(a, b))
@@ -34,7 +39,7 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     if left.virtual_size != right.virtual_size:
         warnings = (f"the sizes differ: {left.virtual_size} and {right.virtual_size} bytes; "
                     "what the shorter one lacks counts as zeros",)
-    return VerifyResult(identical=difference is None, first_difference=difference, bytes_compared=compared,
+    return VerifyResult(identical=difference is None, first_difference=difference, bytes_compared=compared + sum(same),
                         seconds=round(time.monotonic() - began, 3), warnings=warnings)
 
 
@@ -47,10 +52,10 @@ def _read(a: Extent, b: Extent) -> bool:
     return Kind.DATA in (a.kind, b.kind)
 
 
-def _batches(left: Disk, right: Disk, size: int) -> Iterator[list[Pair]]:
+def _batches(left: Disk, right: Disk, size: int, seen: list[int]) -> Iterator[list[Pair]]:
     batch: list[Pair] = []
     total = 0
-    for a, b in _cut(side_by_side(_padded(left, size), _padded(right, size))):
+    for a, b in _cut(_unshared(side_by_side(_padded(left, size), _padded(right, size)), seen)):
         batch.append((a, b))
         total += a.length if _read(a, b) else 0
         if total >= BATCH or len(batch) >= MAX_ITEMS:
@@ -58,6 +63,26 @@ def _batches(left: Disk, right: Disk, size: int) -> Iterator[list[Pair]]:
             batch, total = [], 0
     if batch:
         yield batch
+
+
+def _unshared(pairs: Iterator[Pair], seen: list[int]) -> Iterator[Pair]:
+    """Leaves out what lies in the same blocks on the disk; ``seen`` counts those bytes."""
+    for a, b in pairs:
+        position = a.start
+        for begin, length in _same_blocks(a, b):
+            if a.start + begin > position:
+                yield a.part(position, a.start + begin), b.part(position, b.start + begin)
+            seen.append(length)
+            position = a.start + begin + length
+        if position < a.end:
+            yield a.part(position, a.end), b.part(position, b.end)
+
+
+def _same_blocks(a: Extent, b: Extent) -> Iterator[tuple[int, int]]:
+    if a.file is None or b.file is None or a.coded or b.coded or a.length < WORTH_ASKING:
+        return
+    if os.fstat(a.file.fd).st_dev == os.fstat(b.file.fd).st_dev and storage.shares_on_copy(a.file.fd):
+        yield from storage.same_blocks(a.file.fd, a.offset, b.file.fd, b.offset, a.length)
 
 
 def _cut(pairs: Iterator[Pair]) -> Iterator[Pair]:

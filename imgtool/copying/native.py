@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from imgtool import storage
 from imgtool.copying.batches import batches
 from imgtool.copying.pool import WORKERS, ordered
+from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
 from imgtool.formats.target import Place, Target
@@ -35,7 +36,7 @@ BLOCK = 4096
 """What a clone must be aligned to, on the file systems that can: their block, at least this."""
 READ = 4 << 20
 
-Job = Callable[[], None]
+Job = Callable[[], Place]
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ class Copier:
 
     def run(self) -> CopyStats:
         """Raises NoSpaceError, DamagedError, StoppedError."""
+        back = Writeback(self.disk.virtual_size)
         with ThreadPoolExecutor(WORKERS) as pool, self.control.progress.bar(self.disk.virtual_size, "convert") as bar:
             try:
-                for _ in ordered(pool, lambda job: job(), self._jobs(pool, bar)):
+                for _, place in ordered(pool, lambda job: job(), self._jobs(pool, bar)):
                     self.control.stop.check()
+                    back.wrote(place.fd, place.offset, place.length)
             except OSError as error:
                 storage.raise_os(error, f"writing {self.target.members[-1]}")
         ways = Counter({way: self.moved[way] for way in ("clone", "kernel", "buffer")})
@@ -109,9 +112,10 @@ class Copier:
                 yield self._write_job(place, memoryview(data)[begin:begin + place.length])
 
     def _write_job(self, place: Place, data: memoryview) -> Job:
-        def job() -> None:
+        def job() -> Place:
             write_all(place.fd, data, place.offset)
             self._count("buffer", len(data))
+            return place
 
         return job
 
@@ -121,10 +125,11 @@ class Copier:
             yield self._move_job(extent.file, extent.offset + place.start - extent.start, place)
 
     def _move_job(self, source: ImageFile, offset: int, place: Place) -> Job:
-        def job() -> None:
+        def job() -> Place:
             self.control.rate.take(place.length, self.control.stop)
             for way, start, length in self._ways(source, offset, place):
                 self._move(way, source.fd, offset + start, place.fd, place.offset + start, length)
+            return place
 
         return job
 

@@ -25,7 +25,7 @@ def settle(files: Sequence[Payload], allocation: Allocation, control: Control) -
 
 def _reserve(file: Payload) -> Iterator[str]:
     size = os.fstat(file.fd).st_size
-    if not storage.reserve(file.fd, 0, size):
+    if not storage.reserve_rest(file.fd, size):
         yield "the file system cannot reserve space (no fallocate): the image is thin until it is written"
     elif name := storage.copy_on_write(file.fd):
         yield f"{name} writes to new places: the space that was reserved does not keep a later write from failing"

@@ -64,7 +64,7 @@ class VerifyResult:
     first_difference: int | None
     """Offset on the guest's disk of the first byte that differs."""
     bytes_compared: int
-    """Bytes that were read and compared; ranges known to be zeros on both sides are not read."""
+    """Bytes that were read, or found to lie in the same blocks on the disk. Not counted: zeros that both maps know."""
     seconds: float
     warnings: tuple[str, ...] = ()
 

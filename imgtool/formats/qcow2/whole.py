@@ -80,7 +80,7 @@ def map_whole(layer: Layer, fd: int) -> None:
         _refuse_shared(layer, tables)
         table_offset, table_clusters = _write_refcounts(tables, header, fd)
         os.ftruncate(fd, tables.next)
-        storage.reserve(fd, 0, tables.next)
+        storage.reserve_rest(fd, tables.next)
         os.fsync(fd)
     except BaseException:
         os.ftruncate(fd, file.size)
