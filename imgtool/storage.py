@@ -30,6 +30,7 @@ _FIEMAP_COUNT = 512
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
+FALLOC_UNSHARE = 0x40
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL)
 
 BLKGETSIZE64 = 0x80081272
@@ -176,6 +177,22 @@ def reserve_rest(fd: int, size: int) -> bool:
             return False
         position = max(position, offset + length)
     return True
+
+
+def shared(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a file whose blocks belong to another file too. Nothing where nobody can tell."""
+    try:
+        for extent in physical_extents(fd, 0, size):
+            if extent.flags & FIEMAP_SHARED:
+                yield extent.offset, min(extent.length, size - extent.offset)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+
+
+def unshare(fd: int, offset: int, length: int) -> bool:
+    """Gives a range blocks of its own. False where the file system cannot (only XFS can). Raises NoSpaceError."""
+    return _fallocate(fd, FALLOC_UNSHARE, offset, length)
 
 
 def punch(fd: int, offset: int, length: int) -> bool:

@@ -11,16 +11,33 @@ from imgtool.formats.target import Payload
 from imgtool.model import Allocation
 from imgtool.progress import Control
 
+PIECE = 8 << 20
+
 
 def settle(files: Sequence[Payload], allocation: Allocation, control: Control) -> list[str]:
     """Gives the files their space; what they hold stays. Returns warnings. Raises NoSpaceError, StoppedError."""
     if allocation == Allocation.THIN:
         return []
+    for file in files:
+        _unshare(file, control)
     warnings = dict.fromkeys(warning for file in files for warning in _reserve(file))
     if allocation == Allocation.EAGER:
         for file in files:
             write_zeros(file, control)
     return list(warnings)
+
+
+def _unshare(file: Payload, control: Control) -> None:
+    """A shared block needs new space at its first write: it is not reserved. Writing the same bytes again gives it its own."""
+    for offset, length in list(storage.shared(file.fd, os.fstat(file.fd).st_size)):
+        for at in range(offset, offset + length, PIECE):
+            control.stop.check()
+            count = min(PIECE, offset + length - at)
+            try:
+                if not storage.unshare(file.fd, at, count):
+                    write_all(file.fd, memoryview(os.pread(file.fd, count, at)), at)
+            except OSError as error:
+                storage.raise_os(error, f"giving {file.name} blocks of its own")
 
 
 def _reserve(file: Payload) -> Iterator[str]:

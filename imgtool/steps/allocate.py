@@ -69,6 +69,7 @@ def _check(request: AllocateRequest, disk: Disk) -> None:
         return
     _check_whole(layer)
     missing = max(0, layer.virtual_size - allocated_bytes(layer))
+    missing += sum(length for file in layer.files for _, length in storage.shared(file.fd, file.size))
     free = storage.free_space(os.path.dirname(layer.path))
     if missing > free:
         raise NoSpaceError(f"{os.path.dirname(layer.path)} has {free} bytes free, {request.path} needs {missing} more",
