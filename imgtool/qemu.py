@@ -76,6 +76,14 @@ def convert(source: Graph, destination: str, driver: str, *, options: Sequence[t
         raise _failure(finished.stderr, destination)
 
 
+def create_overlay(path: str, backing: str, size: int, *, stop: Stop) -> None:
+    """An empty qcow2 image over raw bytes (a file, an NBD URI) that are not opened here. Raises ImgtoolError."""
+    argv = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "raw", path, str(size)]
+    done = proc.run(argv, stop=stop, limits=INFO_LIMITS)
+    if done.returncode:
+        raise ImgtoolError(f"qemu-img create: {_reason(done.stderr)}")
+
+
 def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return re.sub(r"^qemu-(img|nbd): ", "", lines[-1]) if lines else "qemu-img failed without a word"

@@ -144,6 +144,7 @@ def convert(
     detect_zeroes: Annotated[bool | None, typer.Option(
         "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")] = None,
     no_clone: Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")] = False,
+    only_used: Annotated[bool, typer.Option("--only-used", help="What the guest's file systems do not use becomes zeros.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the result with the source.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
     rate_limit: RateLimit = None, source_format: SourceFormat = None, allow_external: External = False,
@@ -164,7 +165,7 @@ def convert(
     request = ConvertRequest(
         source=str(source), destination=destination_of(str(source), str(destination) if destination else None, to), spec=spec,
         reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock), force=force,
-        verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes)
+        verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
     control = _control(progress, rate_limit)
     plan = build.convert_plan(request, control)
     if dry_run:
@@ -211,6 +212,7 @@ def allocate(
 def verify(
     left: Annotated[Path, typer.Argument(metavar="A", help="A disk image.")],
     right: Annotated[Path, typer.Argument(metavar="B", help="Another, of any format.")],
+    only_used: Annotated[bool, typer.Option("--only-used", help="Only what the file systems of A use.")] = False,
     source_format: SourceFormat = None, allow_external: External = False, rate_limit: RateLimit = None,
     progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
@@ -221,7 +223,7 @@ def verify(
     from imgtool.steps.verify import verify as run
 
     result = run(str(left), str(right), SourceOptions(format=source_format, allow_external=allow_external),
-                 _control(progress, rate_limit))
+                 _control(progress, rate_limit), used=only_used)
     output.show(result, output.verify_lines(result), as_json=as_json)
     output.say_warnings(result.warnings)
     if not result.identical:

@@ -71,8 +71,8 @@ class Disk:
                 raise RefusedError(f"{layer.path} is encrypted", "imgtool has no key for it: decrypt it first")
 
     def qemu_reads(self) -> bool:
-        """False where QEMU would silently read something else: it passes over ZERO extents of a VMDK."""
-        return not any(layer.details.get("zero_extents") for layer in self.layers)
+        """False where QEMU would read something else: it passes over ZERO extents of a VMDK, and knows no layer without a file."""
+        return not any(layer.details.get("zero_extents") or not layer.files for layer in self.layers)
 
     def graph(self, *, locking: bool = True) -> Graph:
         """The chain in QEMU's words: every format and every file given, nothing left to its probing."""

@@ -29,6 +29,8 @@ class ConvertRequest:
     clone: bool = True
     detect_zeroes: bool | None = None
     """None: where the bytes pass through a buffer anyway."""
+    only_used: bool = False
+    """What the guest's file systems do not use becomes zeros."""
 
 
 @dataclass(frozen=True, kw_only=True)

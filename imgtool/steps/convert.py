@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from imgtool import files, storage
@@ -26,6 +26,7 @@ from imgtool.formats.measure import allocation, data_bytes, data_limit
 from imgtool.formats.qcow2.write import Qcow2Target
 from imgtool.formats.target import FileTarget, Payload, Target
 from imgtool.formats.vmdk.write import VmdkTarget
+from imgtool.guests.used import only_used
 from imgtool.model import Allocation, ConvertRequest, ConvertResult, CopyStats, ImageFile, ImageSpec
 from imgtool.plan import Step
 from imgtool.progress import Control
@@ -67,18 +68,24 @@ def convert(request: ConvertRequest, control: Control) -> ConvertResult:
     with open_given(request.source, request.reading, control.stop) as disk:
         _check(request, disk)
         hold(disk)
-        with files.workspace(directory) as folder:
-            written = _write(request, disk, folder, name, control)
+        with _source(request, disk, control) as (source, unused), files.workspace(directory) as folder:
+            written = _write(request, source, folder, name, control)
             path = os.path.join(folder, name)
             with open_disk(path, source_format=request.spec.format, stop=control.stop) as copy:
                 if request.verify:
-                    _verify(disk, copy, control)
+                    _verify(source, copy, control)
                 is_so = allocation(copy.top)
                 subformat = copy.top.subformat
             obsolete = _obsolete(request, disk, written.members)
             control.stop.check()
             files.publish(folder, written.members, replace=request.force, obsolete=obsolete)
+    written = replace(written, warnings=[*unused, *written.warnings])
     return _result(request, disk, written, is_so, subformat, time.monotonic() - began)
+
+
+def _source(request: ConvertRequest, disk: Disk, control: Control) -> AbstractContextManager[tuple[Disk, tuple[str, ...]]]:
+    """What is copied: all of the disk, or what its file systems use; and warnings."""
+    return only_used(disk, control.stop) if request.only_used else nullcontext((disk, ()))
 
 
 def _check(request: ConvertRequest, disk: Disk) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from imgtool import proc
 from imgtool.errors import ImgtoolError, MissingToolError
 from imgtool.formats.foreign import load_nbd
+from imgtool.kvm import kvm_state
 from imgtool.progress import Stop
 
 LIMITS = proc.Limits(seconds=10, memory=4 << 30)
@@ -73,13 +73,3 @@ def _program(name: str, package: str, purpose: str, needed: bool, *, stop: Stop)
         except (ImgtoolError, OSError):
             found = False
     return Tool(name=name, found=found, version=version, purpose=purpose, needed=needed, install=f"apt-get install {package}")
-
-
-def kvm_state() -> tuple[bool, str]:
-    """Whether KVM can run a guest here. A device node is no proof: without the CPU's own virtualisation guests hang in it."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False, "no /dev/kvm that we may open: guests run under emulation (TCG), slowly"
-    modules = [name for name in ("kvm_intel", "kvm_amd") if os.path.isdir(f"/sys/module/{name}")]
-    if os.uname().machine == "x86_64" and not modules:
-        return False, "/dev/kvm is there, but neither kvm_intel nor kvm_amd: guests would hang; TCG is used"
-    return True, "/dev/kvm with " + (", ".join(modules) or os.uname().machine)

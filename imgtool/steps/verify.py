@@ -6,12 +6,20 @@ from dataclasses import replace
 
 from imgtool.copying.compare import compare
 from imgtool.formats.disk import open_given
+from imgtool.guests.used import hidden_alike, only_used
 from imgtool.model import SourceOptions, VerifyResult
 from imgtool.progress import Control
 
 
-def verify(left: str, right: str, reading: SourceOptions, control: Control) -> VerifyResult:
-    """Raises DamagedError, RefusedError. Images in use are compared as they are: the result is of this moment."""
+def verify(left: str, right: str, reading: SourceOptions, control: Control, *, used: bool = False) -> VerifyResult:
+    """``used``: only what the file systems on the left side use. Images in use are compared as they are at this moment.
+
+    Raises DamagedError, RefusedError.
+    """
     of_right = replace(reading, format=None)
     with open_given(left, reading, control.stop) as one, open_given(right, of_right, control.stop) as other:
-        return compare(one, other, control)
+        if not used:
+            return compare(one, other, control)
+        with only_used(one, control.stop) as (source, warnings):
+            result = compare(source, hidden_alike(source, other), control)
+        return replace(result, warnings=(*warnings, *result.warnings))
