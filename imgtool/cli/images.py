@@ -144,7 +144,8 @@ def convert(
     detect_zeroes: Annotated[bool | None, typer.Option(
         "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")] = None,
     no_clone: Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")] = False,
-    only_used: Annotated[bool, typer.Option("--only-used", help="What the guest's file systems do not use becomes zeros.")] = False,
+    only_used: Annotated[bool, typer.Option(
+        "--only-used", help="What the guest's file systems do not use becomes zeros.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the result with the source.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
     rate_limit: RateLimit = None, source_format: SourceFormat = None, allow_external: External = False,

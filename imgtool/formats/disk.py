@@ -71,7 +71,7 @@ class Disk:
                 raise RefusedError(f"{layer.path} is encrypted", "imgtool has no key for it: decrypt it first")
 
     def qemu_reads(self) -> bool:
-        """False where QEMU would read something else: it passes over ZERO extents of a VMDK, and knows no layer without a file."""
+        """False where QEMU would read something else: it passes over ZERO extents, and knows no layer without a file."""
         return not any(layer.details.get("zero_extents") or not layer.files for layer in self.layers)
 
     def graph(self, *, locking: bool = True) -> Graph:
