@@ -18,7 +18,8 @@ PACKAGE = ROOT / "imgtool"
 LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "progress"), ("qemu",), ("formats",), ("copying",),
           ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
-NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"}, "storage": {"errors"}}
+NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
+            "storage": {"errors"}}
 """These may import less than their layer."""
 ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
 """Ways to do the same thing in ``formats``: they know nothing of each other."""
@@ -136,7 +137,8 @@ finally:
 
 def loaded(*args: object) -> set[str]:
     """The modules that a command has loaded at its end."""
-    done = subprocess.run([sys.executable, "-c", LOADED, *map(str, args)], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    argv = [sys.executable, "-c", LOADED, *map(str, args)]
+    done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     words = done.stderr.split("loaded: ")[1].split()
     assert "imgtool.cli.app" in words
     return set(words)
