@@ -384,8 +384,8 @@ def no_space(small: Path, *arguments: object) -> str:
     return done.stderr
 
 
-TOO_LARGE = [(), ("--thick",), ("--eager",), ("--to", "raw"), ("--to", "vhdx"), ("--to", "vmdk", "--subformat", "vmfs", "--eager"),
-             ("--to", "vdi", "--thick")]
+TOO_LARGE = [(), ("--thick",), ("--eager",), ("--to", "raw"), ("--to", "vhdx"), ("--to", "vdi", "--thick"),
+             ("--to", "vmdk", "--subformat", "vmfs", "--eager")]
 
 
 @pytest.mark.parametrize("arguments", TOO_LARGE, ids=" ".join)

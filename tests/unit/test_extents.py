@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def test_merged_says_the_same_with_fewer_words(extents: list[Extent]) -> None:
     in_order(found, 0, end_of(extents))
     assert cells(found) == cells(extents)
     assert list(merged(iter(found))) == found
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in pairwise(found):
         if left.kind == right.kind != Kind.DATA:
             assert left.layer != right.layer
         if left.kind == right.kind == Kind.DATA and left.file and not left.coded and not right.coded:
@@ -257,5 +258,5 @@ def test_pieces_of_a_file(tmp_path_factory: pytest.TempPathFactory, parts: list[
     found = list(pieces(fd, 0, position))
     expected = [is_data for is_data, blocks in parts for _ in range(blocks)]
     assert [piece.data for piece in found for _ in range(piece.length // BLOCK)] == expected
-    assert all(left.offset + left.length == right.offset for left, right in zip(found, found[1:], strict=False))
+    assert all(left.offset + left.length == right.offset for left, right in pairwise(found))
     os.close(fd)
