@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import threading
+import time
 
 import pytest
 
@@ -59,6 +60,14 @@ def test_no_limit_waits_for_nothing(clock: Clock) -> None:
     assert clock.now == 1000
 
 
+class Interrupted(int):
+    """A limit that lets another thread go on in the middle of the arithmetic."""
+
+    def __rtruediv__(self, count: int) -> float:
+        time.sleep(0.001)
+        return count / int(self)
+
+
 def test_two_threads_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a clock of its own that only its waiting moves: what each waited for is where its last piece begins."""
     local = threading.local()
@@ -73,7 +82,7 @@ def test_two_threads_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             local.now = Each.monotonic() + seconds
 
     monkeypatch.setattr(progress, "time", Each)
-    rate, begun, lock = Rate(1000), [], threading.Lock()
+    rate, begun, lock = Rate(Interrupted(1000)), [], threading.Lock()
 
     def take() -> None:
         for _ in range(20):
