@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from imgtool.errors import RefusedError
 from imgtool.storage import raise_os
@@ -28,7 +28,7 @@ PREFIX = ".imgtool-"
 OWNER = ".owner"
 JOURNAL = ".publish.json"
 ABANDONED = 3600
-"""Seconds after which a folder without an owner's file counts as left behind."""
+"""Seconds after which a folder with something in it, but without an owner's file, counts as left behind."""
 
 RENAME_NOREPLACE = 1
 AT_FDCWD = -100
@@ -47,17 +47,57 @@ def workspace(directory: str) -> Iterator[str]:
     """A folder on the same file system as ``directory``; gone at the end. Raises NoSpaceError and the like."""
     clean(directory)
     try:
-        folder = tempfile.mkdtemp(prefix=PREFIX, dir=directory)
+        folder, owner = _own_folder(directory)
     except OSError as error:
         raise_os(error, f"making a folder for the result in {directory}")
     try:
-        with open(os.path.join(folder, OWNER), "x", encoding="utf-8") as owner:
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            json.dump({"host": host_id(), "pid": os.getpid()}, owner)
-            owner.flush()
+        with owner:
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            _discard(folder)
+
+
+def _own_folder(directory: str) -> tuple[str, IO[str]]:
+    """A new folder and its owner's file, open and locked. Begins again if another's ``clean`` was quicker than the lock."""
+    while True:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=directory)
+        try:
+            return folder, _locked_owner(os.path.join(folder, OWNER))
+        except FileNotFoundError:
+            continue
+        except BaseException:
+            with suppress(OSError):
+                _discard(folder)
+            raise
+
+
+def _locked_owner(path: str) -> IO[str]:
+    """Raises FileNotFoundError if the file is taken away before the lock is ours."""
+    owner = open(path, "x", encoding="utf-8", buffering=1)  # noqa: SIM115
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        owner.write(json.dumps({"host": host_id(), "pid": os.getpid()}) + "\n")
+        os.stat(path)
+    except BaseException:
+        with suppress(OSError):
+            owner.close()
+        raise
+    return owner
+
+
+def _discard(folder: str) -> None:
+    """Takes a folder away. Killed at any point, the rest says the same as before.
+
+    The journal goes first: without the files, it would speak of a publish that was committed. The owner's file goes last.
+    """
+    for name in sorted(os.listdir(folder), key=lambda name: (name != JOURNAL, name == OWNER)):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    os.rmdir(folder)
 
 
 def clean(directory: str) -> None:
@@ -68,7 +108,7 @@ def clean(directory: str) -> None:
         raise_os(error, f"reading {directory}")
     for entry in left:
         if entry.is_dir(follow_symlinks=False):
-            with suppress(OSError, ValueError):
+            with suppress(OSError):
                 _clean_one(entry.path)
 
 
@@ -76,29 +116,38 @@ def _clean_one(folder: str) -> None:
     try:
         owner = open(os.path.join(folder, OWNER), encoding="utf-8")  # noqa: SIM115
     except FileNotFoundError:
-        if time.time() - os.stat(folder).st_mtime > ABANDONED:
-            shutil.rmtree(folder)
+        if not os.listdir(folder) or time.time() - os.stat(folder).st_mtime > ABANDONED:
+            _discard(folder)
         return
     with owner:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        text = owner.read()
-        if text and json.loads(text)["host"] != host_id():
+        if _read_json(owner).get("host", host_id()) != host_id():
             return
         _recover(folder)
-        shutil.rmtree(folder)
+        _discard(folder)
+
+
+def _read_json(file: IO[str]) -> dict[str, Any]:
+    """What a file of ours says; nothing if its writer was killed while writing."""
+    try:
+        found = json.load(file)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _recover(folder: str) -> None:
-    """Undoes a publish that was not committed, finishes one that was."""
+    """Undoes a publish that was not committed, finishes one that was. Without a whole journal nothing was moved yet."""
     try:
-        journal = json.loads(Path(folder, JOURNAL).read_text(encoding="utf-8"))
+        with open(os.path.join(folder, JOURNAL), encoding="utf-8") as file:
+            journal = _read_json(file)
     except FileNotFoundError:
         return
     directory = os.path.dirname(folder)
-    *others, last = journal["members"]
+    *others, last = journal.get("members", [""])
     committed = not os.path.lexists(os.path.join(folder, last))
     gone = journal["obsolete"] if committed else [
         name for name in others if not os.path.lexists(os.path.join(folder, name))]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from imgtool import proc
+from imgtool import proc, storage
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
 from imgtool.progress import Control, Stop
 
@@ -17,6 +17,8 @@ INFO_LIMITS = proc.Limits(seconds=20, memory=2 << 30)
 CHECK_LIMITS = proc.Limits(seconds=3600, memory=8 << 30)
 """A check reads all metadata: of a large disk on a slow storage it takes long."""
 COPY_LIMITS = proc.Limits(seconds=None, memory=8 << 30)
+FULL = 1 << 20
+"""Bytes. With less than this free, a write that failed did so for want of space: qemu-img names other reasons for VMDK."""
 PERCENT = re.compile(r"\(\s*([0-9.]+)/100%\)")
 
 Graph = Mapping[str, object]
@@ -91,7 +93,8 @@ def _reason(stderr: str) -> str:
 
 def _failure(stderr: str, destination: str) -> ImgtoolError:
     reason = _reason(stderr)
-    if "No space left" in stderr or "Disk quota exceeded" in stderr:
+    full = "error while writing" in stderr and storage.free_space(os.path.dirname(destination)) < FULL
+    if full or "No space left" in stderr or "Disk quota exceeded" in stderr:
         return NoSpaceError(f"no space left while writing {destination}", "free some space, or choose another file system")
     if "Failed to get" in stderr and "lock" in stderr:
         return RefusedError(f"an image is in use: {reason}", "stop the machine that uses it")

@@ -50,13 +50,15 @@ class Disk:
 
     def extents(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
         """What the layers say, top first: sorted, complete, neighbours joined."""
-        end = self.virtual_size if end is None else end
-        self.refuse_encrypted()
-        return merged(_overlay(self.layers, 0, start, end))
+        return merged(self._unmerged(start, end))
 
     def content(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
         """As ``extents``; holes and unwritten extents of the files are ZERO, so is what no layer has."""
-        return merged(_with_holes(self.extents(start, end)))
+        return merged(_with_holes(self._unmerged(start, end)))
+
+    def _unmerged(self, start: int, end: int | None) -> Iterator[Extent]:
+        self.refuse_encrypted()
+        return _overlay(self.layers, 0, start, self.virtual_size if end is None else end)
 
     def read(self, extent: Extent) -> bytes:
         """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
@@ -158,7 +160,8 @@ def _overlay(layers: tuple[Layer, ...], index: int, start: int, end: int) -> Ite
 def _with_holes(extents: Iterator[Extent]) -> Iterator[Extent]:
     for extent in extents:
         if extent.kind != Kind.DATA:
-            yield Extent(extent.start, extent.length, Kind.ZERO)
+            plain = extent.kind == Kind.ZERO and not extent.layer
+            yield extent if plain else Extent(extent.start, extent.length, Kind.ZERO)
         elif extent.file is None or extent.coded:
             yield extent
         else:

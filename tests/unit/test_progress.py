@@ -1,0 +1,143 @@
+"""progress: a rate that threads share, progress as JSON lines, stopping."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import threading
+import time
+
+import pytest
+
+from imgtool import progress
+from imgtool.errors import StoppedError
+from imgtool.progress import JsonLines, Rate, Silent, Stop
+
+
+class Clock:
+    """In the place of the module ``time``: waiting is what moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.lock = threading.Lock()
+
+    def monotonic(self) -> float:
+        with self.lock:
+            return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self.lock:
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_rate_is_kept_over_many_pieces(clock: Clock) -> None:
+    rate = Rate(1000)
+    for _ in range(50):
+        rate.take(100, Stop())
+    assert clock.now - 1000 == pytest.approx(4.9)
+
+
+def test_time_that_passed_is_not_saved_up(clock: Clock) -> None:
+    rate = Rate(1000)
+    rate.take(100, Stop())
+    clock.now += 60
+    before = clock.now
+    for _ in range(11):
+        rate.take(100, Stop())
+    assert clock.now - before == pytest.approx(1.0)
+
+
+def test_no_limit_waits_for_nothing(clock: Clock) -> None:
+    Rate().take(1 << 40, Stop())
+    assert clock.now == 1000
+
+
+class Interrupted(int):
+    """A limit that lets another thread go on in the middle of the arithmetic."""
+
+    def __rtruediv__(self, count: int) -> float:
+        time.sleep(0.001)
+        return count / int(self)
+
+
+def test_two_threads_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a clock of its own that only its waiting moves: what each waited for is where its last piece begins."""
+    local = threading.local()
+
+    class Each:
+        @staticmethod
+        def monotonic() -> float:
+            return getattr(local, "now", 0.0)
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            local.now = Each.monotonic() + seconds
+
+    monkeypatch.setattr(progress, "time", Each)
+    rate, begun, lock = Rate(Interrupted(1000)), [], threading.Lock()
+
+    def take() -> None:
+        for _ in range(20):
+            rate.take(100, Stop())
+            with lock:
+                begun.append(Each.monotonic())
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(begun) == pytest.approx([number / 10 for number in range(40)])
+
+
+def test_a_stop_ends_the_wait(clock: Clock) -> None:
+    rate, stop = Rate(1), Stop()
+    rate.take(3600, stop)
+    stop.set(signal.SIGINT)
+    with pytest.raises(StoppedError) as caught:
+        rate.take(1, stop)
+    assert caught.value.exit_code == 130
+    assert clock.now == 1000
+
+
+def test_stop() -> None:
+    stop = Stop()
+    stop.check()
+    assert not stop.is_set()
+    stop.set()
+    assert stop.is_set()
+    with pytest.raises(StoppedError) as caught:
+        stop.check()
+    assert caught.value.exit_code == 143
+
+
+def test_json_lines(clock: Clock) -> None:
+    out = io.StringIO()
+    with JsonLines(out).bar(1000, "convert") as bar:
+        bar.update(100)
+        clock.now += 0.4
+        bar.update(100)
+        clock.now += 0.1
+        bar.update(50)
+        clock.now += 2
+        bar.update(750)
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+        {"what": "convert", "done": 0, "total": 1000, "rate": 0, "remaining": None},
+        {"what": "convert", "done": 250, "total": 1000, "rate": 500, "remaining": 1.5},
+        {"what": "convert", "done": 1000, "total": 1000, "rate": 400, "remaining": 0.0},
+        {"what": "convert", "done": 1000, "total": 1000, "rate": 400, "remaining": 0.0},
+    ]
+
+
+def test_silent_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with Silent().bar(10, "convert") as bar:
+        bar.update(10)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,163 @@
+"""storage: what a file occupies, next to what filefrag says; on ext4 and on tmpfs, which has no FIEMAP."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imgtool import storage
+from imgtool.errors import ImgtoolError, NoSpaceError
+from imgtool.storage import Piece
+from tests import mounts
+from tests.mounts import call, need
+
+K, M = 1 << 10, 1 << 20
+LINE = re.compile(r"^\s*\d+:\s+(\d+)\.\.\s*\d+:\s+(\d+)\.\.\s*\d+:\s+(\d+):(?:\s+\d+:)?\s*(\S*)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def ext4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from mounts.ext4(tmp_path_factory.mktemp("storage") / "ext4", 128 * M)
+
+
+@pytest.fixture(scope="module")
+def tmpfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from mounts.tmpfs(tmp_path_factory.mktemp("storage") / "tmpfs", 16 * M)
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], int]]:
+    """Makes new empty files, and closes them."""
+    fds: list[int] = []
+    number = abs(hash(request.node.name))
+
+    def new(directory: Path) -> int:
+        fds.append(os.open(directory / f"{number}-{len(fds)}", os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        return fds[-1]
+
+    yield new
+    for fd in fds:
+        os.unlink(os.readlink(f"/proc/self/fd/{fd}"))
+        os.close(fd)
+
+
+def filefrag(fd: int) -> list[tuple[int, int, int, bool]]:
+    """(offset, physical, length, unwritten) by filefrag, in bytes."""
+    said = call(need("filefrag"), "-s", "-v", "-b1024", os.readlink(f"/proc/self/fd/{fd}"))
+    return [(int(at) * K, int(where) * K, int(length) * K, "unwritten" in flags)
+            for at, where, length, flags in LINE.findall(said)]
+
+
+def fill(fd: int) -> None:
+    """4 MiB: data at 0 and at 2 MiB, reserved at 1 MiB, holes else; the last 4096 bytes data."""
+    os.ftruncate(fd, 4 * M)
+    os.pwrite(fd, b"x" * 256 * K, 0)
+    os.posix_fallocate(fd, 1 * M, 128 * K)
+    os.pwrite(fd, b"y" * 64 * K, 2 * M)
+    os.pwrite(fd, b"z" * 4096, 4 * M - 4096)
+    os.fsync(fd)
+
+
+def test_extents_are_those_of_filefrag(ext4: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(ext4)
+    fill(fd)
+    found = [(one.offset, one.physical, one.length, bool(one.flags & storage.FIEMAP_UNWRITTEN))
+             for one in storage.physical_extents(fd, 0, 4 * M)]
+    assert found == filefrag(fd)
+    assert [(at, length, unwritten) for at, _, length, unwritten in found] == [
+        (0, 256 * K, False), (M, 128 * K, True), (2 * M, 64 * K, False), (4 * M - 4096, 4096, False)]
+
+
+def test_many_extents_need_more_than_one_call(ext4: Path, opened: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = opened(ext4)
+    for number in range(40):
+        os.pwrite(fd, b"x" * 4096, number * 8192)
+    os.fsync(fd)
+    monkeypatch.setattr(storage, "_FIEMAP_COUNT", 7)
+    found = [(one.offset, one.physical, one.length, False) for one in storage.physical_extents(fd, 0, M)]
+    assert found == filefrag(fd)
+    assert len(found) == 40
+    assert [one.offset for one in storage.physical_extents(fd, 80 * K, 96 * K)] == [80 * K, 88 * K]
+
+
+def test_reserved_and_unwritten(ext4: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(ext4)
+    fill(fd)
+    assert list(storage.reserved(fd, 0, 4 * M)) == [(0, 256 * K), (M, 128 * K), (2 * M, 64 * K), (4 * M - 4096, 4096)]
+    assert list(storage.reserved(fd, 128 * K, M + 64 * K)) == [(128 * K, 128 * K), (M, 64 * K)]
+    assert list(storage.unwritten(fd, 4 * M)) == [(256 * K, 2 * M - 256 * K), (2 * M + 64 * K, 2 * M - 68 * K)]
+    assert list(storage.unwritten(fd, 5 * M))[-1] == (4 * M, M)
+
+
+def test_without_fiemap_what_is_known_is_data_and_holes(tmpfs: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(tmpfs)
+    fill(fd)
+    with pytest.raises(OSError, match="not supported"):
+        next(storage.physical_extents(fd, 0, 4 * M))
+    data = [(piece.offset, piece.length) for piece in storage.pieces(fd, 0, 4 * M) if piece.data]
+    assert list(storage.reserved(fd, 0, 4 * M)) == data
+    assert (0, 256 * K) in data
+    gaps = list(storage.unwritten(fd, 4 * M))
+    assert min(gaps + data)[0] == 0
+    assert sum(length for _, length in gaps + data) == 4 * M
+
+
+@pytest.mark.parametrize("where", ["ext4", "tmpfs"])
+def test_pieces_are_in_order_and_complete(where: str, request: pytest.FixtureRequest, opened: Callable[[Path], int]) -> None:
+    fd = opened(request.getfixturevalue(where))
+    fill(fd)
+    end = 4 * M
+    assert list(storage.pieces(fd, 0, end)) == [
+        Piece(0, 256 * K, data=True), Piece(256 * K, 2 * M - 256 * K, data=False), Piece(2 * M, 64 * K, data=True),
+        Piece(2 * M + 64 * K, 2 * M - 68 * K, data=False), Piece(end - 4096, 4096, data=True)]
+    assert list(storage.pieces(fd, 1000, 2000)) == [Piece(1000, 1000, data=True)]
+    assert list(storage.pieces(fd, M + 1, M + 5)) == [Piece(M + 1, 4, data=False)]
+    assert list(storage.pieces(fd, end - 512, end + M)) == [Piece(end - 512, 512, data=True), Piece(end, M, data=False)]
+    assert list(storage.pieces(fd, 7, 7)) == []
+
+
+@pytest.mark.parametrize("where", ["ext4", "tmpfs"])
+def test_reserve_takes_space_and_punch_gives_it_back(where: str, request: pytest.FixtureRequest,
+                                                     opened: Callable[[Path], int]) -> None:
+    fd = opened(request.getfixturevalue(where))
+    os.pwrite(fd, b"x" * 64 * K, 0)
+    os.fsync(fd)
+    assert storage.allocated_bytes(fd) == 64 * K
+    assert storage.reserve(fd, 0, M, keep_size=True)
+    assert (storage.size_of(fd), storage.allocated_bytes(fd)) == (64 * K, M)
+    assert storage.reserve(fd, 0, M)
+    assert (storage.size_of(fd), storage.allocated_bytes(fd)) == (M, M)
+    assert os.pread(fd, M, 0) == b"x" * 64 * K + bytes(M - 64 * K)
+    assert storage.punch(fd, 0, 32 * K)
+    assert (storage.size_of(fd), storage.allocated_bytes(fd)) == (M, M - 32 * K)
+    assert os.pread(fd, 64 * K, 0) == bytes(32 * K) + b"x" * 32 * K
+    assert storage.reserve(fd, 0, 0)
+
+
+@pytest.mark.parametrize("where", ["ext4", "tmpfs"])
+def test_no_space_is_our_error(where: str, request: pytest.FixtureRequest, opened: Callable[[Path], int]) -> None:
+    directory: Path = request.getfixturevalue(where)
+    fd = opened(directory)
+    with pytest.raises(NoSpaceError) as caught:
+        storage.reserve(fd, 0, storage.free_space(str(directory)) + 64 * M)
+    assert caught.value.exit_code == 7
+    os.ftruncate(fd, 0)
+
+
+def test_which_file_systems_copy(ext4: Path, tmpfs: Path, opened: Callable[[Path], int]) -> None:
+    for directory in (ext4, tmpfs):
+        assert not storage.may_share(str(directory))
+        assert storage.copy_on_write(opened(directory)) is None
+    assert storage.free_space(str(tmpfs)) <= 16 * M
+
+
+def test_other_errors_keep_their_words() -> None:
+    with pytest.raises(ImgtoolError, match="writing x: Input/output error") as caught:
+        storage.raise_os(OSError(5, "Input/output error"), "writing x")
+    assert caught.value.exit_code == 1
+    with pytest.raises(ImgtoolError, match="cannot hold a file this large"):
+        storage.raise_os(OSError(27, "File too large"), "writing x")
