@@ -101,7 +101,7 @@ def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, seconds
 
 @contextmanager
 def _started(argv: Sequence[str], limits: Limits | None) -> Iterator[subprocess.Popen[bytes]]:
-    log.debug("run: %s", shlex.join(argv))
+    log.debug("run: %s", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shlex.join(argv)))
     full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
     if limits:
         full = [require("prlimit"), f"--as={limits.memory}", f"--cpu={int(limits.seconds) + 1}", "--core=0", *full]
