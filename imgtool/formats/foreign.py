@@ -110,7 +110,7 @@ class Served:
     """An image behind qemu-nbd, started when the first byte is asked for, ended with its opener."""
 
     def __init__(self, file: ImageFile, driver: str, size: int, opener: Opener) -> None:
-        self._graph = {"driver": driver, "file": qemu.file_node(file.path)}
+        self._graph = {"driver": driver, "file": qemu.file_node(file)}
         self._path, self._size, self._opener = file.path, size, opener
         self._handle: Any = None
 
