@@ -76,6 +76,7 @@ def test_a_megabyte_of_nonsense_is_read_soon(text: bytes) -> None:
 IMPOSSIBLE = {
     "a number of 5000 digits": "RW " + "1" * 5000 + " ZERO\n",
     "more bytes than an offset has": "RW 18014398509481984 ZERO\n",
+    "an offset of 19 digits": 'RW 1 FLAT "x" 1000000000000000000\n',
     "extents that are too large together": "RW 18014398509481983 ZERO\n" * 2,
 }
 

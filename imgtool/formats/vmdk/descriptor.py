@@ -134,7 +134,9 @@ def _extent_line(match: re.Match[str], path: str) -> ExtentLine:
     sectors = int(match[2]) if len(match[2]) <= 19 else 1 << 63
     if sectors * SECTOR >= 1 << 63:
         raise DamagedError(f"{path}: an extent of {match[2][:24]} sectors is impossible")
-    offset = int(match[5]) if match[5] and len(match[5]) < 19 else 0
+    if match[5] and len(match[5]) > 18:
+        raise DamagedError(f"{path}: an extent from sector {match[5][:24]} on is impossible")
+    offset = int(match[5] or 0)
     return ExtentLine(match[1].upper(), sectors, match[3].upper(), match[4], offset)
 
 
