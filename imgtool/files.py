@@ -108,25 +108,28 @@ def clean(directory: str) -> None:
         raise_os(error, f"reading {directory}")
     for entry in left:
         if entry.is_dir(follow_symlinks=False):
-            with suppress(OSError):
+            with suppress(OSError, ValueError, LookupError, TypeError):
                 _clean_one(entry.path)
 
 
 def _clean_one(folder: str) -> None:
+    """The folder may be a stranger's (of an archive that was unpacked): only a journal that bears this host's id is believed."""
     try:
-        owner = open(os.path.join(folder, OWNER), encoding="utf-8")  # noqa: SIM115
+        fd = os.open(os.path.join(folder, OWNER), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if not os.listdir(folder) or time.time() - os.stat(folder).st_mtime > ABANDONED:
             _discard(folder)
         return
-    with owner:
+    with open(fd, encoding="utf-8") as owner:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        if _read_json(owner).get("host", host_id()) != host_id():
+        host = _read_json(owner).get("host")
+        if host not in (None, host_id()):
             return
-        _recover(folder)
+        if host:  # none: killed before it wrote anything else
+            _recover(folder)
         _discard(folder)
 
 

@@ -104,7 +104,7 @@ def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits:
 
 @contextmanager
 def _started(argv: Sequence[str], limits: Limits | None) -> Iterator[subprocess.Popen[bytes]]:
-    log.debug("run: %s", shlex.join(argv))
+    log.debug("run: %s", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shlex.join(argv)))
     full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
     if limits:
         cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []

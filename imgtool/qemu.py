@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from imgtool import proc, storage
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
+from imgtool.model import ImageFile
 from imgtool.progress import Control, Stop
 
 INFO_LIMITS = proc.Limits(seconds=20, memory=2 << 30)
@@ -25,10 +26,18 @@ Graph = Mapping[str, object]
 """A block graph in QEMU's words (``BlockdevOptions``): what ``json:`` file names and ``--image-opts`` take."""
 
 
-def file_node(path: str, *, locking: bool = True) -> Graph:
-    """A file or block device. Without ``locking`` it is read although a machine writes to it."""
+def file_node(file: ImageFile, *, locking: bool = True) -> Graph:
+    """A file in QEMU's words. Without ``locking`` it is read although a machine writes to it.
+
+    The words are JSON, which cannot hold a name that is no UTF-8: such a file goes by our descriptor.
+    """
+    path = file.path if is_utf8(file.path) else f"/proc/{os.getpid()}/fd/{file.fd}"
     driver = "host_device" if path.startswith("/dev/") and not os.path.isfile(path) else "file"
     return {"driver": driver, "filename": path, "locking": "auto" if locking else "off"}
+
+
+def is_utf8(path: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in path)
 
 
 def info(path: str, driver: str, *, stop: Stop) -> dict[str, object]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 from imgtool import qemu
 from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
-from imgtool.formats.vmdk.write import DEFAULT_HARDWARE, UNMANAGED_TOOLS
+from imgtool.formats.qcow2 import write as qcow2
+from imgtool.formats.vmdk import write as vmdk
 from imgtool.model import Allocation, CopyStats, ImageSpec, Kind
 from imgtool.progress import Control
 
@@ -26,12 +28,16 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
         "qcow2": [],
         "raw": [],
     }[spec.format]
-    for key, _ in spec.options:
-        if key in {"subformat", "static", "preallocation", "force_size", "backing_file", "backing_fmt", "data_file"}:
-            raise UsageError(f"-o {key}: imgtool decides it", "--thin, --thick, --eager and --subformat say what it shall be")
+    known = {"vhdx": ("block_size", "log_size", "block_state_zero"), "vmdk": vmdk.OPTIONS, "qcow2": qcow2.OPTIONS}
+    for key, value in spec.options:
+        if key not in known.get(spec.format, ()):
+            raise UsageError(f"-o {key}: not an option of {spec.format} here",
+                             "--thin, --thick, --eager and --subformat say what it shall be")
+        if not re.fullmatch(r"[A-Za-z0-9._]{1,32}", value):
+            raise UsageError(f"-o {key}={value}: letters and digits only")
     given = dict(spec.options)
     if spec.format == "vmdk":
-        given = {"adapter_type": "lsilogic", "hwversion": DEFAULT_HARDWARE, "toolsversion": UNMANAGED_TOOLS} | given
+        given = {"adapter_type": "lsilogic", "hwversion": vmdk.DEFAULT_HARDWARE, "toolsversion": vmdk.UNMANAGED_TOOLS} | given
     if spec.format == "qcow2" and spec.compress_type:
         given["compression_type"] = spec.compress_type
     return [*fixed, *given.items()]

@@ -23,7 +23,8 @@ SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".vmdk": "vmdk", ".vhdx": "vhdx
             ".raw": "raw", ".dd": "raw"}
 """Names that say a format. ``.img``, ``.iso``, ``.bin`` and names without a suffix go by the header."""
 MACHINES = {".vmx", ".xml", ".ovf", ".ova", ".vmtx"}
-OTHERS = {b"QED\0": "QED", b"WithoutFreeSpace": "Parallels", b"WithouFreSpacExt": "Parallels", b"LUKS\xba\xbe": "LUKS",
+LUKS = b"LUKS\xba\xbe"
+OTHERS = {b"QED\0": "QED", b"WithoutFreeSpace": "Parallels", b"WithouFreSpacExt": "Parallels",
           b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
 """Known, and not read; counts only where the name does not say raw."""
 HEAD = 4096
@@ -105,6 +106,8 @@ def _refuse_others(file: ImageFile, name: str) -> None:
     if os.path.splitext(name)[1].lower() in MACHINES:
         raise UsageError(f"{file.path} describes a machine; it is no disk image", "name one of its disks")
     head = os.pread(file.fd, 16, 0)
+    if head.startswith(LUKS):
+        raise RefusedError(f"{file.path} is encrypted (LUKS)", "decrypt it first; if a guest does that, say --source-format raw")
     for magic, what in OTHERS.items():
         if head.startswith(magic):
             raise DamagedError(f"{file.path} begins like {what}, which imgtool does not read",

@@ -73,8 +73,8 @@ class Disk:
                 raise RefusedError(f"{layer.path} is encrypted", "imgtool has no key for it: decrypt it first")
 
     def qemu_reads(self) -> bool:
-        """False where QEMU would read something else: it passes over ZERO extents, and knows no layer without a file."""
-        return not any(layer.details.get("zero_extents") or not layer.files for layer in self.layers)
+        """False where QEMU would not read the same."""
+        return all(qemu_reads(layer) for layer in self.layers)
 
     def graph(self, *, locking: bool = True) -> Graph:
         """The chain in QEMU's words: every format and every file given, nothing left to its probing."""
@@ -82,14 +82,25 @@ class Disk:
 
         below: Graph | None = None
         for layer in reversed(self.layers):
-            node: dict[str, object] = {"driver": layer.format, "file": file_node(layer.path, locking=locking)}
+            node: dict[str, object] = {"driver": layer.format, "file": file_node(layer.files[0], locking=locking)}
             if layer.format == "qcow2" or layer.backing:
                 node["backing"] = below
             if layer.format == "qcow2" and len(layer.files) > 1:
-                node["data-file"] = file_node(layer.files[1].path, locking=locking)
+                node["data-file"] = file_node(layer.files[1], locking=locking)
             below = node
         assert below is not None  # noqa: S101 - a disk has a layer
         return below
+
+
+def qemu_reads(layer: Layer) -> bool:
+    """False where QEMU would silently read something else: it passes over ZERO extents of a VMDK.
+
+    Nor does it find extents beside a descriptor whose name it cannot be told, or know a layer that has no file.
+    """
+    from imgtool.qemu import is_utf8
+
+    beside = layer.format == "vmdk" and len(layer.files) > 1
+    return bool(layer.files) and not layer.details.get("zero_extents") and (is_utf8(layer.path) or not beside)
 
 
 @contextmanager

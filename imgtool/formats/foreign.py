@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from imgtool import qemu
 from imgtool.errors import DamagedError, MissingToolError, RefusedError
-from imgtool.formats.layer import Layer
+from imgtool.formats.layer import Layer, read_at
 from imgtool.formats.opener import Opener
 from imgtool.model import Extent, ImageFile, Kind
 
@@ -63,8 +63,8 @@ def _vdi_subformat(file: ImageFile) -> str:
 def _vhdx_subformat(file: ImageFile) -> str:
     """By the bits of the file parameters: [MS-VHDX] 2.2.3 (region table), 2.6.1 (metadata table), 2.6.2.1."""
     region = _vhdx_entry(os.pread(file.fd, 1 << 16, VHDX_REGIONS_AT), b"regi", 16, VHDX_METADATA_REGION, "<16xQI")
-    item = _vhdx_entry(os.pread(file.fd, 1 << 16, region), b"metadata", 32, VHDX_FILE_PARAMETERS, "<16xII") if region else 0
-    raw = os.pread(file.fd, 8, region + item) if item else b""
+    item = _vhdx_entry(read_at(file, 1 << 16, region), b"metadata", 32, VHDX_FILE_PARAMETERS, "<16xII") if region else 0
+    raw = read_at(file, 8, region + item) if item else b""
     if len(raw) < 8:
         raise DamagedError(f"{file.path}: the VHDX has no file parameters", "the file may be cut off")
     flags = struct.unpack_from("<I", raw, 4)[0]
@@ -110,7 +110,7 @@ class Served:
     """An image behind qemu-nbd, started when the first byte is asked for, ended with its opener."""
 
     def __init__(self, file: ImageFile, driver: str, size: int, opener: Opener) -> None:
-        self._graph = {"driver": driver, "file": qemu.file_node(file.path, locking=False)}
+        self._graph = {"driver": driver, "file": qemu.file_node(file, locking=False)}
         self._path, self._size, self._opener = file.path, size, opener
         self._handle: Any = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,6 +54,12 @@ class Layer:
 
 OpenFormat = Callable[[ImageFile, "Opener"], Layer]
 """What each format module gives: an opened file → its layer. Raises DamagedError, RefusedError."""
+
+
+def read_at(file: ImageFile, length: int, offset: int) -> bytes:
+    """pread(2) where the numbers come from the image: what lies outside the file is left out, and takes no memory."""
+    inside = min(length, file.size - offset)
+    return os.pread(file.fd, inside, offset) if offset >= 0 and inside > 0 else b""
 
 
 def no_decode(extent: Extent) -> bytes:

@@ -41,7 +41,8 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
             yield f"{file.path} is in use by a running QEMU"
     vmware = (layer.path for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path))
     for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
-        yield from _vmware(directory, {os.path.basename(file.path) for file in disk.files})
+        names = {os.path.basename(file.path) for file in disk.files}
+        yield from _vmware(directory, names | {re.sub(r"-flat(\.vmdk)$", r"\1", name, flags=re.IGNORECASE) for name in names})
 
 
 def hold(disk: Disk) -> None:

@@ -62,6 +62,8 @@ class Opener:
             raise self._outside(name, by)
         if not os.path.exists(real):
             raise DamagedError(f"{by.path} needs {name!r}, which is missing", "bring the file back beside it")
+        if not (os.path.isfile(real) or (self.allow_external and stat.S_ISBLK(os.stat(real).st_mode))):
+            raise RefusedError(f"{by.path} names {name!r}, which is no file")
         return self._open(real, shown=real, regular=not self.allow_external)
 
     def _roots(self, path: str) -> list[str]:

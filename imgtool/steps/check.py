@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgtool import qemu
 from imgtool.errors import DamagedError
-from imgtool.formats.disk import Disk, open_given
+from imgtool.formats.disk import Disk, open_given, qemu_reads
 from imgtool.formats.layer import Layer
 from imgtool.model import CheckResult, SourceOptions
 from imgtool.progress import Control
@@ -44,13 +44,13 @@ def _check(disk: Disk, control: Control) -> CheckResult:
 
 def _qemu_check(layer: Layer, control: Control) -> tuple[list[str], int]:
     """What qemu-img says of one layer, without those below: errors, leaked clusters."""
-    if layer.details.get("zero_extents") or layer.subformat == "seSparse":
+    if not qemu_reads(layer) or layer.subformat == "seSparse":
         return [], 0
-    graph: dict[str, object] = {"driver": layer.format, "file": qemu.file_node(layer.path)}
+    graph: dict[str, object] = {"driver": layer.format, "file": qemu.file_node(layer.files[0])}
     if layer.format == "qcow2" or layer.backing:
         graph["backing"] = None
     if layer.format == "qcow2" and len(layer.files) > 1:
-        graph["data-file"] = qemu.file_node(layer.files[1].path)
+        graph["data-file"] = qemu.file_node(layer.files[1])
     report, said = qemu.check(graph, stop=control.stop)
     if report is None:
         return [], 0

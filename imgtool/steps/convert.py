@@ -6,6 +6,7 @@ Everything happens in a workspace beside the destination; the final name appears
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -214,7 +215,10 @@ def _verify(disk: Disk, copy: Disk, control: Control) -> None:
 
 
 def _obsolete(request: ConvertRequest, disk: Disk, members: list[str]) -> list[str]:
-    """Files beside the destination that only the image needs which is being replaced: the extents of a VMDK."""
+    """Files beside the destination that only the image needs which is being replaced: the extents of a VMDK.
+
+    Only names that imgtool and VMware give to extents of this disk: what else a descriptor names may be another's.
+    """
     if not (request.force and os.path.lexists(request.destination)):
         return []
     try:
@@ -222,7 +226,9 @@ def _obsolete(request: ConvertRequest, disk: Disk, members: list[str]) -> list[s
             directory = os.path.dirname(request.destination)
             needed = {os.path.basename(file.path) for file in disk.files} | set(members)
             beside = [os.path.basename(file.path) for file in old.top.files[1:] if os.path.dirname(file.path) == directory]
-            return [name for name in beside if name not in needed]
+            own = re.compile(re.escape(os.path.splitext(os.path.basename(request.destination))[0])
+                             + r"(-[0-9a-f]{6})?-(flat|[fs]\d{3,})\.vmdk")
+            return [name for name in beside if name not in needed and own.fullmatch(name)]
     except ImgtoolError:
         return []
 

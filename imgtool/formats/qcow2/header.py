@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imgtool.errors import DamagedError
+from imgtool.formats.layer import read_at
 from imgtool.model import ImageFile, Snapshot
 
 MAGIC = b"QFI\xfb"
@@ -144,7 +145,7 @@ def _check_tables(file: ImageFile, cluster_bits: int, incompatible: int, size: i
 def _text(file: ImageFile, offset: int, length: int, what: str) -> str:
     if length > 1023:
         raise DamagedError(f"{file.path}: the {what} is too long")
-    data = os.pread(file.fd, length, offset)
+    data = read_at(file, length, offset)
     if len(data) < length:
         raise DamagedError(f"{file.path}: the {what} lies outside the file")
     return os.fsdecode(data)
@@ -179,7 +180,7 @@ def read_snapshots(file: ImageFile, header: Header) -> tuple[Snapshot, ...]:
     """The internal snapshots. Raises DamagedError if the table is cut off."""
     if not header.snapshot_count:
         return ()
-    table = os.pread(file.fd, MAX_SNAPSHOT_TABLE, header.snapshot_offset)
+    table = read_at(file, MAX_SNAPSHOT_TABLE, header.snapshot_offset)
     fixed = struct.Struct(">QIHHIIQII")
     position, found = 0, []
     for _ in range(header.snapshot_count):

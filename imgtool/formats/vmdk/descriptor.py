@@ -20,8 +20,11 @@ NO_PARENT = 0xFFFFFFFF
 SIGNATURE = b"# disk descriptorfile"
 
 _EXTENT = re.compile(r'^(RW|RDONLY|NOACCESS)\s+(\d+)\s+([A-Za-z0-9]+)(?:\s+"(.*)"(?:\s+(\d+))?)?.*$', re.IGNORECASE)
-_PAIR = re.compile(r'^([A-Za-z0-9_.]+)\s*=\s*(?:"(.*)"|(.*?))\s*$')
+_PAIR = re.compile(r'^([A-Za-z0-9_.]+)\s*=(.*)$')
 _ENCODING = re.compile(rb'^encoding\s*=\s*"([^"]{1,40})"', re.MULTILINE | re.IGNORECASE)
+
+NO_CHARSETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape")
+"""Python's codecs that are no character sets of a file; the first takes quadratic time."""
 
 FLAT_TYPES = ("FLAT", "VMFS")
 SPARSE_TYPES = ("SPARSE", "VMFSSPARSE", "SESPARSE")
@@ -99,20 +102,25 @@ def parse(raw: bytes, path: str) -> Descriptor:
         if match := _EXTENT.match(line):
             extents.append(_extent_line(match, path))
         elif match := _PAIR.match(line):
-            quoted, bare = match[2], match[3]
-            pairs.setdefault(match[1].lower(), quoted if quoted is not None else bare)
+            pairs.setdefault(match[1].lower(), _unquoted(match[2].strip()))
     if len(extents) > MAX_EXTENTS:
         raise DamagedError(f"{path}: {len(extents)} extents are more than imgtool opens ({MAX_EXTENTS})")
     if not extents or "createtype" not in pairs:
         raise DamagedError(f"{path}: the descriptor has no extents or no createType")
+    if sum(line.sectors for line in extents) * SECTOR >= 1 << 63:
+        raise DamagedError(f"{path}: the extents together are larger than any disk")
     return Descriptor(pairs, tuple(extents))
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
 def _decode(raw: bytes, path: str) -> str:
     named = _ENCODING.search(raw)
     encoding = named[1].decode("ascii", "replace") if named else "utf-8"
     try:
-        return raw.decode(encoding)
+        return raw.decode("utf-8" if codecs.lookup(encoding).name in NO_CHARSETS else encoding)
     except (LookupError, ValueError):
         if raw.isascii():
             return raw.decode("ascii")
@@ -123,10 +131,12 @@ def _decode(raw: bytes, path: str) -> str:
 
 
 def _extent_line(match: re.Match[str], path: str) -> ExtentLine:
-    sectors = int(match[2])
-    if sectors * SECTOR >= 1 << 63 or len(match[2]) > 19:
+    sectors = int(match[2]) if len(match[2]) <= 19 else 1 << 63
+    if sectors * SECTOR >= 1 << 63:
         raise DamagedError(f"{path}: an extent of {match[2][:24]} sectors is impossible")
-    offset = int(match[5]) if match[5] and len(match[5]) < 19 else 0
+    if match[5] and len(match[5]) > 18:
+        raise DamagedError(f"{path}: an extent from sector {match[5][:24]} on is impossible")
+    offset = int(match[5] or 0)
     return ExtentLine(match[1].upper(), sectors, match[3].upper(), match[4], offset)
 
 

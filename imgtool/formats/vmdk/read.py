@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from imgtool.errors import DamagedError, RefusedError
-from imgtool.formats.layer import SECTOR, Backing, Layer
+from imgtool.formats.layer import SECTOR, Backing, Layer, read_at
 from imgtool.formats.opener import Opener
 from imgtool.formats.runs import shifted
 from imgtool.formats.vmdk import descriptor as text
@@ -59,7 +59,7 @@ def _embedded(file: ImageFile, header: SparseHeader) -> bytes:
     if not header.descriptor_offset or not header.descriptor_size:
         raise RefusedError(f"{file.path} is one extent of a disk, not the disk",
                            "name the descriptor, the small .vmdk that lists its extents")
-    return os.pread(file.fd, min(header.descriptor_size, text.MAX_DESCRIPTOR), header.descriptor_offset)
+    return read_at(file, min(header.descriptor_size, text.MAX_DESCRIPTOR), header.descriptor_offset)
 
 
 def _single(file: ImageFile, header: SparseHeader) -> list[Part]:

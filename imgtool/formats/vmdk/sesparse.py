@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imgtool.errors import DamagedError
-from imgtool.formats.layer import SECTOR
+from imgtool.formats.layer import SECTOR, read_at
 from imgtool.formats.runs import table_extents
-from imgtool.formats.vmdk.sparse import MAX_DIRECTORY, directory_extents, table_runs
+from imgtool.formats.vmdk.sparse import MAX_DIRECTORY, any_set, directory_extents, directory_parts, table_runs
 from imgtool.model import Extent, ImageFile, Kind
 
 MAGIC = 0xCAFEBABE
@@ -24,6 +24,8 @@ HEADER = struct.Struct("<26Q")
 VOLATILE = struct.Struct("<4Q")
 GRAIN_SECTORS = 8
 TABLE_SECTORS = 64
+COVERED = TABLE_SECTORS * SECTOR // 8 * GRAIN_SECTORS * SECTOR
+"""Guest bytes of one grain table."""
 ALLOCATED_TABLE = 0x10000000
 """The upper half of a directory's entry."""
 UNALLOCATED, UNMAPPED, ZERO, ALLOCATED = range(4)
@@ -47,13 +49,15 @@ class SeSparseExtent:
 
     def extents(self, start: int, end: int) -> Iterator[Extent]:
         table_size = TABLE_SECTORS * SECTOR
-        covered = table_size // 8 * GRAIN_SECTORS * SECTOR
-        low, high = start // covered, -(-end // covered)
-        raw = os.pread(self.file.fd, (high - low) * 8, self.directory + low * 8)
-        if len(raw) < (high - low) * 8:
-            raise DamagedError(f"{self.file.path}: the grain directory is cut off")
-        offsets = [self._table_offset(entry, table_size) for (entry,) in struct.iter_unpack("<Q", raw)]
-        yield from directory_extents(start, end, covered, table_runs(offsets, table_size), self._tables)
+        covered = COVERED
+        runs = self._directory(start // covered, -(-end // covered), table_size)
+        yield from directory_extents(start, end, covered, runs, self._tables)
+
+    def _directory(self, low: int, high: int, table_size: int) -> Iterator[tuple[int, int]]:
+        for raw in directory_parts(self.file, self.directory, low, high, 8):
+            entries = struct.iter_unpack("<Q", raw) if any_set(raw) else ()
+            offsets = [self._table_offset(entry, table_size) for (entry,) in entries]
+            yield from table_runs(offsets, table_size) if offsets else [(0, len(raw) // 8)]
 
     def _table_offset(self, entry: int, table_size: int) -> int:
         if not entry:
@@ -66,7 +70,7 @@ class SeSparseExtent:
         import numpy as np
 
         length = count * TABLE_SECTORS * SECTOR
-        raw = os.pread(self.file.fd, length, offset)
+        raw = read_at(self.file, length, offset)
         if len(raw) < length:
             raise DamagedError(f"{self.file.path}: a grain table lies outside the file", "the file may be cut off")
         entries = np.frombuffer(raw, "<u8").astype(np.uint64)
@@ -100,5 +104,8 @@ def open_sesparse(file: ImageFile) -> SeSparseExtent:
         raise DamagedError(f"{file.path}: its journal must be replayed first", "power the machine on and off on its host")
     if sectors >= 1 << 54 or directory_size * SECTOR > MAX_DIRECTORY or max(directory, tables, grains) >= 1 << 54:
         raise DamagedError(f"{file.path}: the header is out of range")
+    entries = -(-sectors * SECTOR // COVERED)
+    if entries * 8 > MAX_DIRECTORY or directory * SECTOR + entries * 8 > file.size:
+        raise DamagedError(f"{file.path}: the grain directory lies outside the file", "the file may be cut off")
     return SeSparseExtent(file=file, sectors=sectors, directory=directory * SECTOR, tables=tables * SECTOR,
                           grains=grains * SECTOR)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from imgtool import codec
 from imgtool.errors import DamagedError
-from imgtool.formats.layer import SECTOR
+from imgtool.formats.layer import SECTOR, read_at
 from imgtool.formats.runs import cut, table_extents
 from imgtool.model import Extent, ImageFile, Kind
 
@@ -39,6 +39,8 @@ MAX_DIRECTORY = 512 << 20
 """Bytes of a grain directory, as in QEMU."""
 MAX_GRAIN = 128 << 20
 COWD_TABLE = 4096
+DIRECTORY_PART = 1 << 16
+"""Entries of a directory that are held at once."""
 BATCH = 64
 """Grain tables that are read at once where they lie one behind the other."""
 
@@ -135,6 +137,21 @@ def directory_extents(start: int, end: int, covered: int, entries: Iterator[tupl
         position = stop
 
 
+def directory_parts(file: ImageFile, directory: int, low: int, high: int, entry: int) -> Iterator[bytes]:
+    """The entries ``low`` to ``high`` of a directory, never many at once: a sparse file may have hundreds of MiB of them."""
+    for first in range(low, high, DIRECTORY_PART):
+        length = min(DIRECTORY_PART, high - first) * entry
+        raw = read_at(file, length, directory + first * entry)
+        if len(raw) < length:
+            raise DamagedError(f"{file.path}: the grain directory is cut off")
+        yield raw
+
+
+def any_set(raw: bytes) -> bool:
+    """False for zeros only."""
+    return raw != bytes(len(raw))
+
+
 def table_runs(offsets: list[int], table_size: int) -> Iterator[tuple[int, int]]:
     """Groups the tables that lie one behind the other, and those that are missing."""
     first = 0
@@ -154,21 +171,20 @@ class SparseExtent:
     header: SparseHeader
 
     def extents(self, start: int, end: int) -> Iterator[Extent]:
-        header = self.header
-        low, high = start // header.covered, -(-end // header.covered)
-        raw = os.pread(self.file.fd, (high - low) * 4, header.directory + low * 4)
-        if len(raw) < (high - low) * 4:
-            raise DamagedError(f"{self.file.path}: the grain directory is cut off")
-        offsets = [sector * SECTOR for (sector,) in struct.iter_unpack("<I", raw)]
-        runs = table_runs(offsets, header.table_entries * 4)
-        yield from directory_extents(start, end, header.covered, runs, self._tables)
+        covered = self.header.covered
+        yield from directory_extents(start, end, covered, self._directory(start // covered, -(-end // covered)), self._tables)
+
+    def _directory(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        for raw in directory_parts(self.file, self.header.directory, low, high, 4):
+            offsets = [sector * SECTOR for (sector,) in struct.iter_unpack("<I", raw)] if any_set(raw) else []
+            yield from table_runs(offsets, self.header.table_entries * 4) if offsets else [(0, len(raw) // 4)]
 
     def _tables(self, first: int, offset: int, count: int) -> Iterator[Extent]:
         import numpy as np
 
         header = self.header
         length = count * header.table_entries * 4
-        raw = os.pread(self.file.fd, length, offset)
+        raw = read_at(self.file, length, offset)
         if len(raw) < length:
             raise DamagedError(f"{self.file.path}: a grain table lies outside the file", "the file may be cut off")
         entries = np.frombuffer(raw, "<u4").astype(np.int64)

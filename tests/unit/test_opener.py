@@ -1,0 +1,87 @@
+"""The rule of promise 4: no name that stands in an image leads out of its directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgtool.errors import ImgtoolError, RefusedError
+from imgtool.formats.opener import Opener
+
+PARTS = ["..", ".", "", "in", "below", "far", "up", "here", "loop", "dead", "abs", "twice", "a.raw", "b.raw", "secret", "out", "pipe",
+         "socket", "file:", "file:..", "json:{}", "nbd:x", "~", "\0", "\n", "*", "\udcff", "é", "x" * 255, "x" * 300, " ", "-", "%2e%2e"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """in/ is the image's directory; links of every sort lead out of it and within it; the user comes by a link, too."""
+    base = tmp_path_factory.mktemp("tree")
+    inside = base / "in"
+    (inside / "below").mkdir(parents=True)
+    (base / "in-not").mkdir()
+    for path in ("secret", "in-not/secret", "in/a.raw", "in/below/b.raw", "in/x.qcow2"):
+        (base / path).write_bytes(b"\0" * 512)
+    (inside / "far").symlink_to(base)
+    (inside / "up").symlink_to("..")
+    (inside / "here").symlink_to("below")
+    (inside / "loop").symlink_to("loop")
+    (inside / "dead").symlink_to("nowhere")
+    (inside / "abs").symlink_to(base / "secret")
+    (inside / "twice").symlink_to("below/abs")
+    (inside / "below" / "abs").symlink_to("../../secret")
+    (inside / "below" / "out").symlink_to("/etc")
+    os.mkfifo(inside / "pipe")
+    (base / "typed").mkdir()
+    (base / "typed" / "x.qcow2").symlink_to(inside / "x.qcow2")
+    (base / "typed" / "out").symlink_to("/etc/passwd")
+    return base
+
+
+def _names(tree: Path) -> st.SearchStrategy[str]:
+    relative = st.lists(st.sampled_from(PARTS), max_size=8).map("/".join)
+    heads = st.sampled_from(["", "/", "//", f"{tree}/", f"{tree}/in/", f"{tree}/in-not/", f"file:{tree}/in/../", "file:/etc/", "/proc/self/"])
+    return st.one_of(st.builds(str.__add__, heads, relative), st.text(max_size=20))
+
+
+@pytest.mark.parametrize("typed", ["in/x.qcow2", "typed/x.qcow2"])
+@given(data=st.data())
+@settings(max_examples=400, deadline=None)
+def test_no_name_leads_out(tree: Path, typed: str, data: st.DataObject) -> None:
+    name = data.draw(_names(tree))
+    roots = [os.path.realpath(tree / "in"), os.path.realpath(tree / os.path.dirname(typed))]
+    opener = Opener()
+    try:
+        opened = opener.named(name, opener.user(str(tree / typed)))
+        # What was opened, not what a path says: the kernel knows it by the descriptor.
+        real = os.readlink(f"/proc/self/fd/{opened.fd}")
+        assert any(real.startswith(root + "/") for root in roots), (name, real)
+        assert os.path.isfile(real)
+    except ImgtoolError as error:
+        assert error.exit_code in (4, 5), (name, error.message)  # noqa: PT017 - both outcomes are right, nothing else is
+    finally:
+        opener.close()
+
+
+@pytest.mark.parametrize("name", ["../secret", "far/secret", "up/secret", "abs", "twice", "below/abs", "below/out/passwd", "/etc/passwd",
+                                  "../in-not/secret", "pipe", "below", "file:../secret", "json:{}", "here/../../secret"])
+def test_these_are_refused(tree: Path, name: str) -> None:
+    opener = Opener()
+    try:
+        with pytest.raises(RefusedError):
+            opener.named(name, opener.user(str(tree / "in/x.qcow2")))
+    finally:
+        opener.close()
+
+
+@pytest.mark.parametrize("name", ["a.raw", "./a.raw", "below/b.raw", "here/b.raw", "up/in/a.raw", "../in/a.raw", "file:a.raw"])
+def test_these_stay_inside(tree: Path, name: str) -> None:
+    opener = Opener()
+    try:
+        assert opener.named(name, opener.user(str(tree / "in/x.qcow2"))).size == 512
+    finally:
+        opener.close()
