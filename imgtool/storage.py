@@ -93,9 +93,27 @@ def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
             yield Piece(position, data - position, data=False)
         if data < end:
             hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
-            yield Piece(data, hole - data, data=True)
+            yield from _written(fd, data, hole)
             data = hole
         position = data
+
+
+def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
+    """A run of data as lseek tells it. Reserved space that somebody has read is in the page cache, and data to lseek: FIEMAP knows."""
+    position = start
+    try:
+        for extent in physical_extents(fd, start, end):
+            begin, stop = max(extent.offset, position), min(extent.offset + extent.length, end)
+            if extent.flags & FIEMAP_UNWRITTEN and begin < stop:
+                if begin > position:
+                    yield Piece(position, begin - position, data=True)
+                yield Piece(begin, stop - begin, data=False)
+                position = stop
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    if position < end:
+        yield Piece(position, end - position, data=True)
 
 
 def physical_extents(fd: int, start: int, end: int) -> Iterator[Physical]:
