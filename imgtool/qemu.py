@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,9 +92,15 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
 def nbd_server(graph: Graph, *, stop: Stop, read_only: bool = True) -> Iterator[str]:
     """Serves an image on a Unix socket; yields the socket's path."""
     with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
-        socket = os.path.join(folder, "nbd.sock")
+        path = os.path.join(folder, "nbd.sock")
         options = json.dumps(graph)
-        argv = ["qemu-nbd", "--persistent", "--shared=8", "--socket", socket, "--cache=writeback", "--discard=unmap"]
+        argv = ["qemu-nbd", "--persistent", "--shared=8", "--socket", path, "--cache=writeback", "--discard=unmap"]
         argv += ["--read-only"] if read_only else []
-        with proc.serve([*argv, "json:" + options], lambda: os.path.exists(socket), stop=stop):
-            yield socket
+        with proc.serve([*argv, "json:" + options], lambda: _listens(path), stop=stop):
+            yield path
+
+
+def _listens(path: str) -> bool:
+    """The socket's name is there a moment before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return not probe.connect_ex(path)
