@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,7 +115,7 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
 def nbd_server(graph: Graph, *, stop: Stop) -> Iterator[str]:
     """Serves an image, read-only, on a Unix socket; yields the socket's path."""
     with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
-        socket = os.path.join(folder, "nbd.sock")
-        argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", socket, "json:" + json.dumps(graph)]
-        with proc.serve(argv, lambda: os.path.exists(socket), stop=stop, limits=COPY_LIMITS):
-            yield socket
+        path = os.path.join(folder, "nbd.sock")
+        argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", path, "json:" + json.dumps(graph)]
+        with proc.serve(argv, lambda: _listens(path), stop=stop, limits=COPY_LIMITS):
+            yield path

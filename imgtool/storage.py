@@ -26,7 +26,6 @@ FIEMAP_NOT_PLAIN = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | FIEMAP_UNWRITTEN
 SYNC_FILE_RANGE_WRITE = 2
 _FIEMAP_HEAD = struct.Struct("=QQIIII")
 _FIEMAP_EXTENT = struct.Struct("=QQQ16xI12x")
-_FIEMAP_COUNT = 512
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
@@ -97,22 +96,44 @@ def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
             yield Piece(position, data - position, data=False)
         if data < end:
             hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
-            yield Piece(data, hole - data, data=True)
+            yield from _written(fd, data, hole)
             data = hole
         position = data
 
 
-def physical_extents(fd: int, start: int, end: int) -> Iterator[Physical]:
-    """What the file system has allocated in [start, end). Raises OSError (EOPNOTSUPP) where it cannot tell."""
+def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
+    """A run of data as lseek tells it. Reserved space that somebody has read is in the page cache, and data to lseek.
+
+    FIEMAP knows better; what it says without a flush only raises the question, since pages may wait to be written.
+    """
+    position = start
+    try:
+        doubtful = any(extent.flags & FIEMAP_UNWRITTEN for extent in physical_extents(fd, start, end, flush=False, count=8))
+        for extent in physical_extents(fd, start, end) if doubtful else ():
+            begin, stop = max(extent.offset, position), min(extent.offset + extent.length, end)
+            if extent.flags & FIEMAP_UNWRITTEN and begin < stop:
+                if begin > position:
+                    yield Piece(position, begin - position, data=True)
+                yield Piece(begin, stop - begin, data=False)
+                position = stop
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    if position < end:
+        yield Piece(position, end - position, data=True)
+
+
+def physical_extents(fd: int, start: int, end: int, *, flush: bool = True, count: int = 512) -> Iterator[Physical]:
+    """What the file system has allocated in [start, end), ``count`` extents a call. Raises OSError where it cannot tell."""
     position = start
     while position < end:
-        head = _FIEMAP_HEAD.pack(position, end - position, FIEMAP_FLAG_SYNC, 0, _FIEMAP_COUNT, 0)
-        buffer = bytearray(head + bytes(_FIEMAP_EXTENT.size * _FIEMAP_COUNT))
+        head = _FIEMAP_HEAD.pack(position, end - position, FIEMAP_FLAG_SYNC if flush else 0, 0, count, 0)
+        buffer = bytearray(head + bytes(_FIEMAP_EXTENT.size * count))
         fcntl.ioctl(fd, FS_IOC_FIEMAP, buffer)
-        count = _FIEMAP_HEAD.unpack_from(buffer)[3]
-        if not count:
+        got = _FIEMAP_HEAD.unpack_from(buffer)[3]
+        if not got:
             return
-        for index in range(count):
+        for index in range(got):
             found = Physical(*_FIEMAP_EXTENT.unpack_from(buffer, _FIEMAP_HEAD.size + index * _FIEMAP_EXTENT.size))
             yield found
             position = found.offset + found.length

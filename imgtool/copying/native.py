@@ -97,7 +97,7 @@ class Copier:
         return extent.kind == Kind.DATA and (extent.file is None or bool(extent.coded) or bool(self.detect))
 
     def _leaves_zeros_out(self) -> bool:
-        return not self.whole and self.detect is not False
+        return self.detect is not False
 
     def _load_one(self, extent: Extent) -> bytes:
         self.control.rate.take(extent.length, self.control.stop)
@@ -105,11 +105,20 @@ class Copier:
 
     def _write_jobs(self, extent: Extent, data: bytes) -> Iterator[Job]:
         self._count("loaded", len(data))
+        if self.whole:  # zeros have their place, too; it reads as zeros already
+            for place in self.target.place(extent.start, extent.length):
+                yield from self._write_runs(place, memoryview(data)[place.start - extent.start:][:place.length])
+            return
         runs = data_runs(data) if self._leaves_zeros_out() else [(0, len(data))]
         for at, length in runs:
             for place in self.target.place(extent.start + at, length):
                 begin = place.start - extent.start
                 yield self._write_job(place, memoryview(data)[begin:begin + place.length])
+
+    def _write_runs(self, place: Place, data: memoryview) -> Iterator[Job]:
+        for at, length in data_runs(data) if self._leaves_zeros_out() else [(0, len(data))]:
+            yield self._write_job(place._replace(start=place.start + at, length=length, offset=place.offset + at),
+                                  data[at:at + length])
 
     def _write_job(self, place: Place, data: memoryview) -> Job:
         def job() -> Place:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 BLOCK = 4096
 
 
-def all_zero(data: bytes) -> bool:
+def all_zero(data: bytes | memoryview) -> bool:
     import numpy as np
 
     even = len(data) & ~7
     return not np.frombuffer(data, np.uint64, even // 8).any() and not any(data[even:])
 
 
-def data_runs(data: bytes) -> Iterator[tuple[int, int]]:
+def data_runs(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """(offset, length) of what is not zero, in blocks of 4096 bytes."""
     import numpy as np
 

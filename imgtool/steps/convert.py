@@ -176,7 +176,7 @@ def _write_native(request: ConvertRequest, disk: Disk, folder: str, name: str, c
     share = choose(disk, spec, os.path.dirname(folder), clone=request.clone).share
     with closing(_target(folder, name, disk.virtual_size, spec)) as target:
         copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=share,
-                        detect=request.detect_zeroes)
+                        detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
         try:
             stats = copier.run()
             target.finish()
