@@ -119,3 +119,9 @@ def nbd_server(graph: Graph, *, stop: Stop) -> Iterator[str]:
         argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", path, "json:" + json.dumps(graph)]
         with proc.serve(argv, lambda: _listens(path), stop=stop, limits=COPY_LIMITS):
             yield path
+
+
+def _listens(path: str) -> bool:
+    """The socket's name is there a moment before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return not probe.connect_ex(path)
