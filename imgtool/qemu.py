@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket as socketlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,12 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
     return ImgtoolError(f"qemu-img convert: {reason}")
 
 
+def _listens(path: str) -> bool:
+    """Whether a server takes connections there: the socket is in the directory a moment earlier."""
+    with socketlib.socket(socketlib.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 @contextmanager
 def nbd_server(graph: Graph, *, stop: Stop, read_only: bool = True) -> Iterator[str]:
     """Serves an image on a Unix socket; yields the socket's path."""
@@ -102,5 +109,5 @@ def nbd_server(graph: Graph, *, stop: Stop, read_only: bool = True) -> Iterator[
         options = json.dumps(graph)
         argv = ["qemu-nbd", "--persistent", "--shared=8", "--socket", socket, "--cache=writeback", "--discard=unmap"]
         argv += ["--read-only"] if read_only else []
-        with proc.serve([*argv, "json:" + options], lambda: os.path.exists(socket), stop=stop):
+        with proc.serve([*argv, "json:" + options], lambda: _listens(socket), stop=stop):
             yield socket
