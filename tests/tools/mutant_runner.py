@@ -1,7 +1,7 @@
 """Reads mutants of one kind in a process of its own, with little memory and a watchdog.
 
-`python -m tests.tools.mutant_runner KIND FIRST LAST`, from the project's directory. Prints a line for each mutant whose outcome is
-none of those allowed, and at the end the outcomes, counted.
+`python -m tests.tools.mutant_runner KIND FIRST LAST`, from the directory of the project. Prints a line for each mutant whose
+outcome is none of those allowed, and at the end the outcomes, counted.
 """
 
 from __future__ import annotations
