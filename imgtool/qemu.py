@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
+import socket as socketlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,17 +111,17 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
     return ImgtoolError(f"qemu-img convert: {reason}")
 
 
+def _listens(path: str) -> bool:
+    """Whether a server takes connections there: the socket is in the directory a moment earlier."""
+    with socketlib.socket(socketlib.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 @contextmanager
 def nbd_server(graph: Graph, *, stop: Stop) -> Iterator[str]:
     """Serves an image, read-only, on a Unix socket; yields the socket's path."""
     with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
-        path = os.path.join(folder, "nbd.sock")
-        argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", path, "json:" + json.dumps(graph)]
-        with proc.serve(argv, lambda: _listens(path), stop=stop, limits=COPY_LIMITS):
-            yield path
-
-
-def _listens(path: str) -> bool:
-    """The socket's name is there a moment before anybody listens."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return not probe.connect_ex(path)
+        socket = os.path.join(folder, "nbd.sock")
+        argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", socket, "json:" + json.dumps(graph)]
+        with proc.serve(argv, lambda: _listens(socket), stop=stop, limits=COPY_LIMITS):
+            yield socket

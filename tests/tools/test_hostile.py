@@ -86,21 +86,40 @@ def converts(box: Path, *args: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# Names in an image ------------------------------------------------------------------------------------------------------------------
+# Names in an image ----------
 
 OUT = "--allow-external"
 LEADS_OUT = {
-    "absolute": ("{outside}/secret", OUT), "parent": ("../outside/secret", OUT), "deep": ("./a/../../outside/secret", OUT),
-    "link": ("link", OUT), "link to a link": ("link2", OUT), "directory link": ("out/secret", OUT), "hosts": ("/etc/shadow", OUT),
-    "zero": ("/dev/zero", OUT), "disk": ("/dev/sda", OUT), "file outside": ("file:{outside}/secret", OUT),
-    "file relative": ("file:../outside/secret", OUT), "slashes": ("file:///{outside}/secret", OUT), "proc": ("/proc/self/environ", OUT),
+    "absolute": ("{outside}/secret", OUT),
+    "parent": ("../outside/secret", OUT),
+    "deep": ("./a/../../outside/secret", OUT),
+    "link": ("link", OUT),
+    "link to a link": ("link2", OUT),
+    "directory link": ("out/secret", OUT),
+    "hosts": ("/etc/shadow", OUT),
+    "zero": ("/dev/zero", OUT),
+    "disk": ("/dev/sda", OUT),
+    "file outside": ("file:{outside}/secret", OUT),
+    "file relative": ("file:../outside/secret", OUT),
+    "slashes": ("file:///{outside}/secret", OUT),
+    "proc": ("/proc/self/environ", OUT),
     "link to a device": ("null", OUT),
-    "json": ('json:{{"driver":"file","filename":"{outside}/secret"}}', "rebase"), "nbd": ("nbd://localhost:10809/x", "rebase"),
-    "nbd unix": ("nbd+unix:///x?socket=/tmp/x", "rebase"), "http": ("http://localhost/x.qcow2", "rebase"),
-    "https": ("https://localhost/x", "rebase"), "ssh": ("ssh://root@localhost/etc/passwd", "rebase"), "fat": ("fat:rw:{outside}", "rebase"),
-    "vvfat": ("VVFAT:{outside}", "rebase"), "blkdebug": ("blkdebug::{outside}/secret", "rebase"), "fd": ("fd:0", "rebase"),
-    "upper case": ("FILE:/etc/shadow", "rebase"), "rbd": ("rbd:pool/image", "rebase"),
-    "fifo": ("fifo", None), "directory": ("folder", None), "socket": ("socket", None), "itself as a directory": (".", None),
+    "json": ('json:{{"driver":"file","filename":"{outside}/secret"}}', "rebase"),
+    "nbd": ("nbd://localhost:10809/x", "rebase"),
+    "nbd unix": ("nbd+unix:///x?socket=/tmp/x", "rebase"),
+    "http": ("http://localhost/x.qcow2", "rebase"),
+    "https": ("https://localhost/x", "rebase"),
+    "ssh": ("ssh://root@localhost/etc/passwd", "rebase"),
+    "fat": ("fat:rw:{outside}", "rebase"),
+    "vvfat": ("VVFAT:{outside}", "rebase"),
+    "blkdebug": ("blkdebug::{outside}/secret", "rebase"),
+    "fd": ("fd:0", "rebase"),
+    "upper case": ("FILE:/etc/shadow", "rebase"),
+    "rbd": ("rbd:pool/image", "rebase"),
+    "fifo": ("fifo", None),
+    "directory": ("folder", None),
+    "socket": ("socket", None),
+    "itself as a directory": (".", None),
 }
 
 
@@ -137,9 +156,16 @@ def test_every_command_refuses_them(box: Path, name: str) -> None:
     text = LEADS_OUT[name][0].format(outside=box.parent / "outside")
     qcow2(box / "x.qcow2", backing=text)
     write_raw(box / "other.raw", "1M:-")
-    for args in (("map", "x.qcow2"), ("check", "x.qcow2"), ("verify", "x.qcow2", "other.raw"), ("verify", "other.raw", "x.qcow2"),
-                 ("allocate", "x.qcow2", "--thin"), ("convert", "x.qcow2", "--to", "raw", "--dry-run"),
-                 ("convert", "x.qcow2", "--to", "vmdk", "--subformat", "streamOptimized"), ("convert", "x.qcow2", "--to", "vdi")):
+    for args in (
+        ("map", "x.qcow2"),
+        ("check", "x.qcow2"),
+        ("verify", "x.qcow2", "other.raw"),
+        ("verify", "other.raw", "x.qcow2"),
+        ("allocate", "x.qcow2", "--thin"),
+        ("convert", "x.qcow2", "--to", "raw", "--dry-run"),
+        ("convert", "x.qcow2", "--to", "vmdk", "--subformat", "streamOptimized"),
+        ("convert", "x.qcow2", "--to", "vdi"),
+    ):
         refuses(4, box, *args)
 
 
@@ -151,7 +177,9 @@ def test_data_files_outside_are_refused(box: Path, name: str) -> None:
     refuses_all(4, box, "x.qcow2", hint)
 
 
-@pytest.mark.parametrize("name", ["absolute", "parent", "link", "directory link", "json", "nbd", "disk", "zero", "fifo", "directory", "socket"])
+@pytest.mark.parametrize(
+    "name", ["absolute", "parent", "link", "directory link", "json", "nbd", "disk", "zero", "fifo", "directory", "socket"]
+)
 def test_extents_outside_are_refused(box: Path, name: str) -> None:
     furnish(box)
     pattern, hint = LEADS_OUT[name]
@@ -161,11 +189,18 @@ def test_extents_outside_are_refused(box: Path, name: str) -> None:
         refuses(4, box, *(("info", "x.vmdk") if number else ("convert", "x.vmdk", "o.raw", "--to", "raw")), hint=hint)
 
 
-@pytest.mark.parametrize("text", ["../outside/parent.vmdk", "{outside}/parent.vmdk", "out/parent.vmdk", "C:\\VMs\\x.vmdk", "json:{{}}"])
+@pytest.mark.parametrize(
+    "text", ["../outside/parent.vmdk", "{outside}/parent.vmdk", "out/parent.vmdk", "C:\\VMs\\x.vmdk", "json:{{}}"]
+)
 def test_parents_outside_are_refused(box: Path, text: str) -> None:
     furnish(box)
     write_raw(box / "x-flat.vmdk", DISK)
-    vmdk(box / "x.vmdk", f'RW {SECTORS} FLAT "x-flat.vmdk"', parent=text.format(outside=box.parent / "outside"), parent_cid="11111111")
+    vmdk(
+        box / "x.vmdk",
+        f'RW {SECTORS} FLAT "x-flat.vmdk"',
+        parent=text.format(outside=box.parent / "outside"),
+        parent_cid="11111111",
+    )
     refuses_all(4, box, "x.vmdk", "image")
 
 
@@ -206,7 +241,8 @@ def test_what_the_user_types_is_followed(box: Path) -> None:
     assert result("info", "b", OUT, cwd=box)["backing"] == str(store / "a" / "a")
 
 
-# Formats that lie --------------------------------------------------------------------------------------------------------------------
+# Formats that lie ----------
+
 
 def test_a_base_called_raw_is_read_as_raw_whatever_it_holds(box: Path) -> None:
     """A guest may write a qcow2 header with a backing file into its raw disk: the overlay that says raw is believed."""
@@ -244,9 +280,17 @@ def test_a_name_that_says_raw_and_a_header_that_does_not(box: Path, name: str) -
     refuses(4, box, "info", name, "--source-format", "qcow2", hint=OUT)
 
 
-@pytest.mark.parametrize(("name", "head"), [
-    ("x.raw", b"KDMV" + bytes(508)), ("x.dd", b"COWD" + bytes(508)), ("x.raw", b"# Disk DescriptorFile\n" + bytes(490)),
-    ("x.raw", b"vhdxfile" + bytes(504)), ("x.raw", b"conectix" + bytes(504)), ("x.raw", bytes(64) + struct.pack("<I", 0xBEDA107F) + bytes(444))])
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("x.raw", b"KDMV" + bytes(508)),
+        ("x.dd", b"COWD" + bytes(508)),
+        ("x.raw", b"# Disk DescriptorFile\n" + bytes(490)),
+        ("x.raw", b"vhdxfile" + bytes(504)),
+        ("x.raw", b"conectix" + bytes(504)),
+        ("x.raw", bytes(64) + struct.pack("<I", 0xBEDA107F) + bytes(444)),
+    ],
+)
 def test_other_headers_in_a_raw_disk(box: Path, name: str, head: bytes) -> None:
     (box / name).write_bytes(head + bytes(4096))
     refuses(4, box, "convert", name, "out.qcow2", "--to", "qcow2", hint="--source-format")
@@ -295,7 +339,10 @@ def test_parts_of_a_disk_are_no_disk(box: Path) -> None:
     refuses(4, box, "info", "x-s001.vmdk", hint="lists the extents")
 
 
-# VMDK ---------------------------------------------------------------------------------------------------------------------------------
+# VMDK ----------
+
+KEY_SAFE = 'encryption.keySafe = "vmware:key/list/(pair/(null/%3cVMWARE%2dEMPTYSTRING%3e))"\n'
+
 
 @pytest.fixture
 def flat(box: Path) -> Path:
@@ -304,16 +351,28 @@ def flat(box: Path) -> Path:
 
 
 EXTENTS = {
-    "behind the end": ([f'RW {SECTORS + 1} FLAT "x-flat.vmdk"'], 5), "offset behind the end": ([f'RW {SECTORS} FLAT "x-flat.vmdk" 1'], 5),
-    "missing": (['RW 8 FLAT "y-flat.vmdk"'], 5), "no name": (["RW 8 FLAT"], 5), "empty name": (['RW 8 FLAT ""'], 5),
-    "unknown type": (['RW 8 WHATEVER "x-flat.vmdk"'], 5), "overflow": (['RW 18014398509481984 FLAT "x-flat.vmdk"'], 5),
-    "wraps to 1 MiB": ([f'RW {2**55 + SECTORS} FLAT "x-flat.vmdk"'], 5), "zero overflow": (["RW 18014398509481983 ZERO"] * 2, 5),
-    "5000 digits": ([f"RW {'1' * 5000} ZERO"], 5), "offset overflow": (['RW 8 FLAT "x-flat.vmdk" 9223372036854775807'], 5),
-    "none": ([], 5), "too many": (['RW 1 FLAT "x-flat.vmdk"'] * 9000, 5), "100,000": (['RW 1 ZERO'] * 100_000, 5),
-    "no sparse header": (['RW 8 SPARSE "x-flat.vmdk"'], 5), "no sesparse header": (['RW 8 SESPARSE "x-flat.vmdk"'], 5),
-    "itself": (['RW 8 SPARSE "x.vmdk"'], 5), "no access": (['NOACCESS 8 FLAT "x-flat.vmdk"'], 4),
-    "raw device mapping": (['RW 8 VMFSRDM "x-flat.vmdk"'], 4), "raw device mapping, physical": (['RW 8 VMFSRAW "x-flat.vmdk"'], 4),
-    "a disk": (['RW 8 FLAT "/dev/sda"'], 4), "a partition": (['RW 8 FLAT "\\\\.\\PhysicalDrive0"'], 5),
+    "behind the end": ([f'RW {SECTORS + 1} FLAT "x-flat.vmdk"'], 5),
+    "offset behind the end": ([f'RW {SECTORS} FLAT "x-flat.vmdk" 1'], 5),
+    "missing": (['RW 8 FLAT "y-flat.vmdk"'], 5),
+    "no name": (["RW 8 FLAT"], 5),
+    "empty name": (['RW 8 FLAT ""'], 5),
+    "unknown type": (['RW 8 WHATEVER "x-flat.vmdk"'], 5),
+    "overflow": (['RW 18014398509481984 FLAT "x-flat.vmdk"'], 5),
+    "wraps to 1 MiB": ([f'RW {2**55 + SECTORS} FLAT "x-flat.vmdk"'], 5),
+    "zero overflow": (["RW 18014398509481983 ZERO"] * 2, 5),
+    "5000 digits": ([f"RW {'1' * 5000} ZERO"], 5),
+    "offset overflow": (['RW 8 FLAT "x-flat.vmdk" 9223372036854775807'], 5),
+    "none": ([], 5),
+    "too many": (['RW 1 FLAT "x-flat.vmdk"'] * 9000, 5),
+    "100,000": (["RW 1 ZERO"] * 100_000, 5),
+    "no sparse header": (['RW 8 SPARSE "x-flat.vmdk"'], 5),
+    "no sesparse header": (['RW 8 SESPARSE "x-flat.vmdk"'], 5),
+    "itself": (['RW 8 SPARSE "x.vmdk"'], 5),
+    "no access": (['NOACCESS 8 FLAT "x-flat.vmdk"'], 4),
+    "raw device mapping": (['RW 8 VMFSRDM "x-flat.vmdk"'], 4),
+    "raw device mapping, physical": (['RW 8 VMFSRAW "x-flat.vmdk"'], 4),
+    "a disk": (['RW 8 FLAT "/dev/sda"'], 4),
+    "a partition": (['RW 8 FLAT "\\\\.\\PhysicalDrive0"'], 5),
 }
 
 
@@ -330,18 +389,36 @@ def test_a_descriptor_of_two_megabytes(flat: Path) -> None:
 
 
 def test_encrypted_descriptors_are_refused(flat: Path) -> None:
-    vmdk(flat / "x.vmdk", f'RW {SECTORS} FLAT "x-flat.vmdk"', more='encryption.keySafe = "vmware:key/list/(pair/(null/%3cVMWARE%2dEMPTYSTRING%3e))"\n')
+    vmdk(flat / "x.vmdk", f'RW {SECTORS} FLAT "x-flat.vmdk"', more=KEY_SAFE)
     refuses_all(4, flat, "x.vmdk", "decrypt")
 
 
 def test_encrypted_qcow2_is_refused(box: Path) -> None:
-    run(["qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o", "encryption=on,encrypt.key-secret=s", box / "x.qcow2", "1M"])
+    run(
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "--object",
+            "secret,id=s,data=abc",
+            "-o",
+            "encryption=on,encrypt.key-secret=s",
+            box / "x.qcow2",
+            "1M",
+        ]
+    )
     qcow2(box / "luks.qcow2", crypt=2)
     (box / "luks.img").write_bytes(b"LUKS\xba\xbe\0\x02".ljust(1 << 16, b"\0"))
     for name in ("x.qcow2", "luks.qcow2"):
         assert result("info", name, cwd=box)["encrypted"]
-        for args in (("convert", name, "out.raw", "--to", "raw"), ("convert", name, "o.vhdx", "--to", "vhdx"), ("map", name),
-                     ("allocate", name, "--thick")):
+        for args in (
+            ("convert", name, "out.raw", "--to", "raw"),
+            ("convert", name, "o.vhdx", "--to", "vhdx"),
+            ("map", name),
+            ("allocate", name, "--thick"),
+        ):
             refuses(4, box, *args, hint="decrypt")
     refuses_all(4, box, "luks.img", "decrypt")
     qcow2(box / "over.qcow2", backing="x.qcow2", backing_format="qcow2")
@@ -359,7 +436,12 @@ def test_another_parent_than_the_deltas(box: Path) -> None:
 def test_chains_that_run_in_a_circle(flat: Path, length: int) -> None:
     for number in range(length):
         qcow2(flat / f"{number}.qcow2", backing=f"{(number + 1) % length}.qcow2", backing_format="qcow2")
-        vmdk(flat / f"{number}.vmdk", f'RW {SECTORS} FLAT "x-flat.vmdk"', parent=f"{(number + 1) % length}.vmdk", parent_cid="11111111")
+        vmdk(
+            flat / f"{number}.vmdk",
+            f'RW {SECTORS} FLAT "x-flat.vmdk"',
+            parent=f"{(number + 1) % length}.vmdk",
+            parent_cid="11111111",
+        )
     refuses_all(5, flat, "0.qcow2")
     refuses_all(5, flat, "0.vmdk")
 
@@ -372,7 +454,8 @@ def test_chains_that_are_too_long(box: Path) -> None:
     refuses_all(5, box, "299.qcow2")
 
 
-# Locks --------------------------------------------------------------------------------------------------------------------------------
+# Locks ----------
+
 
 @contextmanager
 def held(tool: str, image: Path, driver: str) -> Iterator[None]:
@@ -381,8 +464,17 @@ def held(tool: str, image: Path, driver: str) -> Iterator[None]:
         sock = Path(folder) / "s"
         argv = [tool, "--persistent", "--socket", sock, "--format", driver, image]
         if tool == "qemu-storage-daemon":
-            argv = [tool, "--blockdev", f"driver=file,node-name=f,filename={image}", "--blockdev", f"driver={driver},node-name=i,file=f",
-                    "--nbd-server", f"addr.type=unix,addr.path={sock}", "--export", "type=nbd,id=e,node-name=i,writable=on"]
+            argv = [
+                tool,
+                "--blockdev",
+                f"driver=file,node-name=f,filename={image}",
+                "--blockdev",
+                f"driver={driver},node-name=i,file=f",
+                "--nbd-server",
+                f"addr.type=unix,addr.path={sock}",
+                "--export",
+                "type=nbd,id=e,node-name=i,writable=on",
+            ]
         process = subprocess.Popen(bound(argv), stdin=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 60
@@ -396,7 +488,9 @@ def held(tool: str, image: Path, driver: str) -> Iterator[None]:
             process.wait()
 
 
-@pytest.mark.parametrize(("tool", "driver"), [("qemu-nbd", "qcow2"), ("qemu-storage-daemon", "qcow2"), ("qemu-storage-daemon", "raw")])
+@pytest.mark.parametrize(
+    ("tool", "driver"), [("qemu-nbd", "qcow2"), ("qemu-storage-daemon", "qcow2"), ("qemu-storage-daemon", "raw")]
+)
 def test_an_image_that_a_machine_writes(box: Path, tool: str, driver: str) -> None:
     image = box / f"x.{driver}"
     write_raw(image, DISK) if driver == "raw" else qcow2(image)
@@ -428,13 +522,32 @@ def test_locks_of_vmware(box: Path, lock: str, is_folder: bool) -> None:
     converts(box, "x.vmdk", "out.qcow2", "--to", "qcow2", "--ignore-lock")
 
 
-# Names --------------------------------------------------------------------------------------------------------------------------------
+# Names ----------
 
 NAMES = {
-    "newline": "new\nline", "carriage return": "a\rb", "escape": "\x1b[31mred\x1b[0m", "title": "\x1b]0;title\x07", "csi": "\x9b31m",
-    "quotes": "it's \"so\"", "dash": "-rf", "option": "--help", "bytes": "\udcff\udcfe", "half": "ä\udcc3", "shell": "\"; rm -rf victim; \"",
-    "substitution": "$(touch hacked)`touch hacked`", "percent": "%n%s%d", "comma": "a,b=c,,d", "json": "json:{}", "nbd": "nbd:x:1",
-    "long": "x" * 249, "bidi": "a\u202eb", "spaces": "  a  ", "glob": "*", "backslash": "a\\nb", "hash": "#", "braces": "{0}",
+    "newline": "new\nline",
+    "carriage return": "a\rb",
+    "escape": "\x1b[31mred\x1b[0m",
+    "title": "\x1b]0;title\x07",
+    "csi": "\x9b31m",
+    "quotes": 'it\'s "so"',
+    "dash": "-rf",
+    "option": "--help",
+    "bytes": "\udcff\udcfe",
+    "half": "ä\udcc3",
+    "shell": '"; rm -rf victim; "',
+    "substitution": "$(touch hacked)`touch hacked`",
+    "percent": "%n%s%d",
+    "comma": "a,b=c,,d",
+    "json": "json:{}",
+    "nbd": "nbd:x:1",
+    "long": "x" * 249,
+    "bidi": "a\u202eb",
+    "spaces": "  a  ",
+    "glob": "*",
+    "backslash": "a\\nb",
+    "hash": "#",
+    "braces": "{0}",
 }
 
 
@@ -502,15 +615,24 @@ def test_what_images_say_is_shown_without_control_characters(flat: Path) -> None
     qcow2(flat / "snapshot.qcow2")
     run(["qemu-img", "snapshot", "-c", "\x1b[31mred", flat / "snapshot.qcow2"])
     for name in ("x.vmdk", "x.qcow2", "gone.qcow2", "out.qcow2", "type.vmdk", "snapshot.qcow2"):
-        for args in (("info", name), ("info", "--json", name), ("check", name), ("map", name), ("convert", name, "--to", "vdi"),
-                     ("convert", name, "--to", "vdi", "--dry-run"), ("convert", name, "--to", "raw", "--progress", "json"),
-                     ("info", name, "--source-format", evil), ("convert", name, "--to", evil)):
+        for args in (
+            ("info", name),
+            ("info", "--json", name),
+            ("check", name),
+            ("map", name),
+            ("convert", name, "--to", "vdi"),
+            ("convert", name, "--to", "vdi", "--dry-run"),
+            ("convert", name, "--to", "raw", "--progress", "json"),
+            ("info", name, "--source-format", evil),
+            ("convert", name, "--to", evil),
+        ):
             done = imgtool(*args, cwd=flat)
             said(done)
             assert done.returncode in (0, 1, 2, 4, 5), done.stderr
 
 
-# Destinations -------------------------------------------------------------------------------------------------------------------------
+# Destinations ----------
+
 
 def test_destinations_that_are_refused(box: Path) -> None:
     write_raw(box / "x.raw", DISK)
@@ -556,8 +678,21 @@ def test_a_directory_that_may_not_be_written(box: Path) -> None:
         folder.chmod(0o755)
         write_raw(folder / "x.raw", DISK).chmod(0o644)
         before = listing(folder)
-        argv = [need("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-B", "-m", "imgtool", "convert", "x.raw",
-                "out.qcow2", "--to", "qcow2"]
+        argv = [
+            need("setpriv"),
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            sys.executable,
+            "-B",
+            "-m",
+            "imgtool",
+            "convert",
+            "x.raw",
+            "out.qcow2",
+            "--to",
+            "qcow2",
+        ]
         done = subprocess.run(argv, cwd=folder, env=ENVIRONMENT, text=True, capture_output=True, check=False)
         assert done.returncode == 1, done.stderr
         assert "Permission denied" in said(done)
@@ -605,9 +740,18 @@ def test_our_own_journal_is_believed(box: Path) -> None:
     assert files_of(box) == {"x.raw", "x.qcow2"}
 
 
-# Options ------------------------------------------------------------------------------------------------------------------------------
+# Options ----------
 
-OPTIONS = ["backing_file=/etc/shadow", "data_file=../outside/secret", "encryption=on", "size=512", "subformat=../x", "x", "=x", "preallocation=full"]
+OPTIONS = [
+    "backing_file=/etc/shadow",
+    "data_file=../outside/secret",
+    "encryption=on",
+    "size=512",
+    "subformat=../x",
+    "x",
+    "=x",
+    "preallocation=full",
+]
 
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2", "vmdk", "vhdx", "vpc", "vdi"])
@@ -617,15 +761,27 @@ def test_options_do_not_reach_further(box: Path, kind: str, option: str) -> None
     refuses(2, box, "convert", "x.img", "--to", kind, "-o", option)
 
 
-@pytest.mark.parametrize("more", [("--to", "qcow2", "--compress"), ("--to", "vmdk", "--subformat", "streamOptimized"), ("--to", "vhdx")])
-@pytest.mark.parametrize("option", ["backing_file=/etc/shadow", "encrypt.format=luks", "data_file=x", "extent_size=1", "adapter_type=a\"b\nRW 1 ZERO",
-                                    "block_size=1M\x1b[31m", "cluster_size=64k backing_file"])
+@pytest.mark.parametrize(
+    "more", [("--to", "qcow2", "--compress"), ("--to", "vmdk", "--subformat", "streamOptimized"), ("--to", "vhdx")]
+)
+@pytest.mark.parametrize(
+    "option",
+    [
+        "backing_file=/etc/shadow",
+        "encrypt.format=luks",
+        "data_file=x",
+        "extent_size=1",
+        'adapter_type=a"b\nRW 1 ZERO',
+        "block_size=1M\x1b[31m",
+        "cluster_size=64k backing_file",
+    ],
+)
 def test_options_of_qemu_img(box: Path, more: tuple[str, ...], option: str) -> None:
     write_raw(box / "x.img", DISK)
     refuses(2, box, "convert", "x.img", *more, "-o", option)
 
 
-# What is passed on to QEMU ------------------------------------------------------------------------------------------------------------
+# What is passed on to QEMU ----------
 
 TOOLS = ("qemu-img", "qemu-nbd", "prlimit", "setpriv")
 SCRIPT = '#!/bin/sh\n{{ printf "%s\\037" "${{0##*/}}" "$@"; printf "\\036"; }} >> "{log}"\nexec "{tool}" "$@"\n'
@@ -682,10 +838,20 @@ def check_call(argv: list[str], box: Path) -> None:
         assert graphs, argv
 
 
-@pytest.mark.parametrize(("source", "args"), [
-    ("x.raw", ("--to", "qcow2")), ("x.raw", ("--to", "vhdx")), ("x.raw", ("--to", "vpc")), ("over.qcow2", ("--to", "vdi")),
-    ("x.vhdx", ("--to", "raw")), ("x.vhdx", ("--to", "vdi")), ("over.qcow2", ("--to", "qcow2", "--compress")),
-    ("x.vmdk", ("--to", "vmdk", "--subformat", "streamOptimized")), ("x.vmdk", ("--to", "vhdx"))])
+@pytest.mark.parametrize(
+    ("source", "args"),
+    [
+        ("x.raw", ("--to", "qcow2")),
+        ("x.raw", ("--to", "vhdx")),
+        ("x.raw", ("--to", "vpc")),
+        ("over.qcow2", ("--to", "vdi")),
+        ("x.vhdx", ("--to", "raw")),
+        ("x.vhdx", ("--to", "vdi")),
+        ("over.qcow2", ("--to", "qcow2", "--compress")),
+        ("x.vmdk", ("--to", "vmdk", "--subformat", "streamOptimized")),
+        ("x.vmdk", ("--to", "vhdx")),
+    ],
+)
 def test_qemu_is_told_every_format(box: Path, overheard: Path, source: str, args: tuple[str, ...]) -> None:
     write_raw(box / "x.raw", DISK)
     qcow2(box / "over.qcow2", backing="x.raw", backing_format="raw")
@@ -707,7 +873,9 @@ def test_qemu_is_told_every_format(box: Path, overheard: Path, source: str, args
     parsing = [argv for argv in started if argv[1] in ("info", "check")]
     limited = [argv for argv in heard if argv[0] == "prlimit"]
     assert len(limited) >= len(parsing)
-    assert all(any(word.startswith("--as=") for word in argv) and any(word.startswith("--cpu=") for word in argv) for argv in limited)
+    assert all(
+        any(word.startswith("--as=") for word in argv) and any(word.startswith("--cpu=") for word in argv) for argv in limited
+    )
 
 
 def test_a_plain_copy_starts_no_qemu(box: Path, overheard: Path) -> None:
@@ -718,7 +886,13 @@ def test_a_plain_copy_starts_no_qemu(box: Path, overheard: Path) -> None:
 
 
 def test_the_tree_under_test_is_this_one() -> None:
-    done = subprocess.run([sys.executable, "-c", "import imgtool; print(imgtool.__file__)"], env=ENVIRONMENT, cwd="/", text=True,
-                          capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import imgtool; print(imgtool.__file__)"],
+        env=ENVIRONMENT,
+        cwd="/",
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout.strip() == str(ROOT / "imgtool" / "__init__.py")
     assert shutil.which("qemu-img")

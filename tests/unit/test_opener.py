@@ -13,8 +13,41 @@ from hypothesis import strategies as st
 from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.formats.opener import Opener
 
-PARTS = ["..", ".", "", "in", "below", "far", "up", "here", "loop", "dead", "abs", "twice", "a.raw", "b.raw", "secret", "out", "pipe",
-         "socket", "file:", "file:..", "json:{}", "nbd:x", "~", "\0", "\n", "*", "\udcff", "é", "x" * 255, "x" * 300, " ", "-", "%2e%2e"]
+PARTS = [
+    "..",
+    ".",
+    "",
+    "in",
+    "below",
+    "far",
+    "up",
+    "here",
+    "loop",
+    "dead",
+    "abs",
+    "twice",
+    "a.raw",
+    "b.raw",
+    "secret",
+    "out",
+    "pipe",
+    "socket",
+    "file:",
+    "file:..",
+    "json:{}",
+    "nbd:x",
+    "~",
+    "\0",
+    "\n",
+    "*",
+    "\udcff",
+    "é",
+    "x" * 255,
+    "x" * 300,
+    " ",
+    "-",
+    "%2e%2e",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +77,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _names(tree: Path) -> st.SearchStrategy[str]:
     relative = st.lists(st.sampled_from(PARTS), max_size=8).map("/".join)
-    heads = st.sampled_from(["", "/", "//", f"{tree}/", f"{tree}/in/", f"{tree}/in-not/", f"file:{tree}/in/../", "file:/etc/", "/proc/self/"])
+    heads = st.sampled_from(
+        ["", "/", "//", f"{tree}/", f"{tree}/in/", f"{tree}/in-not/", f"file:{tree}/in/../", "file:/etc/", "/proc/self/"]
+    )
     return st.one_of(st.builds(str.__add__, heads, relative), st.text(max_size=20))
 
 
@@ -67,8 +102,25 @@ def test_no_name_leads_out(tree: Path, typed: str, data: st.DataObject) -> None:
         opener.close()
 
 
-@pytest.mark.parametrize("name", ["../secret", "far/secret", "up/secret", "abs", "twice", "below/abs", "below/out/passwd", "/etc/passwd",
-                                  "../in-not/secret", "pipe", "below", "file:../secret", "json:{}", "here/../../secret"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "far/secret",
+        "up/secret",
+        "abs",
+        "twice",
+        "below/abs",
+        "below/out/passwd",
+        "/etc/passwd",
+        "../in-not/secret",
+        "pipe",
+        "below",
+        "file:../secret",
+        "json:{}",
+        "here/../../secret",
+    ],
+)
 def test_these_are_refused(tree: Path, name: str) -> None:
     opener = Opener()
     try:

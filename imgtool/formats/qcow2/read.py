@@ -77,7 +77,13 @@ class _Reader:
         position = start
         while position < end:
             index = position // covered
-            for offset in self._l1(index, min(batch, -(-end // covered) - index)):
+            offsets = self._l1(index, min(batch, -(-end // covered) - index))
+            if not any(offsets):
+                stop = min(end, (index + len(offsets)) * covered)
+                yield Extent(position, stop - position, Kind.UNALLOCATED)
+                position = stop
+                continue
+            for offset in offsets:
                 stop = min(end, (index + 1) * covered)
                 if offset:
                     yield from cut(self._l2_extents(index * covered, offset, position, stop), position, stop)

@@ -38,6 +38,8 @@ FOOTER_FROM_END = 2 * SECTOR
 MAX_DIRECTORY = 512 << 20
 """Bytes of a grain directory, as in QEMU."""
 MAX_GRAIN = 128 << 20
+MAX_CODED_GRAIN = 4 << 20
+"""Compressed grains are unpacked whole, several at once; all programs write 64 KiB."""
 COWD_TABLE = 4096
 DIRECTORY_PART = 1 << 16
 """Entries of a directory that are held at once."""
@@ -111,7 +113,7 @@ def _cowd(file: ImageFile, head: bytes) -> SparseHeader:
 
 def _checked(file: ImageFile, header: SparseHeader) -> SparseHeader:
     grain = header.grain
-    if not SECTOR <= grain <= MAX_GRAIN or grain & (grain - 1):
+    if not SECTOR <= grain <= (MAX_CODED_GRAIN if header.compressed else MAX_GRAIN) or grain & (grain - 1):
         raise DamagedError(f"{file.path}: a grain of {grain} bytes is impossible")
     if not 1 <= header.table_entries <= 1 << 16:
         raise DamagedError(f"{file.path}: a grain table of {header.table_entries} entries is impossible")
