@@ -29,7 +29,7 @@ def _packed(disk: Disk, unit: int, pack: Pack, control: Control, counted: list[i
         control.rate.take(counted[-1], control.stop)
         return [(start, pack(data), data) for start, data in units(disk, chunk, unit)]
 
-    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(disk.virtual_size, "compress") as bar:
+    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(disk.virtual_size, "convert") as bar:
         done = 0
         for chunk, packed in ordered(pool, work, chunks(disk.content(), disk.virtual_size)):
             control.stop.check()

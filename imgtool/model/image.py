@@ -60,7 +60,7 @@ class Extent(NamedTuple):
 
     def part(self, start: int, end: int) -> Extent:
         """The guest bytes [start, end) of it. What is compressed stays whole: ``offset`` does not move."""
-        offset = self.offset if self.coded or self.file is None else self.offset + start - self.start
+        offset = self.offset if self.coded or self.kind != Kind.DATA else self.offset + start - self.start
         return self._replace(start=start, length=end - start, offset=offset)
 
 

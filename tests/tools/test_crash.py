@@ -402,7 +402,7 @@ def test_no_space_is_seen_before_copying(tmp_path: Path, small: Path, arguments:
 @pytest.mark.parametrize("arguments", [("--to", "vmdk", "--subformat", "streamOptimized"), ("--to", "qcow2", "--compress")],
                          ids=" ".join)
 def test_no_space_for_what_does_not_compress(tmp_path: Path, small: Path, arguments: tuple[str, ...]) -> None:
-    """Nobody knows before how large it will be: qemu-img meets the end of the space."""
+    """Nobody knows before how large it will be: the copy meets the end of the space."""
     source = patterns.write_raw(tmp_path / "source.raw", "80M:A 20M:-")
     before = fingerprint(source)
     said = no_space(small, source, small / f"x.{arguments[1]}", *arguments)

@@ -872,10 +872,9 @@ def test_qemu_is_told_every_format(box: Path, overheard: Path, source: str, args
     assert len([argv for argv in heard if argv[0] == "setpriv" and argv[1:3] == ["--pdeathsig", "KILL"]]) >= len(started)
     parsing = [argv for argv in started if argv[1] in ("info", "check")]
     limited = [argv for argv in heard if argv[0] == "prlimit"]
-    assert len(limited) >= len(parsing)
-    assert all(
-        any(word.startswith("--as=") for word in argv) and any(word.startswith("--cpu=") for word in argv) for argv in limited
-    )
+    assert len(limited) >= len(started)
+    assert all(any(word.startswith("--as=") for word in argv) for argv in limited)
+    assert len([argv for argv in limited if any(word.startswith("--cpu=") for word in argv)]) >= len(parsing)
 
 
 def test_a_plain_copy_starts_no_qemu(box: Path, overheard: Path) -> None:

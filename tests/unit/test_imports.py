@@ -15,16 +15,17 @@ from imgtool import errors
 from tests.program import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "imgtool"
-LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "progress"), ("qemu",), ("formats",), ("copying",),
-          ("steps",), ("runs",), ("cli",))
+LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "progress", "codec", "kvm"), ("qemu",), ("formats",),
+          ("copying",), ("guests",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
-            "storage": {"errors"}}
+            "storage": {"errors"}, "codec": set(), "kvm": set()}
 """These may import less than their layer."""
 ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
 """Ways to do the same thing in ``formats``: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd")
-ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}}
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs")
+ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
+           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 
 

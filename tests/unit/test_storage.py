@@ -72,13 +72,12 @@ def test_extents_are_those_of_filefrag(ext4: Path, opened: Callable[[Path], int]
         (0, 256 * K, False), (M, 128 * K, True), (2 * M, 64 * K, False), (4 * M - 4096, 4096, False)]
 
 
-def test_many_extents_need_more_than_one_call(ext4: Path, opened: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_extents_need_more_than_one_call(ext4: Path, opened: Callable[[Path], int]) -> None:
     fd = opened(ext4)
     for number in range(40):
         os.pwrite(fd, b"x" * 4096, number * 8192)
     os.fsync(fd)
-    monkeypatch.setattr(storage, "_FIEMAP_COUNT", 7)
-    found = [(one.offset, one.physical, one.length, False) for one in storage.physical_extents(fd, 0, M)]
+    found = [(one.offset, one.physical, one.length, False) for one in storage.physical_extents(fd, 0, M, count=7)]
     assert found == filefrag(fd)
     assert len(found) == 40
     assert [one.offset for one in storage.physical_extents(fd, 80 * K, 96 * K)] == [80 * K, 88 * K]
