@@ -1,0 +1,61 @@
+"""Runs a program and measures it: wall time, and the peak memory of its process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+GIB, MIB = 1 << 30, 1 << 20
+IMGTOOL = [sys.executable, "-m", "imgtool"]
+
+
+class Run(NamedTuple):
+    seconds: float
+    memory: int
+    """Bytes: the largest resident set of the process itself, not of its children."""
+
+
+def measured(argv: Sequence[object]) -> Run:
+    """Fails if the program does."""
+    return finished(started(argv))
+
+
+def started(argv: Sequence[object]) -> tuple[float, subprocess.Popen[bytes]]:
+    """When it began, and what."""
+    return time.perf_counter(), subprocess.Popen(list(map(str, argv)), env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                                                 stderr=subprocess.PIPE)
+
+
+def finished(running: tuple[float, subprocess.Popen[bytes]]) -> Run:
+    """Waits for it; fails if it did."""
+    began, process = running
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{process.args}: {said.decode(errors='replace')}")
+    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024)
+
+
+def build(kind: str, path: Path, size: int, data: int) -> Path:
+    """One of the disks of bench.disks."""
+    subprocess.run([sys.executable, "-m", "bench.disks", kind, path, str(size), str(data)], env=ENVIRONMENT, check=True)
+    return path
+
+
+def repeated(argvs: Sequence[Sequence[object]], times: int) -> list[float]:
+    """The median of the wall time of each program; they take turns, so that a disturbance hits all."""
+    runs: list[list[float]] = [[] for _ in argvs]
+    for _ in range(times):
+        for found, argv in zip(runs, argvs, strict=True):
+            found.append(measured(argv).seconds)
+    return [median(found) for found in runs]
