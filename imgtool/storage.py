@@ -28,6 +28,7 @@ _FIEMAP_COUNT = 512
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
+FALLOC_UNSHARE_RANGE = 0x40
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL)
 
 BLKGETSIZE64 = 0x80081272
@@ -180,6 +181,11 @@ def reserve(fd: int, offset: int, length: int, *, keep_size: bool = False) -> bo
     if length <= 0:
         return True
     return _fallocate(fd, FALLOC_KEEP_SIZE if keep_size else 0, offset, length)
+
+
+def unshare(fd: int, offset: int, length: int) -> bool:
+    """Gives a range blocks of its own where a clone shares them. False where the file system cannot, or never shares."""
+    return length <= 0 or _fallocate(fd, FALLOC_UNSHARE_RANGE | FALLOC_KEEP_SIZE, offset, length)
 
 
 def punch(fd: int, offset: int, length: int) -> bool:

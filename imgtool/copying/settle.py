@@ -27,6 +27,8 @@ def _reserve(file: Payload) -> Iterator[str]:
     size = os.fstat(file.fd).st_size
     if not storage.reserve(file.fd, 0, size):
         yield "the file system cannot reserve space (no fallocate): the image is thin until it is written"
+    elif storage.shares_on_copy(file.fd) and storage.unshare(file.fd, 0, size):
+        return
     elif name := storage.copy_on_write(file.fd):
         yield f"{name} writes to new places: the space that was reserved does not keep a later write from failing"
 
