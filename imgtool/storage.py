@@ -100,7 +100,7 @@ def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
 
 
 def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
-    """A run of data as lseek tells it. Reserved space that somebody has read is in the page cache, and data to lseek: FIEMAP knows."""
+    """A run of data, as lseek says. Reserved space in the page cache (somebody has read it) is data to lseek; FIEMAP knows."""
     position = start
     try:
         for extent in physical_extents(fd, start, end):

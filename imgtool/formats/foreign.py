@@ -154,7 +154,7 @@ class Served:
         return list(zip(found[::2], found[1::2], strict=True))
 
     def read(self, extent: Extent) -> bytes:
-        """Whole sectors are asked for, as some drivers want it: an odd range comes from a raw file on the other side of a comparison."""
+        """Asks for whole sectors, as VHDX wants it: odd ranges come of a raw file on the other side of a comparison."""
         handle = self._connected()
         low, high = extent.start // SECTOR * SECTOR, -(-extent.end // SECTOR) * SECTOR
         try:

@@ -46,22 +46,19 @@ def disks(draw: st.DrawFn, kinds: str = "ABab--00") -> tuple[Piece, ...]:
 @st.composite
 def deltas(draw: st.DrawFn, size: int) -> tuple[Piece, ...]:
     """A delta of a disk of that size; most of it is the parent's."""
-    pieces: list[Piece] = []
-    for piece in draw(disks("Cc-0" + PARENT * 4)):
-        if piece.start < size:
-            pieces.append(Piece(piece.start, min(piece.end, size) - piece.start, piece.kind))
+    pieces = tuple(Piece(piece.start, min(piece.end, size) - piece.start, piece.kind)
+                   for piece in draw(disks("Cc-0" + PARENT * 4)) if piece.start < size)
     end = pieces[-1].end
-    return tuple(pieces) + ((Piece(end, size - end, PARENT),) if end < size else ())
+    return pieces + ((Piece(end, size - end, PARENT),) if end < size else ())
 
 
 @st.composite
 def chains(draw: st.DrawFn) -> list[tuple[str, tuple[Piece, ...]]]:
     """(kind, pieces) of a base and up to three deltas of one or several kinds."""
     base = draw(disks())
-    layers = [(draw(st.sampled_from(sorted(vmdk_kinds.KINDS))), base)]
-    for kind in draw(st.lists(st.sampled_from(vmdk_kinds.WITH_PARENT), min_size=1, max_size=3)):
-        layers.append((kind, draw(deltas(patterns.size(base)))))
-    return layers
+    kinds = draw(st.lists(st.sampled_from(vmdk_kinds.WITH_PARENT), min_size=1, max_size=3))
+    return [(draw(st.sampled_from(sorted(vmdk_kinds.KINDS))), base),
+            *[(kind, draw(deltas(patterns.size(base)))) for kind in kinds]]
 
 
 @contextmanager

@@ -227,5 +227,5 @@ def check_options(image: ImageSpec, name: str, size: int) -> None:
     if size > MAX_FLAT:
         raise UsageError(f"{size} bytes are more than a VMDK may have (62 TiB)")
     if str(image.subformat).startswith("twoGb") and size > MAX_EXTENTS * SPLIT:
-        raise UsageError(f"{size} bytes are too many for extents of 2 GB: a VMDK of {MAX_EXTENTS} extents is the largest that is read",
+        raise UsageError(f"{size} bytes are too many for extents of 2 GB: at most {MAX_EXTENTS} of them are read",
                          "--subformat monolithicSparse or monolithicFlat")
