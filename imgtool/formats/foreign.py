@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from imgtool import qemu
 from imgtool.errors import DamagedError, MissingToolError, RefusedError
-from imgtool.formats.layer import Layer, read_at
+from imgtool.formats.layer import SECTOR, Layer, read_at
 from imgtool.formats.opener import Opener
 from imgtool.model import Extent, ImageFile, Kind
 
@@ -154,12 +154,15 @@ class Served:
         return list(zip(found[::2], found[1::2], strict=True))
 
     def read(self, extent: Extent) -> bytes:
+        """Asks for whole sectors, as VHDX wants it: odd ranges come of a raw file on the other side of a comparison."""
         handle = self._connected()
+        low, high = extent.start // SECTOR * SECTOR, -(-extent.end // SECTOR) * SECTOR
         try:
-            parts = [bytes(handle.pread(min(READ, extent.end - at), at)) for at in range(extent.start, extent.end, READ)]
+            parts = [bytes(handle.pread(min(READ, high - at), at)) for at in range(low, high, READ)]
         except load_nbd().Error as error:
             raise DamagedError(f"{self._path}: {error}") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        return data if len(data) == extent.length else data[extent.start - low:][:extent.length]
 
 
 def load_nbd() -> Any:

@@ -17,7 +17,7 @@ from imgtool.errors import UsageError
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.target import FileTarget, Payload, Place, create
 from imgtool.formats.vmdk import sparse
-from imgtool.formats.vmdk.descriptor import ExtentLine, render
+from imgtool.formats.vmdk.descriptor import MAX_EXTENTS, ExtentLine, render
 from imgtool.model import Allocation, ImageSpec
 
 if TYPE_CHECKING:
@@ -234,3 +234,6 @@ def check_options(image: ImageSpec, name: str, size: int) -> None:
         raise UsageError("a VMDK of 0 bytes is impossible")
     if size > MAX_FLAT:
         raise UsageError(f"{size} bytes are more than a VMDK may have (62 TiB)")
+    if str(image.subformat).startswith("twoGb") and size > MAX_EXTENTS * SPLIT:
+        raise UsageError(f"{size} bytes are too many for extents of 2 GB: at most {MAX_EXTENTS} of them are read",
+                         "--subformat monolithicSparse or monolithicFlat")

@@ -1,0 +1,37 @@
+"""Loop devices and file systems in files; all of it gone at the end, also when the test fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.oracle import tool
+
+
+@contextmanager
+def loop_device(path: Path) -> Iterator[Path]:
+    """A file as a block device."""
+    device = Path(tool("losetup", "--find", "--show", path).stdout.strip())
+    try:
+        yield device
+    finally:
+        tool("losetup", "--detach", device)
+
+
+@contextmanager
+def mounted(place: Path, fs: str, size: int) -> Iterator[Path]:
+    """A new file system in a sparse file of that size, mounted."""
+    image, point = place / f"{fs}.img", place / fs
+    with image.open("wb") as file:
+        file.truncate(size)
+    tool(f"mkfs.{fs}", "-q", image)
+    point.mkdir()
+    with loop_device(image) as device:
+        tool("mount", "-t", fs, device, point)
+        try:
+            yield point
+        finally:
+            tool("umount", point)
+    point.rmdir()
+    image.unlink()
