@@ -197,11 +197,11 @@ def test_killed_in_the_middle(tmp_path: Path, name: str, wanted: str) -> None:
         moments += 1
         oracle.clean(image.path, image.format, leaks=True)
         oracle.same(image.path, image.format, raw, "raw")
-        if moments % 3 == 0:
+        if moments % 2 == 0:
             assert to(image.path, wanted).allocation == wanted
             oracle.clean(image.path, image.format, leaks=True)
             oracle.same(image.path, image.format, raw, "raw")
-    assert moments >= 3
+    assert moments >= 2, "raw has two: the space, and its flush"
     judge(image, raw, wanted)
 
 
