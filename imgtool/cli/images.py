@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -106,7 +107,8 @@ def map_(image: Image, as_json: AsJson = False, source_format: SourceFormat = No
     from imgtool.formats.measure import mapped
 
     with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
-        extents = list(mapped(disk)) if disk.virtual_size < output.MAP_AT_ONCE else mapped(disk)
+        ranges = mapped(disk)
+        extents = chain(list(islice(ranges, output.MAP_AT_ONCE)), ranges)
         if as_json:
             output.map_json(disk.virtual_size, extents)
         else:

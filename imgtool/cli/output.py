@@ -15,8 +15,8 @@ BAR = 64
 ROWS = 8
 SHADES = " ░▒▓█"
 PLAIN_SHADES = " .:+#"
-MAP_AT_ONCE = 1 << 40
-"""Up to this size the map is read before anything is printed, so that an error leaves no half document."""
+MAP_AT_ONCE = 200_000
+"""Ranges that are read before anything is printed, so that an error leaves no half document; more would take memory."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from imgtool.qemu import Graph
 
 MAX_CHAIN = 256
+SLACK = 4 << 20
+"""Bytes that a layer's last cluster may reach behind the end of its file."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Disk:
 
     def _unmerged(self, start: int, end: int | None) -> Iterator[Extent]:
         self.refuse_encrypted()
-        return _overlay(self.layers, 0, start, self.virtual_size if end is None else end)
+        extents = _overlay(self.layers, 0, start, self.virtual_size if end is None else end)
+        return _bounded(extents, self.path, sum(file.size for file in self.files) + SLACK * len(self.layers))
 
     def read(self, extent: Extent) -> bytes:
         """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
@@ -158,14 +161,27 @@ def _check_cid(child: Layer, parent: Layer) -> None:
 def _overlay(layers: tuple[Layer, ...], index: int, start: int, end: int) -> Iterator[Extent]:
     layer = layers[index]
     inside = min(end, layer.virtual_size)
-    for extent in layer.extents(start, inside) if start < inside else ():
-        if extent.kind == Kind.UNALLOCATED and index + 1 < len(layers):
+    below = index + 1 < len(layers)
+    known = layer.extents(start, inside) if start < inside else iter(())
+    for extent in merged(known) if below else known:
+        if extent.kind == Kind.UNALLOCATED and below:
             yield from _overlay(layers, index + 1, extent.start, extent.end)
         else:
             yield extent._replace(layer=index) if index else extent
     if inside < end:
         begin = max(start, inside)
         yield Extent(begin, end - begin, Kind.UNALLOCATED, layer=index)
+
+
+def _bounded(extents: Iterator[Extent], path: str, limit: int) -> Iterator[Extent]:
+    """Each range has a place of its own: more data than the files are long means tables that name one place many times."""
+    total = 0
+    for extent in extents:
+        if extent.kind == Kind.DATA and extent.file is not None and not extent.coded:
+            total += extent.length
+            if total > limit:
+                raise DamagedError(f"{path} speaks of more data than its files have: its tables name one place many times")
+        yield extent
 
 
 def _with_holes(extents: Iterator[Extent]) -> Iterator[Extent]:

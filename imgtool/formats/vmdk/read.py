@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -115,8 +116,10 @@ def _flat(file: ImageFile, offset: int) -> Callable[[int, int], Iterator[Extent]
 def _layer(file: ImageFile, described: Descriptor, parts: list[Part], header: SparseHeader | None) -> Layer:
     by_file = {id(part.file): part for part in parts if part.sparse}
 
+    starts = [part.start for part in parts]
+
     def extents(start: int, end: int) -> Iterator[Extent]:
-        for part in parts:
+        for part in parts[max(0, bisect_right(starts, start) - 1):bisect_left(starts, end)]:
             low, high = max(start, part.start), min(end, part.start + part.length)
             if low < high:
                 yield from shifted(part.extents(low - part.start, high - part.start), part.start)
