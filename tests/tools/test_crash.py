@@ -330,7 +330,8 @@ def killed_at(step: int, job: Job) -> int | None:
 REPLACED = [("twoGb", "twoGb"), ("flat", "flat"), ("twoGb", "qcow2"), (None, "twoGb")]
 
 
-@pytest.mark.parametrize(("old", "new"), REPLACED, ids=[f"{old}-{new}" for old, new in REPLACED])
+@pytest.mark.parametrize(("old", "new"), [
+    pytest.param(old, new, id=f"{old}-{new}", marks=[] if old else [pytest.mark.long]) for old, new in REPLACED])
 def test_killed_at_every_step_of_publishing(tmp_path: Path, old: str | None, new: str) -> None:
     """The final name has the old image or the new one, whole; without an old one: the new one or nothing."""
     old_raw = patterns.write_raw(tmp_path / "old.raw", OLD)
