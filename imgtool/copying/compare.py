@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,13 @@ from itertools import chain
 from imgtool import storage
 from imgtool.copying.batches import BATCH, MAX_ITEMS, side_by_side
 from imgtool.copying.pool import WORKERS, ordered
-from imgtool.copying.zeros import all_zero
 from imgtool.formats.disk import Disk
 from imgtool.model import Extent, Kind, VerifyResult
 from imgtool.progress import Control
 
 Pair = tuple[Extent, Extent]
+PIECE = 512 << 10
+"""Bytes that are read and compared at once."""
 WORTH_ASKING = 64 << 10
 """Bytes from which on the file system is asked for the blocks: below, reading is as quick."""
 
@@ -101,16 +103,40 @@ def _differ(left: Disk, right: Disk, pairs: list[Pair], control: Control) -> int
         if not _read(a, b):
             continue
         control.rate.take(a.length, control.stop)
-        if a.kind != Kind.DATA or b.kind != Kind.DATA:
-            data = left.read(a) if a.kind == Kind.DATA else right.read(b)
-            if not all_zero(data):
-                return a.start + first_byte(data, bytes(len(data)))
-        elif (one := left.read(a)) != (other := right.read(b)):
-            return a.start + first_byte(one, other)
+        step = a.length if a.coded or b.coded else PIECE  # what is compressed is unpacked once, not once a piece
+        for start in range(a.start, a.end, step):
+            end = min(a.end, start + step)
+            one, other = (_bytes(disk, extent.part(start, end), BUFFERS.pair[side])
+                          for side, (disk, extent) in enumerate(((left, a), (right, b))))
+            if not storage.same_bytes(one, other):
+                return start + first_byte(one, other)
     return None
 
 
-def first_byte(left: bytes, right: bytes) -> int:
+class _Buffers(threading.local):
+    """Two buffers a thread, used again and again: they stay in the processor's cache."""
+
+    def __init__(self) -> None:
+        self.pair = bytearray(PIECE), bytearray(PIECE)
+
+
+BUFFERS = _Buffers()
+
+
+def _bytes(disk: Disk, extent: Extent, buffer: bytearray) -> memoryview:
+    """The guest's bytes of an extent, in ``buffer`` where they are plain."""
+    if extent.kind != Kind.DATA:
+        return memoryview(storage.ZEROS if extent.length <= len(storage.ZEROS) else bytes(extent.length))[:extent.length]
+    if extent.file is None or extent.coded:
+        return memoryview(disk.read(extent))
+    view = memoryview(buffer if extent.length <= PIECE else bytearray(extent.length))[:extent.length]
+    count = os.preadv(extent.file.fd, [view], extent.offset)
+    if count < extent.length:  # the last cluster may reach behind the end of the file
+        view[count:] = bytes(extent.length - count)
+    return view
+
+
+def first_byte(left: memoryview, right: memoryview) -> int:
     """Index of the first byte in which two different strings of one length differ."""
     import numpy as np
 
