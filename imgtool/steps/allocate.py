@@ -13,7 +13,7 @@ from imgtool.copying.settle import settle
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_given
 from imgtool.formats.layer import Layer
-from imgtool.formats.locks import refuse_if_used
+from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.formats.measure import allocated_bytes, allocation, payload_files
 from imgtool.formats.qcow2 import whole as qcow2
 from imgtool.formats.target import Payload
@@ -37,6 +37,7 @@ def allocate(request: AllocateRequest, control: Control) -> AllocateResult:
     began = time.monotonic()
     with open_given(request.path, request.reading, control.stop) as disk:
         _check(request, disk)
+        hold(disk)
         before, size_before = allocation(disk.top), allocated_bytes(disk.top)
         with ExitStack() as stack:
             files = [Payload(file.path, _writable(file, stack)) for file in payload_files(disk.top)]

@@ -314,7 +314,8 @@ try:
 finally:
     print("steps", count, file=sys.stderr)
 """
-OLD, NEW = "1M:A 5G:- 64k:B", "512k:C 1M:- 3G:- 1M:D 2G:- 64k:-"
+OLD, NEW = "1M:A 2G:- 64k:B", "512k:C 1M:- 1G:- 1M:D 1G:- 64k:-"
+"""Two extents each of a disk that is split."""
 
 
 def killed_at(step: int, job: Job) -> int | None:

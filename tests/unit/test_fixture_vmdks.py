@@ -194,7 +194,8 @@ class TestSnapshots:
         assert [Path(one["filename"]).name for one in told] == [image.path.name for image in images[::-1]]
         flat = images[-1].disk.write_raw(tmp_path / "flat")
         assert run("sha256sum", flat).split()[0] == patterns.expected_sha256(expected)
-        assert flat.stat().st_blocks == raw.stat().st_blocks
+        # As sparse as the other; the file system's own tree of extents may take a block or two more.
+        assert abs(flat.stat().st_blocks - raw.stat().st_blocks) * 512 <= 64 << 10
 
     def test_a_part_that_is_not_there_needs_a_parent(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="parent"):
