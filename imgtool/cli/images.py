@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -68,8 +69,16 @@ def _allocation(*, thin: bool, thick: bool, eager: bool) -> Allocation | None:
     return said[0] if said else None
 
 
-def _show_plan(plan: Plan, *, as_json: bool) -> None:
-    output.show(plan.to_json(), plan.explain(), as_json=as_json)
+def _carry_out(plan: Plan, control: Control, lines: Callable[[Any], Iterable[str]], *, dry_run: bool, as_json: bool) -> None:
+    """Prints a plan of one step, or does it and prints its result."""
+    from imgtool.runs import local
+
+    if dry_run:
+        output.show(plan.to_json(), plan.explain(), as_json=as_json)
+        return
+    (result,) = cast("list[ConvertResult | AllocateResult]", local.run(plan, control))
+    output.show(result, lines(result), as_json=as_json)
+    output.say_warnings(result.warnings)
 
 
 def info(
@@ -157,7 +166,7 @@ def convert(
 
     Examples: imgtool convert x.vmdk --to qcow2 --thick; imgtool convert x.qcow2 --to vmdk --subformat vmfs
     """
-    from imgtool.runs import build, local
+    from imgtool.runs import build
     from imgtool.steps.spec import destination_of, image_spec
 
     if not to:
@@ -170,13 +179,7 @@ def convert(
         reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock), force=force,
         verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
     control = _control(progress, rate_limit)
-    plan = build.convert_plan(request, control)
-    if dry_run:
-        _show_plan(plan, as_json=as_json)
-        return
-    result = cast("ConvertResult", local.run(plan, control)[0])
-    output.show(result, output.convert_lines(result), as_json=as_json)
-    output.say_warnings(result.warnings)
+    _carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -195,7 +198,7 @@ def allocate(
 
     Examples: imgtool allocate disk.qcow2 --thick; imgtool allocate disk-flat.vmdk --thin
     """
-    from imgtool.runs import build, local
+    from imgtool.runs import build
 
     allocation = _allocation(thin=thin, thick=thick, eager=eager)
     if allocation is None:
@@ -203,13 +206,7 @@ def allocate(
     request = AllocateRequest(path=str(image), allocation=allocation, reading=SourceOptions(
         format=source_format, allow_external=allow_external, ignore_lock=ignore_lock))
     control = _control(progress, rate_limit)
-    plan = build.allocate_plan(request, control)
-    if dry_run:
-        _show_plan(plan, as_json=as_json)
-        return
-    result = cast("AllocateResult", local.run(plan, control)[0])
-    output.show(result, output.allocate_lines(result), as_json=as_json)
-    output.say_warnings(result.warnings)
+    _carry_out(build.allocate_plan(request, control), control, output.allocate_lines, dry_run=dry_run, as_json=as_json)
 
 
 def verify(

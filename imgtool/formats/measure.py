@@ -54,9 +54,10 @@ def _file_allocation(file: ImageFile) -> Allocation:
 def describe(disk: Disk) -> ImageInfo:
     """What ``imgtool info`` says of the top image of a disk."""
     layer = disk.top
+    kind = allocation(layer).value  # first: it has the file system settle what is not yet on the disk, which takes space
     return ImageInfo(
         path=disk.path, format=layer.format, subformat=layer.subformat, virtual_size=layer.virtual_size,
-        allocated_size=allocated_bytes(layer), allocation=allocation(layer).value, cluster_size=layer.cluster_size,
+        allocated_size=allocated_bytes(layer), allocation=kind, cluster_size=layer.cluster_size,
         backing=disk.layers[1].path if len(disk.layers) > 1 else None,
         extents=tuple(FileInfo(path=file.path, size=file.size) for file in layer.files),
         chain=tuple(below.path for below in disk.layers[1:]), snapshots=layer.snapshots, encrypted=layer.encrypted,
