@@ -79,14 +79,17 @@ def main() -> int:
             title, cases = TOPICS[topic]
             print(title, file=sys.stderr)
             done.append((title, run(cases, settings, args.runs)))
-    outcomes = [each for _, found in done for each in found if isinstance(each, Outcome)]
-    args.out.mkdir(parents=True, exist_ok=True)
-    text = report.document(about, done)
-    (args.out / "RESULTS.md").write_text(text, encoding="utf-8")
-    (args.out / "results.svg").write_text(chart.svg(chart.bars(outcomes)), encoding="utf-8")
-    print(text)
+            write(args.out, about, done)
     assert "numpy" not in sys.modules, "its memory would count for what is measured"
-    return int(any(each.missed() for each in outcomes))
+    return int(any(each.missed() for _, found in done for each in found if isinstance(each, Outcome)))
+
+
+def write(folder: Path, about: Sequence[str], done: Sequence[tuple[str, Sequence[Outcome | Table]]]) -> None:
+    """After each topic: what was measured is there although a later one fails."""
+    outcomes = [each for _, found in done for each in found if isinstance(each, Outcome)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "RESULTS.md").write_text(report.document(about, done), encoding="utf-8")
+    (folder / "results.svg").write_text(chart.svg(chart.bars(outcomes)), encoding="utf-8")
 
 
 if __name__ == "__main__":

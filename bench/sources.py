@@ -22,6 +22,13 @@ def raw(folder: Path, name: str, size: int, data: int, kind: str = "raw") -> Ite
 
 
 @contextmanager
+def fragmented(folder: Path, size: int, data: int) -> Iterator[Source]:
+    """A qcow2 whose every cluster is another extent than its neighbour."""
+    path = build("fragmented", folder / "fragmented.qcow2", size, data)
+    yield from _used(Source(KINDS["qcow2"], path, (path,)))
+
+
+@contextmanager
 def debian(folder: Path) -> Iterator[Source]:
     """A real Debian disk; from build/cache, if it was made before."""
     path = folder / "debian.raw"

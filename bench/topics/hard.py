@@ -11,7 +11,7 @@ from bench.case import Case, Contender
 from bench.measure import GIB, IMGTOOL, MIB
 from bench.mounts import call
 from bench.programs import KINDS, Source, ours, qemu
-from bench.sources import raw
+from bench.sources import fragmented, raw
 from bench.topics import Settings
 
 PIECE = 64 * MIB
@@ -28,8 +28,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     with chain(place, settings.layers, settings.small) as top:
         yield _case(f"a chain of {settings.layers} layers → qcow2", top, "qcow2")
         yield _case(f"a chain of {settings.layers} layers → monolithicSparse", top, "sparse")
-    with raw(place, "fragmented", settings.thin, settings.small, "fragmented") as disk:
-        source = Source(KINDS["qcow2"], disk.path, disk.files)
+    with fragmented(place, settings.thin, settings.small) as source:
         for kind in ("qcow2", "sparse", "raw"):
             yield _case(f"{settings.thin / GIB:g} GiB, another extent each 64 KiB → {kind}", source, kind, 1)
 

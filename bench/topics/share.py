@@ -21,7 +21,7 @@ CHOSEN = (("flat", "qcow2"), ("sparse", "qcow2"), ("sparse", "raw"), ("qcow2", "
 
 
 def required(data: int) -> tuple[Bound, ...]:
-    """5 times as fast as qemu-img with 4 GiB of data, 20 times with 16 GiB; with less, the start of Python is what is measured."""
+    """5 times as fast as qemu-img with 4 GiB of data, 20 times with 16 GiB; with less, the start of Python is measured."""
     return (Bound("qemu-img", 20.0 if data >= LARGE else 5.0),) if data >= 4 * GIB else ()
 
 
