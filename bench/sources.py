@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,11 +30,20 @@ def fragmented(folder: Path, size: int, data: int) -> Iterator[Source]:
 
 
 @contextmanager
-def debian(folder: Path) -> Iterator[Source]:
-    """A real Debian disk; from build/cache, if it was made before."""
+def debian(folder: Path, data: int = 0) -> Iterator[Source]:
+    """A real Debian disk; from build/cache, if it was made before. Behind itself again until it has ``data`` bytes of data.
+
+    Grains are compressed one by one, so that a second copy is as hard as the first.
+    """
     path = folder / "debian.raw"
     subprocess.run([sys.executable, "-m", "fixtures.debian", path],
                    cwd=ROOT, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    status = path.stat()
+    for number in range(1, -(-data // (status.st_blocks * 512))):
+        again = f"seek={number * status.st_size}"
+        call("dd", f"if={path}", f"of={path}", again, f"count={status.st_size}", "iflag=count_bytes", "oflag=seek_bytes", "bs=1M",
+             "conv=sparse,notrunc")
+        os.truncate(path, (number + 1) * status.st_size)
     yield from _used(Source(KINDS["raw"], path, (path,)))
 
 

@@ -17,7 +17,7 @@ LARGER = 1.1
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    with mounted(settings.place, "ext4", 8 * GIB) as place, debian(place) as disk:
+    with mounted(settings.place, "ext4", 8 * settings.small + 2 * GIB) as place, debian(place, settings.small) as disk:
         stream = KINDS["stream"]
         yield Case("write streamOptimized, a Debian root", ours(disk, stream, place), qemu(disk, stream, place), disk.files,
                    (Bound("qemu-img", WRITE),), growth=LARGER)
