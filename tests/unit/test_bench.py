@@ -110,11 +110,13 @@ def test_the_scale_is_logarithmic_and_ends() -> None:
 
 
 def test_all_run_first_and_then_the_fastest_of_each_family(tmp_path: Path) -> None:
-    slow = Contender("q", "slow", (("sleep", "0.3"),), tmp_path / "slow")
+    count = tmp_path / "count"
+    slow = Contender("q", "slow", (("sleep", "0.3"), ("sh", "-c", f"echo >> {count}")), tmp_path / "slow")
     quick = Contender("q", "quick", (("touch", tmp_path / "quick" / "made"),), tmp_path / "quick")
     done = race(Case("case", OURS, (slow, quick)), 3)
     assert [(each.name, each.runs) for each in (done.ours, *done.rivals)] == [("imgtool", 3), ("slow", 1), ("quick", 3)]
     assert not list((tmp_path / "quick").iterdir())
+    assert count.read_text() == "\n\n", "one run that does not count, one that does"
 
 
 def test_a_program_that_fails_is_no_result(tmp_path: Path) -> None:
