@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.descriptor import flat_descriptor
+
 PIECE = 8 << 20
 CLUSTER = 64 << 10
 ENTRIES = CLUSTER // 8
@@ -72,11 +74,11 @@ def _refcounts(file, end: int) -> tuple[int, int]:  # type: ignore[no-untyped-de
 
 def raw(path: Path, size: int, data: int) -> Path:
     """A raw disk with ``data`` bytes of data in pieces of 8 MiB, spread over it."""
-    step = size // (data // PIECE)
+    step = size // (data // PIECE) // CLUSTER * CLUSTER
     random = np.random.default_rng(2)
     with path.open("wb") as file:
-        for at in range(0, size, step):
-            file.seek(at)
+        for number in range(data // PIECE):
+            file.seek(number * step)
             file.write(random.bytes(PIECE))
         file.truncate(size)
     return path
@@ -84,15 +86,20 @@ def raw(path: Path, size: int, data: int) -> Path:
 
 def vmfs(descriptor: Path, size: int, data: int) -> Path:
     """A thin disk as ESXi has it: a descriptor and a sparse ``-flat.vmdk``."""
-    flat = raw(descriptor.with_name(f"{descriptor.stem}-flat.vmdk"), size, data)
-    descriptor.write_text(
-        "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=4d3f2a1b\nparentCID=ffffffff\ncreateType=\"vmfs\"\n\n"
-        f"RW {size // 512} VMFS \"{flat.name}\"\n\nddb.adapterType = \"lsilogic\"\nddb.thinProvisioned = \"1\"\n"
-        "ddb.virtualHWVersion = \"8\"\n")
-    return descriptor
+    return flat_descriptor(descriptor, raw(descriptor.with_name(f"{descriptor.stem}-flat.vmdk"), size, data))
 
 
-KINDS = {"fragmented": fragmented, "raw": raw, "vmfs": vmfs}
+def full(path: Path, size: int, data: int) -> Path:
+    """A raw disk without a hole and without a zero, that does not compress; ``data`` is its size, too."""
+    random = np.random.default_rng(3)
+    with path.open("wb") as file:
+        for at in range(0, size, PIECE):
+            file.write(random.bytes(min(PIECE, size - at)))
+    assert data == size
+    return path
+
+
+KINDS = {"fragmented": fragmented, "full": full, "raw": raw, "vmfs": vmfs}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +19,10 @@ IMGTOOL = [sys.executable, "-m", "imgtool"]
 class Run(NamedTuple):
     seconds: float
     memory: int
-    """Bytes: the largest resident set of the process itself, not of its children."""
+    """Bytes: the largest resident set of one process, the program itself or one that it started (wait4(2)). Not below some
+    17 MiB: what this process has counts for those that it starts."""
+    size: int = 0
+    """Bytes of the files that it made."""
 
 
 def measured(argv: Sequence[object]) -> Run:
@@ -38,11 +40,16 @@ def finished(running: tuple[float, subprocess.Popen[bytes]]) -> Run:
     """Waits for it; fails if it did."""
     began, process = running
     assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:  # Ctrl-C: what still writes into a file system would keep it mounted
+        process.terminate()
+        process.wait()
+        raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{process.args}: {said.decode(errors='replace')}")
+        raise RuntimeError(f"{process.args!r}: {said.decode(errors='replace')}")
     return Run(time.perf_counter() - began, usage.ru_maxrss * 1024)
 
 
@@ -50,12 +57,3 @@ def build(kind: str, path: Path, size: int, data: int) -> Path:
     """One of the disks of bench.disks."""
     subprocess.run([sys.executable, "-m", "bench.disks", kind, path, str(size), str(data)], env=ENVIRONMENT, check=True)
     return path
-
-
-def repeated(argvs: Sequence[Sequence[object]], times: int) -> list[float]:
-    """The median of the wall time of each program; they take turns, so that a disturbance hits all."""
-    runs: list[list[float]] = [[] for _ in argvs]
-    for _ in range(times):
-        for found, argv in zip(runs, argvs, strict=True):
-            found.append(measured(argv).seconds)
-    return [median(found) for found in runs]
