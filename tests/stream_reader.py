@@ -1,7 +1,7 @@
 """Reads a streamOptimized VMDK from its first byte to its last, without its tables: an independent second reader for tests.
 
 Source: VMware, *Virtual Disk Format 5.0*, "Hosted Sparse Extents" and "Stream-Optimized Compressed Sparse Extents": the
-structures SparseExtentHeader, GrainMarker, MetaDataMarker and EOSMarker. Numbers are little-endian, places in sectors of 512 bytes.
+structures SparseExtentHeader, GrainMarker, MetaDataMarker, EOSMarker. Numbers are little-endian, places in sectors of 512 bytes.
 """
 
 from __future__ import annotations
