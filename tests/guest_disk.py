@@ -100,8 +100,11 @@ def hashes(point: Path) -> dict[str, str]:
             for path in sorted(point.rglob("*")) if path.is_file()}
 
 
-def _use(image: Path, name: str, fs: str) -> dict[str, str]:
-    """Writes files and deletes half of them; the space of the deleted ones keeps their bytes."""
+def _use(image: Path, name: str, fs: str, *, crashed: bool = False) -> dict[str, str]:
+    """Writes files and deletes half of them; the space of the deleted ones keeps their bytes.
+
+    ``crashed``: the image becomes what was on the disk just behind an fsync, with a journal that is to be replayed.
+    """
     with mounted(image, fs, MOUNT[fs]) as point:
         for number in range(3):
             (point / f"live-{number}").write_bytes(os.urandom(LIVE + number))
@@ -111,7 +114,16 @@ def _use(image: Path, name: str, fs: str) -> dict[str, str]:
         os.sync()
         for number in range(3):
             (point / f"dead-{number}").unlink()
-        return hashes(point)
+        if crashed:
+            with (point / "last").open("wb") as file:
+                file.write(os.urandom(100_000))
+                file.flush()
+                os.fsync(file.fileno())
+            tool("cp", "--sparse=always", image, image.with_name("crashed"))
+        found = hashes(point)
+    if crashed:
+        image.with_name("crashed").rename(image)
+    return found
 
 
 def _sized(path: Path, size: int) -> Path:
@@ -120,9 +132,9 @@ def _sized(path: Path, size: int) -> Path:
     return path
 
 
-def _by_mount(image: Path, name: str, fs: str) -> dict[str, str]:
+def _by_mount(image: Path, name: str, fs: str, *, crashed: bool = False) -> dict[str, str]:
     tool(f"mkfs.{fs}", "-q", image)
-    return _use(image, name, fs)
+    return _use(image, name, fs, crashed=crashed)
 
 
 def _vfat(image: Path, name: str) -> dict[str, str]:
@@ -182,11 +194,11 @@ def _lvm(image: Path, place: Path) -> tuple[dict[str, str], int]:
     return live, start
 
 
-def _make(place: Path, name: str, start: int) -> tuple[Path, list[Part]]:
+def _make(place: Path, name: str, start: int, *, crashed: bool) -> tuple[Path, list[Part]]:
     image, size = _sized(place / name, SIZES[name]), SIZES[name]
     live: dict[str, str] = {}
     if name in MOUNT:
-        live = _by_mount(image, name, name)
+        live = _by_mount(image, name, name, crashed=crashed)
     elif name == "vfat":
         live = _vfat(image, name)
     elif name in ("swap", "sleeping"):
@@ -199,15 +211,15 @@ def _make(place: Path, name: str, start: int) -> tuple[Path, list[Part]]:
     return image, [Part(name, name, start, size, live)]
 
 
-def build(place: Path, names: tuple[str, ...] = tuple(SIZES)) -> GuestDisk:
-    """A GPT disk with a partition of each of the names."""
+def build(place: Path, names: tuple[str, ...] = tuple(SIZES), *, crashed: bool = False) -> GuestDisk:
+    """A GPT disk with a partition of each of the names; ``crashed``: of a guest that was not shut down."""
     disk, parts, position = place / "guest.raw", [], FIRST
     _sized(disk, FIRST + sum(SIZES[name] for name in names) + MIB)
     table = place / "table"
     table.write_text("label: gpt\n" + "".join(f"size={SIZES[name] // 512}\n" for name in names))
     tool("sh", "-c", f"sfdisk -q '{disk}' < '{table}'")
     for name in names:
-        image, made = _make(place, name, position)
+        image, made = _make(place, name, position, crashed=crashed)
         tool("dd", f"if={image}", f"of={disk}", "bs=1M", f"seek={position // MIB}", "conv=notrunc,sparse", "status=none")
         image.unlink()
         parts += made

@@ -168,7 +168,8 @@ def test_doctor() -> None:
     assert {tool["name"] for tool in told["tools"]} >= {"qemu-img", "qemu-nbd", "prlimit", "setpriv"}
     assert all(tool.keys() >= {"name", "found", "version", "purpose", "install"} for tool in told["tools"])
     (guestfs,) = [tool for tool in told["tools"] if tool["name"] == "python3-guestfs"]
-    assert (guestfs["needed"], guestfs["purpose"], guestfs["install"]) == (False, "--only-used", "apt-get install python3-guestfs")
+    assert not guestfs["needed"]
+    assert (guestfs["purpose"], guestfs["install"]) == ("--only-used", "apt-get install python3-guestfs")
     assert guestfs["found"], "run: make setup"
 
 
