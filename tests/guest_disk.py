@@ -115,10 +115,12 @@ def _use(image: Path, name: str, fs: str, *, crashed: bool = False) -> dict[str,
         for number in range(3):
             (point / f"dead-{number}").unlink()
         if crashed:
-            with (point / "last").open("wb") as file:
-                file.write(os.urandom(100_000))
-                file.flush()
-                os.fsync(file.fileno())
+            os.sync()
+            with (point / "live-0").open("r+b", buffering=0) as file:
+                for _ in range(3):  # btrfs writes all its trees at the first one, and a log at the others
+                    file.seek(0)
+                    file.write(os.urandom(BLOCK))
+                    os.fsync(file.fileno())
             tool("cp", "--sparse=always", image, image.with_name("crashed"))
         found = hashes(point)
     if crashed:
