@@ -20,7 +20,7 @@ def loop_device(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def mounted(place: Path, fs: str, size: int) -> Iterator[Path]:
+def mounted(place: Path, fs: str, size: int, options: str = "defaults") -> Iterator[Path]:
     """A new file system in a sparse file of that size, mounted."""
     image, point = place / f"{fs}.img", place / fs
     with image.open("wb") as file:
@@ -28,7 +28,7 @@ def mounted(place: Path, fs: str, size: int) -> Iterator[Path]:
     tool(f"mkfs.{fs}", "-q", image)
     point.mkdir()
     with loop_device(image) as device:
-        tool("mount", "-t", fs, device, point)
+        tool("mount", "-t", fs, "-o", options, device, point)
         try:
             yield point
         finally:

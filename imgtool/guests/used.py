@@ -2,7 +2,7 @@
 
 The source is not written. A throw-away qcow2 overlay over it goes into the libguestfs appliance; there each file system discards
 its own free space (``fstrim``), and the overlay remembers what was discarded as zero clusters. A journal that is replayed on the
-way stays in the overlay too: free blocks are free in both.
+way stays in the overlay too: free blocks are free in both. Not so with btrfs, which moves what it writes: it is only read.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from imgtool import proc
 from imgtool.errors import ImgtoolError, MissingToolError
@@ -58,6 +59,8 @@ def examine(stop: Stop) -> Doctor:
         version, found = None, False
     tools.append(Tool(name="python3-libnbd", found=found, version=version, purpose="reading VHDX, VHD and VDI", needed=True,
                       install="apt-get install python3-libnbd"))
+    tools.append(Tool(name="python3-guestfs", found=find_spec("guestfs") is not None, version=None, purpose="--only-used",
+                      needed=False, install="apt-get install python3-guestfs"))
     usable, why = kvm_state()
     return Doctor(tools=tuple(tools), kvm=usable, kvm_why=why)
 

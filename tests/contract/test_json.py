@@ -167,6 +167,10 @@ def test_doctor() -> None:
     assert isinstance(told["kvm"], bool)
     assert {tool["name"] for tool in told["tools"]} >= {"qemu-img", "qemu-nbd", "prlimit", "setpriv"}
     assert all(tool.keys() >= {"name", "found", "version", "purpose", "install"} for tool in told["tools"])
+    (guestfs,) = [tool for tool in told["tools"] if tool["name"] == "python3-guestfs"]
+    assert not guestfs["needed"]
+    assert (guestfs["purpose"], guestfs["install"]) == ("--only-used", "apt-get install python3-guestfs")
+    assert guestfs["found"], "run: make setup"
 
 
 def test_warnings_go_to_stderr(tmp_path: Path) -> None:

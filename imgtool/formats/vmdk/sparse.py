@@ -219,9 +219,9 @@ class SparseExtent:
             if sector * SECTOR != start - start % grain or size > len(raw) - MARKER.size:
                 raise DamagedError(f"{self.file.path}: the marker at {extent.offset} is not that of its grain")
             payload = raw[MARKER.size:MARKER.size + size]
-        data = codec.inflate(payload, grain)
+        data = codec.inflate(payload, grain + 1)  # one more than may be there, so that the checksum at the end is looked at, too
         short = min(grain, self.header.size - (start - start % grain))
-        if len(data) < short:
+        if not short <= len(data) <= grain:
             raise DamagedError(f"{self.file.path}: the compressed grain at {extent.offset} does not unpack")
         skip = start % grain
         return data[skip:skip + extent.length]
