@@ -16,8 +16,8 @@ from bench.statistics import survivors
 def race(case: Case, runs: int) -> Outcome:
     """The first round is of all; after it, only the fastest of each family goes on. Each round begins with another one.
 
-    Before it, a run that does not count: in a virtual machine, who first fills pages of memory that the host has not given yet
-    takes ten times as long (2 GiB: 4.8 s, and then 0.2 s).
+    Before it, a run that does not count: the very first run here was seen to take ten times as long as the next (2 GiB: 4.8 s,
+    then 0.2 s), perhaps since a virtual machine is given its memory only when it first touches it.
     """
     found: list[list[Run]] = [[] for _ in case.contenders]
     running = list(range(len(found)))
