@@ -102,6 +102,14 @@ def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
         position = data
 
 
+def is_hole(fd: int, start: int, length: int) -> bool:
+    """Whether a range of a file has no data at all, found without reading it. False where nobody can tell."""
+    try:
+        return os.lseek(fd, start, os.SEEK_DATA) >= start + length
+    except OSError as error:
+        return error.errno == errno.ENXIO
+
+
 def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
     """A run of data as lseek tells it. Reserved space that somebody has read is in the page cache, and data to lseek.
 

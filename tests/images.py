@@ -198,3 +198,9 @@ READABLE: dict[str, Make] = {
     "vdi-static": partial(_by_qemu_img, fmt="vdi", options="static=on"),
     "flat-alone": _flat_alone,
 }
+
+RELATED = {"qcow2-thick", "qcow2-zlib-2M", "qcow2-chain-0.10", "qcow2-chain-extended", "qcow2-data-file-raw", "vmdk-vmfs-thick",
+           "vmdk-vmfsSparse-8", "vmdk-seSparse-mixed", "vmdk-monolithicSparse-zeroed", "vmdk-monolithicSparse-8",
+           "vmdk-monolithicFlat-offset", "vmdk-streamOptimized-clipped", "vmdk-twoGbMaxExtentSparse-1M",
+           "vmdk-twoGbMaxExtentFlat-1M", "chain-on-streamOptimized", "chain-on-zero-extents"}
+"""Sources that are another one with another inner order: the long run has them everywhere."""

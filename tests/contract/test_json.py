@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import patterns
 from tests import oracle
-from tests.images import LARGE, READABLE, SMALL
+from tests.images import LARGE, READABLE, RELATED, SMALL
 from tests.program import imgtool
 
 INFO = {"path", "format", "subformat", "virtual_size", "allocated_size", "allocation", "cluster_size", "backing", "extents",
@@ -21,6 +21,8 @@ CONVERT = {"source", "destination", "format", "subformat", "allocation", "virtua
            "bytes_cloned", "seconds", "verified"}
 VERIFY = {"identical", "first_difference", "bytes_compared", "seconds"}
 SIZE = patterns.size(SMALL)
+EACH_KIND = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.long] if kind in RELATED else []) for kind in READABLE])
 
 
 def document(*words: object, code: int = 0) -> tuple[Any, str]:
@@ -40,7 +42,7 @@ def image(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("kind", READABLE)
+@EACH_KIND
 def test_info(image: Callable[[str], Path], kind: str) -> None:
     path = image(kind)
     told, _ = document("info", path)
@@ -76,7 +78,7 @@ def test_snapshots(image: Callable[[str], Path]) -> None:
     assert all(one["date"].endswith(("Z", "+00:00")) for one in told["snapshots"])
 
 
-@pytest.mark.parametrize(("kind", "pattern"), [*((kind, SMALL) for kind in READABLE),
+@pytest.mark.parametrize(("kind", "pattern"), [*((kind, SMALL) for kind in READABLE if kind not in RELATED),
                                                *((kind, LARGE) for kind in list(READABLE)[::6])])
 def test_map(tmp_path: Path, kind: str, pattern: str) -> None:
     source = READABLE[kind](tmp_path, pattern)
@@ -103,7 +105,7 @@ def assert_zeros_are_zeros(pieces: tuple[patterns.Piece, ...], extents: list[dic
             assert not [zero for zero in zeros if zero[0] < piece.end and piece.start < zero[1]], piece
 
 
-@pytest.mark.parametrize("kind", READABLE)
+@EACH_KIND
 def test_check(image: Callable[[str], Path], kind: str) -> None:
     told, _ = document("check", image(kind))
     assert told["sound"] is True

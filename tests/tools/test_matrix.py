@@ -23,15 +23,11 @@ from imgtool.model import SourceOptions
 from imgtool.progress import Control
 from imgtool.steps.verify import verify
 from tests import oracle, targets
-from tests.images import LARGE, READABLE, SMALL, Source
+from tests.images import LARGE, READABLE, RELATED, SMALL, Source
 from tests.program import result
 from tests.targets import VARIANTS, WRITABLE, Goal
 
 GOALS = {**WRITABLE, **VARIANTS}
-RELATED = {"qcow2-thick", "qcow2-zlib-2M", "qcow2-chain-0.10", "qcow2-chain-extended", "qcow2-data-file-raw", "vmdk-vmfs-thick",
-           "vmdk-vmfsSparse-8", "vmdk-seSparse-mixed", "vmdk-monolithicSparse-zeroed", "vmdk-monolithicSparse-8",
-           "vmdk-monolithicFlat-offset", "vmdk-streamOptimized-clipped", "vmdk-twoGbMaxExtentSparse-1M",
-           "vmdk-twoGbMaxExtentFlat-1M", "chain-on-streamOptimized", "chain-on-zero-extents"}
 TELLING = {"raw-thin", "raw-thick", "qcow2-thin", "qcow2-eager", "monolithicSparse-thick", "streamOptimized", "vhdx-thin"}
 """One of each way of writing."""
 ENDS_IN_HOLE = "3k:A 512:0 70k:b 400k:0 60k:- 1M:C 700k:-"

@@ -160,3 +160,14 @@ def test_other_errors_keep_their_words() -> None:
     assert caught.value.exit_code == 1
     with pytest.raises(ImgtoolError, match="cannot hold a file this large"):
         storage.raise_os(OSError(27, "File too large"), "writing x")
+
+
+def test_a_range_without_data(ext4: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(ext4)
+    os.ftruncate(fd, 4 * M)
+    os.pwrite(fd, b"x", M)
+    assert storage.is_hole(fd, 0, M)
+    assert not storage.is_hole(fd, 0, M + 1)
+    assert not storage.is_hole(fd, M, 4096)
+    assert storage.is_hole(fd, 2 * M, 2 * M)
+    assert storage.is_hole(fd, 4 * M, M), "behind the end"
