@@ -1,4 +1,4 @@
-"""Sends what was written to the disk while the copy goes on, and keeps a large copy from driving everything else out of memory.
+"""Sends what was written to the disk while the copy goes on, and keeps a large result from driving everything else out of memory.
 
 sync_file_range(2), posix_fadvise(2). Both are hints: the flush that counts is the fsync before the result gets its name.
 """
@@ -14,7 +14,7 @@ WINDOW = 64 << 20
 
 
 class Writeback:
-    """``wrote`` after each piece of a target, ``read`` after each piece of a source; called by one thread."""
+    """``wrote`` after each piece of a target; called by one thread."""
 
     def __init__(self, data: int) -> None:
         self._evict = data > memory() // 2
@@ -29,10 +29,6 @@ class Writeback:
                 os.posix_fadvise(fd, 0, low, os.POSIX_FADV_DONTNEED)
             low = high
         self._written[fd] = (low, high)
-
-    def read(self, fd: int, offset: int, length: int) -> None:
-        if self._evict:
-            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def memory() -> int:
