@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.loops import loop_device
+from tests.loops import loop_device, mounted_image
 from tests.oracle import tool
 
 MIB = 1 << 20
@@ -83,15 +83,8 @@ def marked(path: Path, part: Part) -> int:
 @contextmanager
 def mounted(image: Path, fs: str, options: str) -> Iterator[Path]:
     """A file system that is there already, for as long as the block lasts."""
-    point = image.with_name(f"{image.name}.mnt")
-    point.mkdir()
-    with loop_device(image) as device:
-        tool("mount", "-t", fs, "-o", options, device, point)
-        try:
-            yield point
-        finally:
-            tool("umount", point)
-    point.rmdir()
+    with mounted_image(image, image.with_name(f"{image.name}.mnt"), fs, options) as point:
+        yield point
 
 
 def hashes(point: Path) -> dict[str, str]:

@@ -26,6 +26,14 @@ def mounted(place: Path, fs: str, size: int, options: str = "defaults") -> Itera
     with image.open("wb") as file:
         file.truncate(size)
     tool(f"mkfs.{fs}", "-q", image)
+    with mounted_image(image, point, fs, options):
+        yield point
+    image.unlink()
+
+
+@contextmanager
+def mounted_image(image: Path, point: Path, fs: str, options: str) -> Iterator[Path]:
+    """A file system that is there already, for as long as the block lasts."""
     point.mkdir()
     with loop_device(image) as device:
         tool("mount", "-t", fs, "-o", options, device, point)
@@ -34,4 +42,3 @@ def mounted(place: Path, fs: str, size: int, options: str = "defaults") -> Itera
         finally:
             tool("umount", point)
     point.rmdir()
-    image.unlink()

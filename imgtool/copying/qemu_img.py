@@ -9,7 +9,6 @@ from imgtool import qemu
 from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
 from imgtool.formats.qcow2 import write as qcow2
-from imgtool.formats.vmdk import write as vmdk
 from imgtool.model import Allocation, CopyStats, ImageSpec, Kind
 from imgtool.progress import Control
 
@@ -24,11 +23,10 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
         "vhdx": [("subformat", "fixed" if whole else "dynamic")],
         "vpc": [("subformat", "fixed" if whole else "dynamic"), ("force_size", "on")],
         "vdi": [("static", "on")] if whole else [],
-        "vmdk": [("subformat", spec.subformat or "streamOptimized")],
         "qcow2": [],
         "raw": [],
     }[spec.format]
-    known = {"vhdx": ("block_size", "log_size", "block_state_zero"), "vmdk": vmdk.OPTIONS, "qcow2": qcow2.OPTIONS}
+    known = {"vhdx": ("block_size", "log_size", "block_state_zero"), "qcow2": qcow2.OPTIONS}
     for key, value in spec.options:
         if key not in known.get(spec.format, ()):
             raise UsageError(f"-o {key}: not an option of {spec.format} here",
@@ -36,8 +34,6 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9._]{1,32}", value):
             raise UsageError(f"-o {key}={value}: letters and digits only")
     given = dict(spec.options)
-    if spec.format == "vmdk":
-        given = {"adapter_type": "lsilogic", "hwversion": vmdk.DEFAULT_HARDWARE, "toolsversion": vmdk.UNMANAGED_TOOLS} | given
     if spec.format == "qcow2" and spec.compress_type:
         given["compression_type"] = spec.compress_type
     return [*fixed, *given.items()]

@@ -49,7 +49,6 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class SparseHeader:
-    kind: str
     version: int
     flags: int
     sectors: int
@@ -100,14 +99,14 @@ def _kdmv(file: ImageFile, head: bytes) -> SparseHeader:
     if flags & FLAG_COMPRESSED and method != DEFLATE:
         raise DamagedError(f"{file.path}: unknown compression {method}")
     return _checked(file, SparseHeader(
-        kind="SPARSE", version=version, flags=flags, sectors=capacity, grain=grain * SECTOR, table_entries=entries,
+        version=version, flags=flags, sectors=capacity, grain=grain * SECTOR, table_entries=entries,
         descriptor_offset=at * SECTOR, descriptor_size=length * SECTOR, directory=directory * SECTOR))
 
 
 def _cowd(file: ImageFile, head: bytes) -> SparseHeader:
     _, version, _, sectors, grain, directory, _, _ = COWD_HEADER.unpack_from(head)
     return _checked(file, SparseHeader(
-        kind="VMFSSPARSE", version=version, flags=0, sectors=sectors, grain=grain * SECTOR, table_entries=COWD_TABLE,
+        version=version, flags=0, sectors=sectors, grain=grain * SECTOR, table_entries=COWD_TABLE,
         descriptor_offset=0, descriptor_size=0, directory=directory * SECTOR))
 
 
