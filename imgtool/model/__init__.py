@@ -4,6 +4,13 @@ image    what a disk image is: layers, extents, allocation
 request  what is asked for
 result   what the commands say at their end
 problem  what cannot be carried over
+
+Imported by their own names, since most commands need nothing of them and start-up counts:
+
+machine      what a machine is, whatever describes it
+devices      what it is made of
+description  what goes into and comes out of a ``.vmx``, a domain XML, an OVF
+guest        what is inside a disk, and what it can drive
 """
 
 from imgtool.model.image import (

@@ -15,7 +15,8 @@ from imgtool import errors
 from tests.program import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "imgtool"
-LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "progress", "codec", "kvm"), ("qemu",), ("formats",),
+LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "progress", "codec", "kvm"), ("qemu",),
+          ("formats", "descriptions"),
           ("copying",), ("guests",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
