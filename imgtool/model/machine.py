@@ -201,6 +201,8 @@ class Machine:
     tpm: Tpm | None = None
     hardware_version: int | None = None
     """VMware's virtual hardware."""
+    accelerator: str | None = None
+    """kvm, qemu (emulated), xen or vmware: libvirt's ``domain/@type``."""
     chipset: str | None = None
     """q35 or i440fx; ``virt`` on ARM."""
     controllers: tuple[Controller, ...] = ()
