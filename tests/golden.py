@@ -1,4 +1,4 @@
-"""Golden files: what a description means, as text. ``GOLDEN=write`` in the environment writes them anew; look at the difference."""
+"""Golden files: what a description means, as text. ``GOLDEN=write`` in the environment writes them anew."""
 
 from __future__ import annotations
 
