@@ -1,0 +1,387 @@
+"""The far end: reads and writes block devices for imgtool on another machine. One file, Python's standard library only.
+
+It is sent over ssh's standard input and ends with its connection. Nothing is installed, no file is left. Python 3.6 will do, so
+that old servers can be read; hence no newer syntax here.
+
+A message is two numbers (32 bits, big endian: length of the JSON text, length of the payload), the text and the payload. A request
+has ``id`` and ``op``; its answer has the same ``id``, and ``error`` (words) and ``errno`` where it failed. Requests are worked on
+by several threads, so answers may come in another order. Offsets and lengths are bytes.
+"""
+
+import ctypes
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import mmap
+import os
+import queue
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+import zlib
+
+HEAD = struct.Struct(">II")
+LARGEST = 64 << 20
+LARGEST_TEXT = 1 << 20
+THREADS = 4
+DIGEST = 16
+ALIGN = 4096
+
+# linux/fs.h
+BLKRRPART, BLKSSZGET, BLKPBSZGET, BLKGETSIZE64, BLKFLSBUF = 0x125F, 0x1268, 0x127B, 0x80081272, 0x1261
+BLKDISCARD, BLKZEROOUT, BLKROGET = 0x1277, 0x127F, 0x125E
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+
+
+def number(fd, request, kind="I"):
+    """One number that an ioctl gives."""
+    buffer = bytearray(struct.calcsize(kind))
+    fcntl.ioctl(fd, request, buffer)
+    return struct.unpack(kind, buffer)[0]
+
+
+class Device:
+    """An open block device (or a file that stands for one). Reads and writes bypass the page cache: for a device in use it may be stale."""
+
+    def __init__(self, path, write):
+        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
+        self.fd = None
+        try:
+            self.fd = os.open(path, flags | os.O_DIRECT)
+            self.direct = True
+            self._probe()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if self.fd is not None:
+                os.close(self.fd)
+            self.fd = os.open(path, flags)
+            self.direct = False
+        self.is_block = os.path.exists("/sys/dev/block/%d:%d" % split(os.fstat(self.fd).st_rdev))
+        self.size = os.lseek(self.fd, 0, os.SEEK_END)
+        self.sector = number(self.fd, BLKSSZGET) if self.is_block else 512
+        self.physical = number(self.fd, BLKPBSZGET) if self.is_block else 512
+
+    def _probe(self):
+        """O_DIRECT opens, but does not read, on some file systems."""
+        if os.lseek(self.fd, 0, os.SEEK_END) >= ALIGN:
+            os.preadv(self.fd, [mmap.mmap(-1, ALIGN)], 0)
+
+    def read(self, offset, length):
+        """Exactly ``length`` bytes (a memoryview), or EOFError."""
+        start = offset // ALIGN * ALIGN if self.direct else offset
+        need = offset + length - start
+        need = -(-need // ALIGN) * ALIGN if self.direct else need
+        buffer = memoryview(mmap.mmap(-1, max(need, ALIGN)))
+        done = 0
+        while done < offset - start + length:
+            count = os.preadv(self.fd, [buffer[done:need]], start + done)
+            if not count:
+                raise EOFError("the device ends at byte %d" % (start + done))
+            done += count
+        return buffer[offset - start:offset - start + length]
+
+    def write(self, offset, data):
+        if not self.direct or offset % self.sector or len(data) % self.sector:
+            return self._whole(offset, data)
+        buffer = memoryview(mmap.mmap(-1, max(len(data), ALIGN)))[:len(data)]
+        buffer[:] = data
+        self._all(offset, buffer)
+        return len(data)
+
+    def _whole(self, offset, data):
+        """Of a file, or of parts of sectors: read, changed, written."""
+        if not self.direct:
+            self._all(offset, memoryview(data))
+            return len(data)
+        start = offset // self.sector * self.sector
+        length = -(-(offset + len(data) - start) // self.sector) * self.sector
+        old = self.read(start, length)
+        old[offset - start:offset - start + len(data)] = data
+        buffer = memoryview(mmap.mmap(-1, max(length, ALIGN)))[:length]
+        buffer[:] = old
+        self._all(start, buffer)
+        return len(data)
+
+    def _all(self, offset, buffer):
+        done = 0
+        while done < len(buffer):
+            done += os.pwritev(self.fd, [buffer[done:]], offset + done)
+
+    def range_ioctl(self, request, offset, length):
+        fcntl.ioctl(self.fd, request, struct.pack("QQ", offset, length))
+
+
+def split(device):
+    return os.major(device), os.minor(device)
+
+
+def zstd():
+    """The standard library's, from Python 3.14; or the package, if it is there."""
+    try:
+        from compression import zstd as module
+        return module.compress
+    except ImportError:
+        pass
+    try:
+        import zstandard
+        return lambda data: zstandard.ZstdCompressor(level=1).compress(bytes(data))
+    except ImportError:
+        return None
+
+
+class Freezer:
+    """Holds file systems still. A process of its own, started beforehand, thaws them when we go, or after a time."""
+
+    def __init__(self, mounts, seconds):
+        self.ask, theirs = os.pipe2(0), None
+        ready = os.pipe2(0)
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.ask[1])
+            os.close(ready[0])
+            hold(mounts, seconds, self.ask[0], ready[1])
+            os._exit(0)
+        os.close(self.ask[0])
+        os.close(ready[1])
+        theirs = b""
+        while True:
+            more = os.read(ready[0], 4096)
+            if not more:
+                break
+            theirs += more
+        os.close(ready[0])
+        if theirs != b"frozen":
+            self.thaw()
+            raise OSError(errno.EIO, theirs.decode("utf-8", "replace") or "the freezing process ended")
+
+    def thaw(self):
+        """True if it was frozen until now."""
+        try:
+            os.write(self.ask[1], b"t")
+        except OSError:
+            pass
+        os.close(self.ask[1])
+        _, status = os.waitpid(self.pid, 0)
+        return status == 0
+
+
+def hold(mounts, seconds, ask, ready):
+    """The freezing process: ends with 0 if it was told to thaw, with 1 if the time was over or the other side went away."""
+    os.setsid()
+    for name in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(name, signal.SIG_IGN)
+    keep_only(ask, ready)
+    mlock()
+    opened, frozen, words = [], [], b"frozen"
+    status = 1
+    try:
+        for mount in mounts:
+            opened.append(os.open(mount, os.O_RDONLY | os.O_DIRECTORY))
+        os.sync()
+        for fd in opened:
+            fcntl.ioctl(fd, FIFREEZE, 0)
+            frozen.append(fd)
+        os.write(ready, words)
+        os.close(ready)
+        readable, _, _ = select.select([ask], [], [], seconds)
+        status = 0 if readable and os.read(ask, 1) == b"t" else 1
+    except OSError as error:
+        os.write(ready, str(error).encode())
+    finally:
+        for fd in reversed(frozen):
+            try:
+                fcntl.ioctl(fd, FITHAW, 0)
+            except OSError:
+                pass
+    os._exit(status)
+
+
+def keep_only(*kept):
+    """Closes all other files: ssh's pipes, so that the connection can end, and the ends that tell another freezer to thaw."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass
+
+
+def mlock():
+    """Nothing of the freezing process may have to be read from the disk that it froze."""
+    try:
+        ctypes.CDLL(None).mlockall(3)
+    except (OSError, AttributeError):
+        pass
+
+
+class Server:
+    """Answers requests from one pipe on another."""
+
+    def __init__(self, source, sink):
+        self.source, self.sink = source, sink
+        self.devices, self.freezers = {}, {}
+        self.lock = threading.Lock()
+        self.next = 1
+        self.zstd = zstd()
+        self.work = queue.Queue(THREADS * 2)
+
+    def run(self):
+        for _ in range(THREADS):
+            threading.Thread(target=self._worker, daemon=True).start()
+        try:
+            while True:
+                head = self._exactly(HEAD.size)
+                if head is None:
+                    return
+                text, payload = HEAD.unpack(head)
+                if text > LARGEST or payload > LARGEST:
+                    return
+                request = json.loads(self._exactly(text).decode("utf-8"))
+                self.work.put((request, self._exactly(payload)))
+        finally:
+            for freezer in self.freezers.values():
+                freezer.thaw()
+
+    def _exactly(self, count):
+        data = bytearray()
+        while len(data) < count:
+            more = self.source.read(count - len(data))
+            if not more:
+                return None
+            data += more
+        return bytes(data)
+
+    def _worker(self):
+        while True:
+            request, payload = self.work.get()
+            data = b""
+            try:
+                found = getattr(self, "op_" + str(request.get("op")))(request, payload)
+                answer, data = found if isinstance(found, tuple) else (found, b"")
+            except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+                answer = {"error": str(error) or type(error).__name__, "errno": getattr(error, "errno", None)}
+            answer["id"] = request.get("id")
+            text = json.dumps(answer).encode()
+            with self.lock:
+                self.sink.write(HEAD.pack(len(text), len(data)) + text)
+                self.sink.write(data)
+                self.sink.flush()
+
+    def op_hello(self, request, payload):
+        return {"python": sys.version.split()[0], "zstd": self.zstd is not None, "host": os.uname()[1], "uid": os.getuid(),
+                "machine": os.uname()[4], "time": time.time()}
+
+    def op_open(self, request, payload):
+        device = Device(request["path"], bool(request.get("write")))
+        with self.lock:
+            handle, self.next = self.next, self.next + 1
+            self.devices[handle] = device
+        return {"handle": handle, "size": device.size, "sector": device.sector, "physical": device.physical,
+                "direct": device.direct, "block": device.is_block}
+
+    def op_close(self, request, payload):
+        os.close(self.devices.pop(request["handle"]).fd)
+        return {}
+
+    def op_read(self, request, payload):
+        """``zero`` instead of a payload where there are only zeros; ``codec``: zlib or zstd, used where it makes it smaller."""
+        data = self.devices[request["handle"]].read(request["offset"], request["length"])
+        if not any_set(data):
+            return {"zero": True}
+        codec = request.get("codec")
+        packed = zlib.compress(data, 1) if codec == "zlib" else self.zstd(data) if codec == "zstd" and self.zstd else None
+        if packed is not None and len(packed) < len(data) * 15 // 16:
+            return {"codec": codec}, packed
+        return {}, data
+
+    def op_hash(self, request, payload):
+        """One digest for each ``chunk`` bytes of the range; of chunks that are all zeros too."""
+        device, end = self.devices[request["handle"]], request["offset"] + request["length"]
+        sums = []
+        for start in range(request["offset"], end, request["chunk"]):
+            data = device.read(start, min(request["chunk"], end - start))
+            sums.append(hashlib.blake2b(data, digest_size=DIGEST).digest())
+        return {}, b"".join(sums)
+
+    def op_write(self, request, payload):
+        if request.get("codec") == "zlib":
+            payload = zlib.decompress(payload)
+        return {"written": self.devices[request["handle"]].write(request["offset"], payload)}
+
+    def op_zero(self, request, payload):
+        """By the device itself where it can; the range reads as zeros afterwards."""
+        device, offset, length = self.devices[request["handle"]], request["offset"], request["length"]
+        if device.is_block and not (offset | length) % device.sector:
+            device.range_ioctl(BLKZEROOUT, offset, length)
+        else:
+            for start in range(offset, offset + length, 1 << 20):
+                device.write(start, bytes(min(1 << 20, offset + length - start)))
+        return {}
+
+    def op_discard(self, request, payload):
+        """A hint to the device: what the range reads as afterwards is not said."""
+        device = self.devices[request["handle"]]
+        device.range_ioctl(BLKDISCARD, request["offset"], request["length"])
+        return {}
+
+    def op_flush(self, request, payload):
+        os.fsync(self.devices[request["handle"]].fd)
+        return {}
+
+    def op_reread(self, request, payload):
+        """The kernel reads the partition table anew, and forgets what it had cached."""
+        fd = self.devices[request["handle"]].fd
+        fcntl.ioctl(fd, BLKFLSBUF, 0)
+        fcntl.ioctl(fd, BLKRRPART, 0)
+        return {}
+
+    def op_freeze(self, request, payload):
+        freezer = Freezer(request["mounts"], request["seconds"])
+        with self.lock:
+            handle, self.next = self.next, self.next + 1
+            self.freezers[handle] = freezer
+        return {"handle": handle}
+
+    def op_thaw(self, request, payload):
+        return {"was_frozen": self.freezers.pop(request["handle"]).thaw()}
+
+    def op_files(self, request, payload):
+        """What the machine says of itself in /sys, /proc and /dev: {path: text}, of a link its target; what cannot be read is left out."""
+        found = {}
+        for pattern in request["patterns"]:
+            for path in sorted(glob.glob(pattern)):
+                try:
+                    found[path] = self._text(path)
+                except (OSError, ValueError):
+                    pass
+        return {"files": found}
+
+    @staticmethod
+    def _text(path):
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        with open(path, "rb") as file:
+            return file.read(LARGEST_TEXT).decode("utf-8", "replace")
+
+
+def any_set(data):
+    """Whether a byte is not zero; most data shows it in its first page."""
+    head = bytes(data[:ALIGN])
+    return head != bytes(len(head)) or bytes(data) != bytes(len(data))
+
+
+def main():
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    Server(source, sink).run()
+
+
+if __name__ == "__main__":
+    main()

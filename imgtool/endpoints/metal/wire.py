@@ -1,0 +1,84 @@
+"""The near end of ``far``: requests go out, answers come back in any order."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import IO, Any
+
+from imgtool.errors import ImgtoolError, NoSpaceError, UnreachableError
+
+HEAD = struct.Struct(">II")
+NO_SPACE = 28
+"""ENOSPC on Linux, which both ends are."""
+Answer = tuple[dict[str, Any], bytes]
+
+
+class Wire:
+    """A conversation with ``far`` over two pipes. Threads may ask at the same time."""
+
+    def __init__(self, to_far: IO[bytes], from_far: IO[bytes], name: str) -> None:
+        self.name = name
+        self._to, self._from = to_far, from_far
+        self._waiting: dict[int, Future[Answer]] = {}
+        self._lock = threading.Lock()
+        self._next = 0
+        self._gone: str | None = None
+        threading.Thread(target=self._listen, daemon=True, name=f"far {name}").start()
+
+    def ask(self, op: str, payload: bytes | memoryview = b"", **details: object) -> Future[Answer]:
+        """The answer to come. Raises (then, or when the answer is looked at) UnreachableError, ImgtoolError."""
+        future: Future[Answer] = Future()
+        with self._lock:
+            if self._gone:
+                raise UnreachableError(f"{self.name}: {self._gone}")
+            self._next += 1
+            self._waiting[self._next] = future
+            text = json.dumps({"id": self._next, "op": op, **details}).encode("utf-8", "surrogateescape")
+            try:
+                self._to.write(HEAD.pack(len(text), len(payload)) + text)
+                self._to.write(payload)
+                self._to.flush()
+            except OSError as error:
+                raise UnreachableError(f"{self.name}: the connection is gone ({os.strerror(error.errno or 0)})") from error
+        return future
+
+    def call(self, op: str, payload: bytes | memoryview = b"", **details: object) -> Answer:
+        return self.ask(op, payload, **details).result()
+
+    def _listen(self) -> None:
+        why = "the connection ended"
+        try:
+            while head := self._exactly(HEAD.size):
+                text, length = HEAD.unpack(head)
+                answer = json.loads(self._exactly(text))
+                self._deliver(answer, self._exactly(length))
+        except (OSError, ValueError) as error:
+            why = f"the far end sent something else than answers ({error})"
+        with self._lock:
+            self._gone = why
+            left = list(self._waiting.values())
+            self._waiting.clear()
+        for future in left:
+            future.set_exception(UnreachableError(f"{self.name}: {why}"))
+
+    def _exactly(self, count: int) -> bytes:
+        data = self._from.read(count)
+        if len(data) < count and data:
+            raise ValueError("cut off")
+        return data
+
+    def _deliver(self, answer: Mapping[str, Any], payload: bytes) -> None:
+        with self._lock:
+            future = self._waiting.pop(answer.get("id", 0), None)
+        if future is None:
+            return
+        if "error" in answer:
+            kind = NoSpaceError if answer.get("errno") == NO_SPACE else ImgtoolError
+            future.set_exception(kind(f"{self.name}: {answer['error']}"))
+        else:
+            future.set_result((dict(answer), payload))
