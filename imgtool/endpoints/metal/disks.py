@@ -1,0 +1,151 @@
+"""The disks of a machine, from what its /sys and /proc say (``far``'s ``files``). Sources: sysfs-block in the kernel's
+Documentation/ABI, proc(5) for mountinfo and swaps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from imgtool.model.metal import Partition, PhysicalDisk
+
+PATTERNS = tuple(f"/sys/block/*/{name}" for name in (
+    "dev", "size", "ro", "removable", "queue/logical_block_size", "queue/physical_block_size", "queue/rotational", "device/model",
+    "device/vendor", "device/serial", "device/vpd_pg80", "serial", "wwid", "device/wwid", "loop/backing_file", "dm/name", "dm/uuid", "md/level",
+    "holders/*", "slaves/*", "*/partition", "*/start", "*/size", "*/dev", "*/holders/*",
+)) + ("/dev/disk/by-id/*", "/proc/self/mountinfo", "/proc/swaps")
+SECTOR = 512
+"""/sys counts sizes and starts in these, whatever the device's sectors."""
+NO_DISKS = re.compile(r"(ram|zram|sr|fd)\d+$")
+BEST_IDS = ("wwn-", "nvme-eui.", "nvme-uuid.")
+"""By-id names that say nothing to a person; they come last."""
+Files = Mapping[str, str]
+
+
+def disks(files: Files) -> tuple[PhysicalDisk, ...]:
+    """All whole disks with a size, in the kernel's order of names."""
+    names = [path.split("/")[3] for path in files if re.fullmatch(r"/sys/block/[^/]+/size", path)]
+    found = (_disk(name, files) for name in sorted(names, key=_natural) if not NO_DISKS.match(name))
+    return tuple(disk for disk in found if disk.size)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(len(part), part) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _disk(name: str, files: Files) -> PhysicalDisk:
+    mounts, used = _uses(name, files)
+    return PhysicalDisk(
+        name=name, size=_number(files, name, "size") * SECTOR, sector=_number(files, name, "queue/logical_block_size", 512),
+        physical_sector=_number(files, name, "queue/physical_block_size", 512), model=_model(files, name),
+        serial=_said(files, name, "device/serial") or _said(files, name, "serial") or _page80(files, name),
+        wwid=_said(files, name, "wwid") or _said(files, name, "device/wwid"), ids=_ids(name, files),
+        rotational=bool(_number(files, name, "queue/rotational")) if _said(files, name, "queue/rotational") else None,
+        removable=bool(_number(files, name, "removable")), read_only=bool(_number(files, name, "ro")),
+        partitions=tuple(_partitions(name, files)), used=used, mounts=mounts)
+
+
+def _said(files: Files, name: str, key: str) -> str | None:
+    text = files.get(f"/sys/block/{name}/{key}", "")
+    return "".join(char for char in text if char.isprintable()).strip() or None
+
+
+def _number(files: Files, name: str, key: str, default: int = 0) -> int:
+    text = _said(files, name, key) or ""
+    return int(text) if text.isdecimal() else default
+
+
+def _model(files: Files, name: str) -> str | None:
+    words = (_said(files, name, "device/vendor"), _said(files, name, "device/model") or _said(files, name, "dm/name"))
+    vendor = None if words[0] in ("ATA", "0x1af4") else words[0]
+    return " ".join(word for word in (vendor, words[1]) if word) or None
+
+
+def _page80(files: Files, name: str) -> str | None:
+    """The unit serial number of a SCSI disk (vital product data, page 0x80): four bytes of header, then the text."""
+    return (_said(files, name, "device/vpd_pg80") or "").strip() or None
+
+
+def _ids(name: str, files: Files) -> tuple[str, ...]:
+    backing = _said(files, name, "loop/backing_file")
+    if backing:
+        return (backing,)
+    mine = [PurePosixPath(path).name for path, target in files.items()
+            if path.startswith("/dev/disk/by-id/") and target == f"/dev/{name}"]
+    return tuple(sorted(mine, key=lambda one: (one.startswith(BEST_IDS), one)))
+
+
+def _partitions(name: str, files: Files) -> Iterator[Partition]:
+    of = sorted((path.split("/")[4] for path in files if re.fullmatch(rf"/sys/block/{re.escape(name)}/[^/]+/partition", path)), key=_natural)
+    for part in of:
+        yield Partition(name=part, start=_number(files, name, f"{part}/start") * SECTOR, size=_number(files, name, f"{part}/size") * SECTOR)
+
+
+def _uses(name: str, files: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(where it is mounted to be written, why it must not be written), through everything that is built upon it."""
+    written, why = [], []
+    for device, over in _upwards(name, files):
+        where = f"/dev/{device}" + (f" (on {over})" if over else "")
+        number = files.get(_sys(device, files) + "/dev", "").strip()
+        for mount, read_only in _mounts(files, number, device):
+            why.append(f"{where} is mounted at {mount}")
+            if not read_only:
+                written.append(mount)
+        if any(line.split()[:1] == [f"/dev/{device}"] for line in files.get("/proc/swaps", "").splitlines()[1:]):
+            why.append(f"{where} is swap in use")
+        why += [f"{where} is part of {_kind(holder, files)}" for holder in _holders(device, files)]
+    return tuple(dict.fromkeys(written)), tuple(dict.fromkeys(why))
+
+
+def _sys(device: str, files: Files) -> str:
+    if f"/sys/block/{device}/dev" in files:
+        return f"/sys/block/{device}"
+    return next((path[:-4] for path in files if re.fullmatch(rf"/sys/block/[^/]+/{re.escape(device)}/dev", path)), "/nowhere")
+
+
+def _upwards(name: str, files: Files) -> Iterator[tuple[str, str | None]]:
+    """The disk, its partitions, and the devices that are made of them."""
+    waiting: list[tuple[str, str | None]] = [(name, None), *((part.name, None) for part in _partitions(name, files))]
+    seen: set[str] = set()
+    while waiting:
+        device, over = waiting.pop(0)
+        if device in seen:
+            continue
+        seen.add(device)
+        yield device, over
+        waiting += [(holder, device) for holder in _holders(device, files)]
+        if over:
+            waiting += [(part.name, over) for part in _partitions(device, files)]
+
+
+def _holders(device: str, files: Files) -> list[str]:
+    prefix = _sys(device, files) + "/holders/"
+    return sorted(path[len(prefix):] for path in files if path.startswith(prefix))
+
+
+def _kind(holder: str, files: Files) -> str:
+    uuid = _said(files, holder, "dm/uuid") or ""
+    label = _said(files, holder, "dm/name") or holder
+    for start, words in (("LVM-", "the volume group of"), ("mpath-", "the multipath device"), ("CRYPT-", "the opened LUKS device")):
+        if uuid.startswith(start):
+            return f"{words} {label}"
+    if _said(files, holder, "md/level"):
+        return f"the RAID {holder}"
+    return f"/dev/{holder} ({label})"
+
+
+def _mounts(files: Files, number: str, device: str) -> Iterator[tuple[str, bool]]:
+    """(mount point, read-only) of a device by its number; of btrfs, whose numbers are its own, by its name."""
+    for line in files.get("/proc/self/mountinfo", "").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, source = before.split(" "), after.split(" ")
+        if len(fields) < 6 or len(source) < 3:
+            continue
+        if (number and fields[2] == number) or source[1] == f"/dev/{device}":
+            yield _unescaped(fields[4]), "ro" in fields[5].split(",") and "ro" in source[2].split(",")
+
+
+def _unescaped(text: str) -> str:
+    """proc(5): blanks and the like are three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
