@@ -10,16 +10,20 @@ from pathlib import PurePosixPath
 
 from imgtool.model.metal import Partition, PhysicalDisk
 
-PATTERNS = tuple(f"/sys/block/*/{name}" for name in (
-    "dev", "size", "ro", "removable", "queue/logical_block_size", "queue/physical_block_size", "queue/rotational", "device/model",
-    "device/vendor", "device/serial", "device/vpd_pg80", "serial", "wwid", "device/wwid", "loop/backing_file", "dm/name", "dm/uuid", "md/level",
-    "holders/*", "slaves/*", "*/partition", "*/start", "*/size", "*/dev", "*/holders/*",
-)) + ("/dev/disk/by-id/*", "/proc/self/mountinfo", "/proc/swaps")
+OF_A_DISK = (
+    "dev", "size", "ro", "removable", "queue/logical_block_size", "queue/physical_block_size", "queue/rotational",
+    "device/model", "device/vendor", "device/serial", "device/vpd_pg80", "serial", "wwid", "device/wwid", "loop/backing_file",
+    "dm/name", "dm/uuid", "md/level", "holders/*", "*/partition", "*/start", "*/size", "*/dev", "*/holders/*",
+)
+PATTERNS = (*(f"/sys/block/*/{name}" for name in OF_A_DISK), "/dev/disk/by-id/*", "/proc/self/mountinfo", "/proc/swaps")
+"""What ``disks`` needs to know."""
 SECTOR = 512
 """/sys counts sizes and starts in these, whatever the device's sectors."""
 NO_DISKS = re.compile(r"(ram|zram|sr|fd)\d+$")
 BEST_IDS = ("wwn-", "nvme-eui.", "nvme-uuid.")
 """By-id names that say nothing to a person; they come last."""
+MAPPED = {"LVM-": "the volume group of", "mpath-": "the multipath device", "CRYPT-": "the opened LUKS device"}
+"""Who made a device-mapper device, by the beginning of its uuid."""
 Files = Mapping[str, str]
 
 
@@ -77,9 +81,10 @@ def _ids(name: str, files: Files) -> tuple[str, ...]:
 
 
 def _partitions(name: str, files: Files) -> Iterator[Partition]:
-    of = sorted((path.split("/")[4] for path in files if re.fullmatch(rf"/sys/block/{re.escape(name)}/[^/]+/partition", path)), key=_natural)
-    for part in of:
-        yield Partition(name=part, start=_number(files, name, f"{part}/start") * SECTOR, size=_number(files, name, f"{part}/size") * SECTOR)
+    marks = (path.split("/") for path in files if path.startswith(f"/sys/block/{name}/") and path.endswith("/partition"))
+    for part in sorted((parts[4] for parts in marks if len(parts) == 6), key=_natural):
+        start, size = (_number(files, name, f"{part}/{key}") * SECTOR for key in ("start", "size"))
+        yield Partition(name=part, start=start, size=size)
 
 
 def _uses(name: str, files: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -127,7 +132,7 @@ def _holders(device: str, files: Files) -> list[str]:
 def _kind(holder: str, files: Files) -> str:
     uuid = _said(files, holder, "dm/uuid") or ""
     label = _said(files, holder, "dm/name") or holder
-    for start, words in (("LVM-", "the volume group of"), ("mpath-", "the multipath device"), ("CRYPT-", "the opened LUKS device")):
+    for start, words in MAPPED.items():
         if uuid.startswith(start):
             return f"{words} {label}"
     if _said(files, holder, "md/level"):

@@ -3,9 +3,9 @@
 It is sent over ssh's standard input and ends with its connection. Nothing is installed, no file is left. Python 3.6 will do, so
 that old servers can be read; hence no newer syntax here.
 
-A message is two numbers (32 bits, big endian: length of the JSON text, length of the payload), the text and the payload. A request
-has ``id`` and ``op``; its answer has the same ``id``, and ``error`` (words) and ``errno`` where it failed. Requests are worked on
-by several threads, so answers may come in another order. Offsets and lengths are bytes.
+A message is two numbers (32 bits, big endian: length of the JSON text, length of the payload), the text and the payload.
+A request has ``id`` and ``op``; its answer has the same ``id``, and ``error`` (words) and ``errno`` where it failed. Several
+threads work on requests, so answers may come in another order. Offsets and lengths are bytes.
 """
 
 import ctypes
@@ -46,7 +46,10 @@ def number(fd, request, kind="I"):
 
 
 class Device:
-    """An open block device (or a file that stands for one). Reads and writes bypass the page cache: for a device in use it may be stale."""
+    """An open block device, or a file that stands for one.
+
+    Reads and writes bypass the page cache: of a device in use it may be stale.
+    """
 
     def __init__(self, path, write):
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
@@ -352,7 +355,10 @@ class Server:
         return {"was_frozen": self.freezers.pop(request["handle"]).thaw()}
 
     def op_files(self, request, payload):
-        """What the machine says of itself in /sys, /proc and /dev: {path: text}, of a link its target; what cannot be read is left out."""
+        """What the machine says of itself in /sys, /proc and /dev: {path: text}, of a link its target.
+
+        What cannot be read is left out.
+        """
         found = {}
         for pattern in request["patterns"]:
             for path in sorted(glob.glob(pattern)):
