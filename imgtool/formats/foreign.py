@@ -96,6 +96,8 @@ def open_vhdx(file: ImageFile, opener: Opener) -> Layer:
 
 
 def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[ImageFile], str]) -> Layer:
+    if file.base:
+        raise RefusedError(f"{file.path} is a {driver} image in an archive, where imgtool cannot read it", "unpack the archive")
     kind = subformat(file)
     facts = qemu.info(file.path, driver, stop=opener.stop)
     size, cluster = facts.get("virtual-size"), facts.get("cluster-size")

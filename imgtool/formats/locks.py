@@ -39,7 +39,8 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
     for file in disk.files:
         if qemu_uses(file, writing=writing):
             yield f"{file.path} is in use by a running QEMU"
-    vmware = (layer.path for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path))
+    vmware = (layer.path for layer in disk.layers
+              if (layer.format == "vmdk" or _is_flat(layer.path)) and not any(file.base for file in layer.files))
     for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
         names = {os.path.basename(file.path) for file in disk.files}
         yield from _vmware(directory, names | {re.sub(r"-flat(\.vmdk)$", r"\1", name, flags=re.IGNORECASE) for name in names})

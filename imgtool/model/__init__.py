@@ -11,6 +11,7 @@ machine      what a machine is, whatever describes it
 devices      what it is made of
 description  what goes into and comes out of a ``.vmx``, a domain XML, an OVF
 guest        what is inside a disk, and what it can drive
+package      what an OVF package (a folder, an OVA) is made of
 """
 
 from imgtool.model.image import (

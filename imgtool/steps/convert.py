@@ -111,7 +111,7 @@ def _check_destination(request: ConvertRequest, disk: Disk) -> None:
         raise RefusedError(f"{path} exists and is no file")
     if not request.force:
         raise RefusedError(f"{path} exists", "use --force to replace it")
-    if any(os.path.samefile(path, file.path) for file in disk.files):
+    if any(os.path.samestat(os.stat(path), os.fstat(file.fd)) for file in disk.files):
         raise RefusedError(f"{path} is a part of the source", "name another destination")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

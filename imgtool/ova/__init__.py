@@ -1,0 +1,19 @@
+"""OVF packages: a folder with a ``.ovf``, or all of it in one tar archive, an OVA. Source: DMTF DSP0243, section 5.
+
+::
+
+    read_ova(path)  ─┐
+                     ├─▶ Package ─▶ check_manifest(package, control)        DifferError, or warnings
+    read_ovf(path)  ─┘      │
+                            ├─ package.text ─▶ descriptions.ovf.parse       which machine
+                            │                  descriptions.ovf.files       which files, and how they are packed
+                            └─ open_file(package, reference, folder, stop)  ─▶ Disk: read where it lies, nothing is unpacked
+
+    with OvaWriter(folder, name, room, disks) as ova:      in a workspace of files.py; files.publish moves the result
+        packed = ova.add(disk_name, pieces)                pieces: copying.stream.stream(…)
+        ova.finish(text)                                   descriptions.ovf.sized(render(machine), packed)
+
+    write_ovf_folder(folder, name, text, disk_names)       the disks are in the folder already
+
+``read`` (tar, names of members), ``manifest`` (digests), ``disks`` (members as disks), ``write``.
+"""
