@@ -1,0 +1,1 @@
+"""Where machines come from: for now, folders of this host."""
