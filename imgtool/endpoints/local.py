@@ -1,6 +1,6 @@
 """A machine in a folder of this host: its description, what stands beside it, and which files its names mean.
 
-What a description says must not lead out of its folder, links resolved, except into folders that the user names (``--disk-root``).
+What a description says must not lead out of its folder, links resolved, except into folders of the user (``--disk-root``).
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def refuse_if_running(machine: LocalMachine) -> None:
     """Raises RefusedError: a host of VMware has the ``.vmx`` open."""
     lock = f"{machine.path}.lck"
     if machine.suffix == ".vmx" and os.path.lexists(lock):
-        raise RefusedError(f"{lock} says that the machine runs", "power the machine off; if you know that it is off: --ignore-lock")
+        raise RefusedError(f"{lock} says that the machine runs",
+                           "power the machine off; if you know that it is off: --ignore-lock")
 
 
 def locate(machine: LocalMachine, name: str, roots: tuple[str, ...]) -> str | None:

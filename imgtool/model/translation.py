@@ -11,6 +11,8 @@ from imgtool.model.devices import Network
 from imgtool.model.guest import Capabilities
 from imgtool.model.machine import Machine
 from imgtool.model.problem import Problem
+from imgtool.model.request import ConvertRequest
+from imgtool.model.result import ConvertResult
 
 NOBODY_LOOKED = Capabilities()
 
@@ -93,6 +95,8 @@ class TranslateRequest:
     networks: tuple[tuple[str, Network], ...] = ()
     storage: tuple[tuple[str, str], ...] = ()
     disk_roots: tuple[str, ...] = ()
+    placed: tuple[PlacedFile, ...] = ()
+    """Disks that are converted on the way."""
     name: str | None = None
     new_identity: bool = False
     hardware_version: int | None = None
@@ -135,3 +139,30 @@ class TranslateResult:
     problems: tuple[Problem, ...] = ()
     fields: tuple[Line, ...] = ()
     text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineRequest:
+    """``imgtool convert MACHINE DIR``."""
+
+    convert: ConvertRequest
+    """Its source is the description, its destination the folder, or an ``.ova``; the rest goes for each disk."""
+    translate: TranslateRequest
+    """Of the description."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineResult:
+    """What ``imgtool convert MACHINE DIR --json`` says."""
+
+    source: str
+    destination: str
+    description: str
+    """The file that describes the machine for the other side; in an OVA its member's name."""
+    name: str
+    format: str
+    disks: tuple[ConvertResult, ...]
+    problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
+    verified: bool = True
+    warnings: tuple[str, ...] = ()

@@ -29,7 +29,8 @@ def to_kvm(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     rng = machine.rng or ("/dev/urandom" if abilities.rng or linux else None)
     return replace(
         machine, parallels=(), passthrough=(), shared_folders=(), serials=_kvm_serials(machine, log),
-        videos=_kvm_videos(machine, log), graphics=_kvm_graphics(machine, log), sounds=_kvm_sounds(machine, log), tools=_kvm_tools(machine, wishes, log),
+        videos=_kvm_videos(machine, log), graphics=_kvm_graphics(machine, log), sounds=_kvm_sounds(machine, log),
+        tools=_kvm_tools(machine, wishes, log),
         inputs=machine.inputs if "tablet" in machine.inputs else log.change(
             "inputs", machine.inputs, (*machine.inputs, "tablet"), "the pointer of the screen and of the guest agree"),
         rng=log.change("rng", machine.rng, rng, "Linux has the driver"),

@@ -34,7 +34,8 @@ def _renewed(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     why = "--new-identity"
     new_uuid, new_genid = str(uuid.uuid4()), str(uuid.uuid4()) if machine.genid else None
     kind = "static" if wishes.to is World.ESXI else None
-    nics = tuple(replace(nic, mac=log.change(f"nics[{index}].mac", nic.mac, new_mac(wishes.to), why), mac_kind=kind, mac_check=None)
+    nics = tuple(replace(nic, mac_kind=kind, mac_check=None,
+                         mac=log.change(f"nics[{index}].mac", nic.mac, new_mac(wishes.to), why))
                  for index, nic in enumerate(machine.nics))
     if nics:
         log.problem(f"new MAC addresses, drawn at random: {', '.join(str(nic.mac) for nic in nics)}",

@@ -222,7 +222,8 @@ def _esxi_clock(machine: Machine, log: Log) -> Clock:
     clock = machine.clock
     here = "localtime" if is_windows(machine.guest_os) else "utc"
     if clock.offset not in (None, here):
-        log.lost("clock.offset", clock.offset, f"VMware gives {here} to such a guest", "check the guest's time after the first start")
+        log.lost("clock.offset", clock.offset, f"VMware gives {here} to such a guest",
+                 "check the guest's time after the first start")
     else:
         log.change("clock.offset", clock.offset, None, "VMware chooses the same by the guest's kind")
     log.change("clock.timers", tuple(timer.name for timer in clock.timers), (), "VMware has its own")

@@ -16,7 +16,6 @@ from imgtool.kvm import kvm_state
 from imgtool.model.description import Parsed, Rendered
 from imgtool.model.devices import Backing
 from imgtool.model.machine import Machine
-from imgtool.model.problem import Problem
 from imgtool.model.translation import (
     Line,
     Note,
@@ -56,13 +55,18 @@ def translate(request: TranslateRequest, control: Control) -> TranslateResult:
         problems=done.problems, fields=done.lines, text=done.rendered.text.decode("utf-8", "replace"))
 
 
-def _check(request: TranslateRequest, done: Translation) -> None:
+def refuse_losses(request: TranslateRequest, done: Translation) -> None:
+    """Raises RefusedError for what makes the machine useless; with ``strict`` ImgtoolError for anything that is lost."""
     for one in done.problems:
         if one.fatal:
             raise RefusedError(one.what, one.hint)
     if request.strict and done.problems:
         lost = "\n".join(f"  {one.what}" + (f" ({one.hint})" if one.hint else "") for one in done.problems)
         raise ImgtoolError(f"--strict: {len(done.problems)} settings of {request.source} are not carried over:\n{lost}")
+
+
+def _check(request: TranslateRequest, done: Translation) -> None:
+    refuse_losses(request, done)
     path = request.destination
     if path and os.path.lexists(path):
         if os.path.realpath(path) == os.path.realpath(request.source):
@@ -71,14 +75,14 @@ def _check(request: TranslateRequest, done: Translation) -> None:
             raise RefusedError(f"{path} exists", "use --force to replace it")
 
 
-def translation(request: TranslateRequest) -> Translation:
-    """The description in the other format; nothing is written."""
-    source = load(request.source)
+def translation(request: TranslateRequest, source: LocalMachine | None = None) -> Translation:
+    """The description in the other format; nothing is written. ``source``: it was read already."""
+    source = source or load(request.source)
     home = os.path.dirname(os.path.abspath(request.destination or request.source))
     wishes = Wishes(
-        to=WORLDS[request.suffix], accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks, storage=request.storage,
-        files=tuple(_files(source, request.disk_roots)), origin=source.directory, home=home, name=request.name,
-        new_identity=request.new_identity, hardware_version=request.hardware_version)
+        to=WORLDS[request.suffix], accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks,
+        storage=request.storage, files=(*_files(source, request.disk_roots), *request.placed), origin=source.directory, home=home,
+        name=request.name, new_identity=request.new_identity, hardware_version=request.hardware_version)
     onto = read_text(request.onto) if request.onto else source.text if request.suffix == source.suffix else None
     machine = _with_capacity(source, request.disk_roots) if request.suffix == ".ovf" else source.parsed.machine
     return rendered(source.parsed, retarget(machine, wishes), request.suffix, onto=onto)
