@@ -6,8 +6,12 @@ from typing import Any
 from imgtool.progress import Control
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
+from imgtool.steps.machine import convert_machine
+from imgtool.steps.translate import translate
 
 VERBS: dict[str, Callable[[Any, Control], object]] = {
     "convert": convert,
     "allocate": allocate,
+    "machine": convert_machine,
+    "translate": translate,
 }

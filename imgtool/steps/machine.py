@@ -50,7 +50,7 @@ class Work:
 
 
 def prepare(request: MachineRequest, control: Control) -> Plan:
-    """Everything that can be refused, and what cannot be carried over. Writes nothing; what gzip packed is unpacked for a moment."""
+    """Everything that can be refused, and what cannot be carried over. What gzip packed is unpacked for a moment."""
     work = look(request)
     destination = request.convert.destination
     _check_destination(request)

@@ -105,6 +105,17 @@ def _files(source: LocalMachine, roots: tuple[str, ...]) -> Iterable[PlacedFile]
             yield PlacedFile(name, found, form)
 
 
+def placed(request: TranslateRequest, image: str, new: str, form: str) -> PlacedFile:
+    """The disk of a description that is the file ``image``, at its new place. Raises UsageError if none is."""
+    source = load(request.source)
+    for disk in source.parsed.machine.disks:
+        found = locate(source, disk.path, request.disk_roots)
+        if found and os.path.samefile(found, image):
+            return PlacedFile(disk.path, new, form)
+    names = ", ".join(repr(disk.path) for disk in source.parsed.machine.disks) or "none"
+    raise UsageError(f"{request.source} has no disk {image}", f"its disks are: {names}")
+
+
 def _with_capacity(source: LocalMachine, roots: tuple[str, ...]) -> Machine:
     """An OVF tells how large each disk is: read from those that are there."""
     disks = []
