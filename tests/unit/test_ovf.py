@@ -63,7 +63,7 @@ def storages(draw: st.DrawFn) -> dict[str, object]:
     """Controllers, and what is plugged into them: each place once."""
     controllers = draw(CONTROLLERS)
     free = st.tuples(st.sampled_from(controllers), st.integers(0, 14)) if controllers else st.nothing()
-    places = draw(st.lists(free, unique=True, max_size=5))
+    places = draw(st.lists(free, unique=True, max_size=5 if controllers else 0))
     disks, drives = [], []
     for controller, unit in places:
         at = {"bus": controller.bus, "controller": controller.number, "unit": unit}

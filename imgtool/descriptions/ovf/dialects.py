@@ -17,13 +17,14 @@ from imgtool.model.machine import Clock, Firmware, FirmwareKind, GuestOs, Machin
 
 BOX_SYSTEMS = {
     "windowsxp": "winXPPro", "windows2003": "winNetEnterprise", "windowsvista": "winVista", "windows2008": "winLonghorn",
-    "windows7": "windows7", "windows8": "windows8", "windows81": "windows8", "windows10": "windows9", "windows11": "windows11",
-    "windows2012": "windows8srv", "windows2016": "windows9srv", "windows2019": "windows2019srv",
-    "windows2022": "windows2019srvNext", "windows2025": "windows2022srvNext", "redhat": "rhel7", "redhat6": "rhel6", "redhat7": "rhel7", "redhat8": "rhel8",
-    "redhat9": "rhel9", "oracle": "oraclelinux7", "oracle8": "oraclelinux8", "oracle9": "oraclelinux9", "debian": "debian10", "ubuntu": "ubuntu", "fedora": "fedora",
-    "opensuse": "opensuse", "suse_le": "sles12", "linux26": "other26xlinux", "linux24": "other24xlinux", "linux": "otherlinux",
-    "archlinux": "other5xlinux", "gentoo": "other5xlinux", "freebsd": "freebsd", "solaris": "solaris10", "solaris11": "solaris11",
-    "other": "other", "dos": "dos"}
+    "windows7": "windows7", "windows8": "windows8", "windows81": "windows8", "windows10": "windows9",
+    "windows11": "windows11", "windows2012": "windows8srv", "windows2016": "windows9srv", "windows2019": "windows2019srv",
+    "windows2022": "windows2019srvNext", "windows2025": "windows2022srvNext", "redhat": "rhel7", "redhat6": "rhel6",
+    "redhat7": "rhel7", "redhat8": "rhel8", "redhat9": "rhel9", "oracle": "oraclelinux7", "oracle8": "oraclelinux8",
+    "oracle9": "oraclelinux9", "debian": "debian10", "ubuntu": "ubuntu", "fedora": "fedora", "opensuse": "opensuse",
+    "suse_le": "sles12", "linux26": "other26xlinux", "linux24": "other24xlinux", "linux": "otherlinux",
+    "archlinux": "other5xlinux", "gentoo": "other5xlinux", "freebsd": "freebsd", "solaris": "solaris10",
+    "solaris11": "solaris11", "other": "other", "dos": "dos"}
 """VirtualBox' names in lower case, without _64 → the word of a .vmx. Releases (``Debian12_64``) are looked up as they are."""
 OVIRT_KINDS = {
     **{f"rhel_{major}x64": GuestOs(id=f"rhel{major}") for major in (6, 7, 8, 9)}, "rhel_6": GuestOs(id="rhel6", arch="i686"),

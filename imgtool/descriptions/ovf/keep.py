@@ -138,7 +138,8 @@ def _settings(sheet: Sheet) -> None:
 def _configure(parent: etree._Element, changes: dict[str, str | None]) -> None:
     """``vmw:Config`` by key; None removes it."""
     for key, value in changes.items():
-        found = next((one for one in xml.children(parent, "Config") if str(xml.attribute(one, "key")).lower() == key.lower()), None)
+        there = (one for one in xml.children(parent, "Config") if str(xml.attribute(one, "key")).lower() == key.lower())
+        found = next(there, None)
         if found is None and value is not None:
             _append(parent, setting(key, value))
         elif found is not None and value is None:
