@@ -94,7 +94,7 @@ class OvaWriter:
 
 
 def write_ovf_folder(folder: str, stem: str, text: bytes, disks: Sequence[str], control: Control) -> tuple[str, ...]:
-    """Writes ``stem.mf`` and ``stem.ovf`` beside the files ``disks`` of ``folder``, which are read once. Gives all names, for publish."""
+    """Writes ``stem.mf`` and ``stem.ovf`` beside the files ``disks`` of ``folder``, which are read once. Gives all names."""
     files = []
     with closing(Opener()) as opener:
         opened = {name: opener.user(os.path.join(folder, name)) for name in disks}

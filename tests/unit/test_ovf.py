@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lxml import etree
 
 from imgtool.descriptions import ovf
-from imgtool.descriptions.fields import pattern, said
 from imgtool.descriptions.guest_os import from_vmware, to_vmware_api
-from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.model.devices import (
     Backing,
     Bus,
@@ -30,7 +26,6 @@ from imgtool.model.machine import (
     Cpu,
     Firmware,
     FirmwareKind,
-    GuestOs,
     Machine,
     Memory,
     Resources,
@@ -38,7 +33,6 @@ from imgtool.model.machine import (
     Topology,
     Tpm,
 )
-from imgtool.model.package import Packed
 
 MIB = 1 << 20
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0xD7FF), min_size=1, max_size=12).filter(str.strip)
@@ -68,7 +62,8 @@ CONTROLLERS = unique(st.one_of(
 def storages(draw: st.DrawFn) -> dict[str, object]:
     """Controllers, and what is plugged into them: each place once."""
     controllers = draw(CONTROLLERS)
-    places = draw(st.lists(st.tuples(st.sampled_from(controllers), st.integers(0, 14)), unique=True, max_size=5)) if controllers else []
+    free = st.tuples(st.sampled_from(controllers), st.integers(0, 14)) if controllers else st.nothing()
+    places = draw(st.lists(free, unique=True, max_size=5 if controllers else 0))
     disks, drives = [], []
     for controller, unit in places:
         at = {"bus": controller.bus, "controller": controller.number, "unit": unit}
@@ -92,13 +87,16 @@ BACKED = st.one_of(
 NETWORKS = st.one_of(
     st.just(Network()), st.just(Network(kind=NetworkKind.NAT)), st.just(Network(kind=NetworkKind.HOST_ONLY)),
     st.builds(Network, kind=st.just(NetworkKind.BRIDGE), name=PLAIN.filter(lambda name: "nat" not in name.lower())))
-NICS = unique(st.builds(
-    Nic, number=st.integers(0, 9), model=st.sampled_from([None, "pcnet", "e1000", "e1000e", "vmxnet", "vmxnet2", "vmxnet3", "virtio"]),
-    mac=st.none() | st.integers(0, (1 << 48) - 1).map(lambda value: ":".join(re.findall("..", f"{value:012x}"))),
-    network=NETWORKS, connected=FLAG, wake_on_lan=FLAG), lambda nic: nic.number).map(
-        lambda nics: tuple(sorted(nics, key=lambda nic: nic.number)))
-PORTS = st.lists(st.builds(Port, kind=st.sampled_from(["device", "file", "pipe"]), path=st.none() | PLAIN, connected=FLAG), max_size=2).map(
-    lambda ports: tuple(replace(port, number=number) for number, port in enumerate(ports)))
+CARDS = st.sampled_from([None, "pcnet", "e1000", "e1000e", "vmxnet", "vmxnet2", "vmxnet3", "virtio", "rtl8139"])
+MACS = st.none() | st.integers(0, (1 << 48) - 1).map(lambda value: ":".join(re.findall("..", f"{value:012x}")))
+NICS = unique(st.builds(Nic, number=st.integers(0, 9), model=CARDS, mac=MACS, network=NETWORKS, connected=FLAG, wake_on_lan=FLAG),
+              lambda nic: nic.number).map(lambda nics: tuple(sorted(nics, key=lambda nic: nic.number)))
+PORT = st.builds(Port, kind=st.sampled_from(["device", "file", "pipe"]), path=st.none() | PLAIN, connected=FLAG)
+PORTS = st.lists(PORT, max_size=2).map(lambda ports: tuple(replace(port, number=at) for at, port in enumerate(ports)))
+VIDEO_MEMORY = st.none() | st.integers(1, 4096).map(lambda count: count * 1024)
+VIDEOS = st.lists(st.builds(Video, model=st.sampled_from(["vmvga", "vga"]), heads=st.none() | st.integers(1, 8), accelerated=FLAG,
+                            memory=VIDEO_MEMORY), max_size=2).map(tuple)
+SCRIPTS = ("afterPowerOn", "afterResume", "beforeSuspend", "beforePowerOff")
 MEBIBYTES = st.integers(0, 1 << 20).map(lambda count: count * MIB)
 
 
@@ -107,7 +105,7 @@ def machines(draw: st.DrawFn) -> Machine:
     """Any machine that uses only fields that an OVF holds, as it holds them: memory in MiB."""
     sockets, cores = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     hardware = draw(st.sampled_from(HARDWARE))
-    scripts = draw(st.sets(st.sampled_from(["afterPowerOn", "afterResume", "beforeSuspend", "beforePowerOff"])))
+    scripts = draw(st.sets(st.sampled_from(SCRIPTS)))
     maybe = st.none() | st.integers(0, 1 << 20).map(lambda count: count * MIB)
     return Machine(
         name=draw(TEXT), description=draw(st.none() | TEXT), **draw(storages()),  # type: ignore[arg-type]
@@ -118,12 +116,11 @@ def machines(draw: st.DrawFn) -> Machine:
         firmware=Firmware(kind=draw(st.sampled_from(FirmwareKind)), secure_boot=draw(FLAG)),
         tpm=draw(st.sampled_from([None, Tpm(version="2.0")])), hardware_version=hardware,
         serials=draw(PORTS), parallels=draw(PORTS),
-        videos=draw(st.lists(st.builds(Video, model=st.sampled_from(["vmvga", "vga"]), heads=st.none() | st.integers(1, 8), accelerated=FLAG,
-                                       memory=st.none() | st.integers(1, 4096).map(lambda count: count * 1024)), max_size=2).map(tuple)),
+        videos=draw(VIDEOS),
         sounds=tuple(draw(st.lists(st.sampled_from(["hda", "es1371", "sb16", "ac97"]), max_size=2))),
         usb=tuple(draw(st.lists(st.sampled_from(["uhci", "ehci", "xhci"]), max_size=2))),
         tools=Tools(sync_time=draw(FLAG), upgrade=draw(st.sampled_from([None, "manual"])),
-                    scripts=tuple(one for one in ("afterPowerOn", "afterResume", "beforeSuspend", "beforePowerOff") if one in scripts)),
+                    scripts=tuple(one for one in SCRIPTS if one in scripts)),
         boot=tuple(draw(st.lists(st.sampled_from(["disk", "cdrom", "network", "floppy"]), unique=True))),
         resources=Resources(cpu_shares=draw(COUNT), cpu_reservation=draw(COUNT), cpu_limit=draw(COUNT), memory_shares=draw(COUNT),
                             memory_reservation=draw(maybe), memory_limit=draw(maybe)))

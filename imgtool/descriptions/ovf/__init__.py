@@ -1,4 +1,4 @@
-"""The Open Virtualization Format: read as vSphere, Workstation, VirtualBox and oVirt write it, versions 0.9 to 2; written as OVF 1.1.
+"""The Open Virtualization Format: read as vSphere, Workstation, VirtualBox and oVirt write it (0.9 to 2), written as OVF 1.1.
 
 Sources: DMTF DSP0243 (OVF), DSP0004 (units), DSP1043 (numbers of devices); the keys of ``vmw:Config`` as ovftool writes them.
 """

@@ -32,7 +32,8 @@ class Places:
         if parent is None:
             parent = next((one for one in self.controllers.values() if one.bus == bus), Controller(bus=bus))
             if item.get("parent"):
-                notes.problem(f"{item.title} hangs on {item.get('parent')}, which is no controller: {parent.bus} {parent.number} taken")
+                notes.problem(f"{item.title} hangs on {item.get('parent')}, which is no controller",
+                              f"it is put on {parent.bus} {parent.number}: check that the guest boots")
         key = parent.bus, parent.number
         unit = item.number("addressonparent")
         if unit is None:
@@ -93,7 +94,8 @@ def place(item: Item, disk: DiskSlot, places: Places, notes: Notes) -> DiskSlot:
 def drive(item: Item, files: Mapping[str, str], places: Places, notes: Notes) -> Drive:
     """A CD-ROM or a floppy drive. ``files``: names by the id of the reference."""
     floppy = item.type == words.FLOPPY
-    bus, controller, unit = (Bus.FLOPPY, 0, item.number("addressonparent") or 0) if floppy else places.of(item, bus=Bus.IDE, notes=notes)
+    place_of_floppy = Bus.FLOPPY, 0, item.number("addressonparent") or 0
+    bus, controller, unit = place_of_floppy if floppy else places.of(item, bus=Bus.IDE, notes=notes)
     backing, passthrough = words.DRIVES.get(item.subtype, (Backing.FILE, None))
     path = item.get("hostresource")
     if path and (match := REFERENCE.fullmatch(path)):
@@ -122,7 +124,8 @@ def _nic(count: int, item: Item, index: int, notes: Notes) -> Nic:
     unknown(item.config, NIC_CONFIG, item.title, notes)
     model = next((words.NIC_MODELS[word] for word in item.subtype.split() if word in words.NIC_MODELS), item.subtype or None)
     if model and model not in words.NIC_WORDS:
-        notes.problem(f"{item.title}: the network card {item.get('resourcesubtype')!r} is not known", "choose a model at the target")
+        notes.problem(f"{item.title}: the network card {item.get('resourcesubtype')!r} is not known",
+                      "choose a model at the target")
     connected = truth(item.get("automaticallocation"))
     mac = mac_address(item.get("address") or item.get("macaddress"))
     notes.read(f"nics[{index}]", item.element, f"{model or ''} on {item.get('connection') or 'nothing'}")
@@ -151,7 +154,8 @@ def ports(items: list[Item], kind: int, notes: Notes) -> tuple[Port, ...]:
         if word not in words.PORT_KINDS:
             notes.problem(f"{item.title}: what is behind the port ({item.get('resourcesubtype')!r}) is not known")
             word = "device"
-        found.append(Port(number=count, kind=word, path=item.get("hostresource"), connected=truth(item.get("automaticallocation"))))
+        found.append(Port(number=count, kind=word, path=item.get("hostresource"),
+                          connected=truth(item.get("automaticallocation"))))
         unknown(item.config, (), item.title, notes)
     return tuple(found)
 

@@ -17,14 +17,15 @@ from imgtool.model.machine import Clock, Firmware, FirmwareKind, GuestOs, Machin
 
 BOX_SYSTEMS = {
     "windowsxp": "winXPPro", "windows2003": "winNetEnterprise", "windowsvista": "winVista", "windows2008": "winLonghorn",
-    "windows7": "windows7", "windows8": "windows8", "windows81": "windows8", "windows10": "windows9", "windows11": "windows11",
-    "windows2012": "windows8srv", "windows2016": "windows9srv", "windows2019": "windows2019srv", "windows2022": "windows2019srvNext",
-    "windows2025": "windows2022srvNext", "redhat": "rhel7", "redhat6": "rhel6", "redhat7": "rhel7", "redhat8": "rhel8", "redhat9": "rhel9",
-    "oracle": "oraclelinux7", "oracle8": "oraclelinux8", "oracle9": "oraclelinux9", "debian": "debian10", "ubuntu": "ubuntu", "fedora": "fedora",
-    "opensuse": "opensuse", "suse_le": "sles12", "linux26": "other26xlinux", "linux24": "other24xlinux", "linux": "otherlinux",
-    "archlinux": "other5xlinux", "gentoo": "other5xlinux", "freebsd": "freebsd", "solaris": "solaris10", "solaris11": "solaris11",
-    "other": "other", "dos": "dos"}
-"""VirtualBox' names in lower case, without _64 → the word of a .vmx. Releases (``Debian12_64``) are looked up as they are, too."""
+    "windows7": "windows7", "windows8": "windows8", "windows81": "windows8", "windows10": "windows9",
+    "windows11": "windows11", "windows2012": "windows8srv", "windows2016": "windows9srv", "windows2019": "windows2019srv",
+    "windows2022": "windows2019srvNext", "windows2025": "windows2022srvNext", "redhat": "rhel7", "redhat6": "rhel6",
+    "redhat7": "rhel7", "redhat8": "rhel8", "redhat9": "rhel9", "oracle": "oraclelinux7", "oracle8": "oraclelinux8",
+    "oracle9": "oraclelinux9", "debian": "debian10", "ubuntu": "ubuntu", "fedora": "fedora", "opensuse": "opensuse",
+    "suse_le": "sles12", "linux26": "other26xlinux", "linux24": "other24xlinux", "linux": "otherlinux",
+    "archlinux": "other5xlinux", "gentoo": "other5xlinux", "freebsd": "freebsd", "solaris": "solaris10",
+    "solaris11": "solaris11", "other": "other", "dos": "dos"}
+"""VirtualBox' names in lower case, without _64 → the word of a .vmx. Releases (``Debian12_64``) are looked up as they are."""
 OVIRT_KINDS = {
     **{f"rhel_{major}x64": GuestOs(id=f"rhel{major}") for major in (6, 7, 8, 9)}, "rhel_6": GuestOs(id="rhel6", arch="i686"),
     "debian_7": GuestOs(id="debian7"), "debian_9": GuestOs(id="debian9"), "other_linux": GuestOs(id="linux"),
@@ -32,12 +33,14 @@ OVIRT_KINDS = {
     "windows_10x64": GuestOs(id="windows10"), "windows_11": GuestOs(id="windows11"), "windows_7x64": GuestOs(id="windows7"),
     "windows_2008r2x64": GuestOs(id="windows2008r2"), "windows_2012r2x64": GuestOs(id="windows2012r2"), "other": GuestOs()}
 """oVirt's names of systems, in lower case."""
-OVIRT_BIOS = {"1": ("i440fx", FirmwareKind.BIOS, None), "2": ("q35", FirmwareKind.BIOS, None), "3": ("q35", FirmwareKind.UEFI, None),
+OVIRT_BIOS = {"1": ("i440fx", FirmwareKind.BIOS, None), "2": ("q35", FirmwareKind.BIOS, None),
+              "3": ("q35", FirmwareKind.UEFI, None),
               "4": ("q35", FirmwareKind.UEFI, True)}
 """BiosType: chipset, firmware, secure boot."""
 BOX_CHIPSETS = {"ich9": "q35", "piix3": "i440fx"}
 BOX_BOOT = {"HardDisk": "disk", "DVD": "cdrom", "Network": "network", "Floppy": "floppy"}
-BOX_NICS = {"am79c970a": "pcnet", "am79c973": "pcnet", "82540em": "e1000", "82543gc": "e1000", "82545em": "e1000", "virtio": "virtio"}
+BOX_NICS = {"am79c970a": "pcnet", "am79c973": "pcnet", "82540em": "e1000", "82543gc": "e1000", "82545em": "e1000",
+            "virtio": "virtio"}
 MIB = 1 << 20
 
 
@@ -70,7 +73,8 @@ def virtualbox(system: etree._Element, machine: Machine, notes: Notes) -> Machin
 
 
 def _box_boot(section: etree._Element | None) -> tuple[str, ...]:
-    orders = [] if section is None else sorted(xml.children(section, "Order"), key=lambda one: xml.attribute(one, "position") or "")
+    orders = [] if section is None else sorted(xml.children(section, "Order"),
+                                               key=lambda one: xml.attribute(one, "position") or "")
     devices = [xml.attribute(one, "device") or "" for one in orders]
     return tuple(dict.fromkeys(BOX_BOOT[device] for device in devices if device in BOX_BOOT))
 

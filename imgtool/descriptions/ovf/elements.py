@@ -38,7 +38,8 @@ def system_element(machine: Machine) -> etree._Element:
     """``<System>``: which generation of virtual hardware."""
     system = make(xml.OVF, "System")
     version = None if machine.hardware_version is None else f"vmx-{machine.hardware_version:02}"
-    for name, value in (("ElementName", "Virtual Hardware Family"), ("InstanceID", "0"), ("VirtualSystemIdentifier", machine.name),
+    for name, value in (("ElementName", "Virtual Hardware Family"), ("InstanceID", "0"),
+                        ("VirtualSystemIdentifier", machine.name),
                         ("VirtualSystemType", version)):
         if value is not None:
             add(system, make(xml.VSSD, name, text=value))

@@ -45,14 +45,17 @@ def _values(machine: Machine) -> Iterator[Problem]:
     """Fields that an OVF has, with values that it has not."""
     topology, os = machine.cpu.topology, machine.guest_os
     if not os.word and from_vmware(word := to_vmware_api(os, machine.hardware_version)).id != os.id:
-        yield Problem(what=f"guest_os.id = {os.id}: hardware version {machine.hardware_version} has no word for it, {word!r} is written")
+        yield Problem(what=f"guest_os.id = {os.id}: hardware version {machine.hardware_version} has no word for it",
+                      hint=f"{word!r} is written; a later version may know it")
     if topology and topology.sockets * topology.cores != machine.cpu.count:
-        yield Problem(what=f"{topology.sockets} sockets of {topology.cores} cores are not the {machine.cpu.count} processors of an OVF")
+        yield Problem(what=f"{topology.sockets} sockets of {topology.cores} cores are not {machine.cpu.count} processors",
+                      hint="an OVF says the processors that are on, and the cores of a socket")
     if machine.tpm and machine.tpm.version not in (None, "2.0"):
         yield Problem(what=f"tpm.version = {machine.tpm.version}: a package has TPM 2.0 only")
     for index, disk in enumerate(machine.disks):
         if disk.format not in (None, *words.FORMATS):
-            yield Problem(what=f"disks[{index}].format = {disk.format}: OVF has no name for it", hint="streamOptimized VMDK is usual")
+            yield Problem(what=f"disks[{index}].format = {disk.format}: OVF has no name for it",
+                          hint="streamOptimized VMDK is usual")
         if disk.capacity is None:
             yield Problem(what=f"disks[{index}]: how large it is was not said, and the package does not say it")
     for index, nic in enumerate(machine.nics):

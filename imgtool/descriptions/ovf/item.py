@@ -90,7 +90,8 @@ def unknown(found: dict[str, str], known: Iterator[str] | tuple[str, ...], where
     held = {key.lower() for key in known}
     for key, value in found.items():
         if key not in held and not CONFIG_NOISE.fullmatch(key):
-            notes.problem(f"vmw:Config {key} = {value} of {where} is not carried over", "set it again at the target, if it is needed")
+            notes.problem(f"vmw:Config {key} = {value} of {where} is not carried over",
+                          "set it again at the target, if it is needed")
 
 
 def said(thing: Any, **values: object) -> Any:

@@ -11,7 +11,7 @@ from imgtool.descriptions.ovf import words, xml
 from imgtool.descriptions.ovf.devices import is_controller, numbered
 from imgtool.descriptions.ovf.elements import annotation_section, boot_section, guest_os_section, item, setting, settings
 from imgtool.descriptions.ovf.hardware import Device, Key, devices, network_name
-from imgtool.descriptions.ovf.item import Item, Notes
+from imgtool.descriptions.ovf.item import ITEMS, Item, Notes
 from imgtool.descriptions.ovf.read import configured, only_system, parse
 from imgtool.descriptions.ovf.units import number
 from imgtool.errors import DamagedError
@@ -138,7 +138,8 @@ def _settings(sheet: Sheet) -> None:
 def _configure(parent: etree._Element, changes: dict[str, str | None]) -> None:
     """``vmw:Config`` by key; None removes it."""
     for key, value in changes.items():
-        found = next((one for one in xml.children(parent, "Config") if (xml.attribute(one, "key") or "").lower() == key.lower()), None)
+        there = (one for one in xml.children(parent, "Config") if str(xml.attribute(one, "key")).lower() == key.lower())
+        found = next(there, None)
         if found is None and value is not None:
             _append(parent, setting(key, value))
         elif found is not None and value is None:
@@ -200,7 +201,7 @@ def _devices(sheet: Sheet) -> None:
         else:
             ids[key], free = str(free), free + 1
             element = item(device, ids[key], ids.get(device.parent or ()))
-            _append(sheet.hardware, element, after=list(xml.children(sheet.hardware, "System", "Item", "StorageItem", "EthernetPortItem"))[-1])
+            _append(sheet.hardware, element, after=list(xml.children(sheet.hardware, "System", *ITEMS))[-1])
         if key in disks:
             _back_disk(sheet, element, disks[key], known=key in before)
         elif key in drives:
@@ -252,7 +253,8 @@ def _back_disk(sheet: Sheet, element: etree._Element, slot: DiskSlot, *, known: 
         _set(element, "HostResource", f"ovf:/disk/{xml.attribute(disk, 'diskId')}", xml.RASD)
     reference = None if slot.backing == Backing.EMPTY else _back_file(sheet, xml.attribute(disk, "fileRef"), slot.path)
     units = None if slot.capacity is None else "byte"
-    for name, value in (("fileRef", reference), ("format", words.FORMATS.get(slot.format or "")), ("capacityAllocationUnits", units),
+    for name, value in (("fileRef", reference), ("format", words.FORMATS.get(slot.format or "")),
+                        ("capacityAllocationUnits", units),
                         ("capacity", _text(slot.capacity)), ("populatedSize", _text(slot.populated))):
         _put(disk, name, value)
 

@@ -77,7 +77,8 @@ def _properties(system: etree._Element, notes: Notes) -> dict[str, str]:
         pairs = [(xml.attribute(one, "key") or "", xml.attribute(one, "value")) for one in xml.children(product, "Property")]
         found.update({key: value for key, value in pairs if value})
         if pairs:
-            notes.problem(f"the package asks for settings ({', '.join(key for key, _ in pairs[:10])}), which the guest reads from vSphere",
+            keys = ", ".join(key for key, _ in pairs[:10])
+            notes.problem(f"the package asks for settings ({keys}), which the guest reads from vSphere",
                           "set them inside the guest")
     return found
 
@@ -90,7 +91,8 @@ def configured(root: etree._Element, hardware: etree._Element, notes: Notes) -> 
     taken = xml.attribute(chosen, "id")
     if len(options) > 1:
         names = ", ".join(repr(xml.attribute(one, "id")) for one in options)
-        notes.problem(f"the package offers configurations ({names}): {taken!r} is taken", "change the machine at the target for another")
+        notes.problem(f"the package offers configurations ({names}): {taken!r} is taken",
+                      "change the machine at the target for another")
     found: dict[str, Item] = {}
     for element in xml.children(hardware, *ITEMS):
         wanted = (xml.attribute(element, "configuration") or "").split()
@@ -154,7 +156,8 @@ def _extra(hardware: etree._Element, notes: Notes) -> None:
             notes.problem("the package has the variables of the firmware (nvram), which no other hypervisor reads",
                           "the guest's boot entries are made again from its boot loader's default path")
         elif not words.EXTRA_NOISE.fullmatch(key.lower()):
-            notes.problem(f"vmw:ExtraConfig {key}, a line of the .vmx, is not carried over", "set it again at the target, if it is needed")
+            notes.problem(f"vmw:ExtraConfig {key}, a line of the .vmx, is not carried over",
+                          "set it again at the target, if it is needed")
 
 
 def _processors(kinds: Mapping[int, list[Item]], machine: Machine, notes: Notes) -> Machine:
@@ -199,7 +202,8 @@ def _settings(keys: Mapping[str, str], machine: Machine) -> Machine:
     kind = FirmwareKind.UEFI if keys.get(words.FIRMWARE, "").lower() == "efi" else FirmwareKind.BIOS
     return replace(
         machine, firmware=Firmware(kind=kind, secure_boot=flag(words.SECURE_BOOT)),
-        cpu=replace(machine.cpu, hot_add=flag("cpuHotAddEnabled"), hot_remove=flag("cpuHotRemoveEnabled"), nested=flag("nestedHVEnabled")),
+        cpu=replace(machine.cpu, hot_add=flag("cpuHotAddEnabled"), hot_remove=flag("cpuHotRemoveEnabled"),
+                    nested=flag("nestedHVEnabled")),
         memory=replace(machine.memory, hot_add=flag("memoryHotAddEnabled")),
         tools=Tools(sync_time=flag("tools.syncTimeWithHost"), upgrade=keys.get("tools.toolsupgradepolicy"),
                     scripts=tuple(ours for key, ours in words.SCRIPTS.items() if flag(key))))
@@ -210,7 +214,7 @@ def _rest(items: list[Item], notes: Notes) -> None:
     read = {words.CPU, words.MEMORY, *words.CONTROLLERS, words.NIC, words.FLOPPY, words.CD, words.DVD, words.DISK, words.USB,
             words.VIDEO, words.SOUND, *words.PORTS}
     for item in items:
-        if item.type in read or item.subtype in (words.VTPM, *words.NO_DEVICES) or item.get("type") or "host_device" in item.subtype:
+        if item.type in read or item.subtype in (words.VTPM, *words.NO_DEVICES) or item.get("type"):
             continue
         kind = words.KINDS.get(item.type, f"device of type {item.type}")
         notes.problem(f"{item.title} ({kind}) is not carried over", "add such a device at the target, if it is needed")
@@ -255,7 +259,8 @@ def _meant(item: Item, known: Mapping[str, DiskSlot], files: Mapping[str, str]) 
 def _others(root: etree._Element, system: etree._Element, notes: Notes) -> None:
     """Sections that are for people, or for vSphere alone."""
     for name, what, hint in (("EulaSection", "a licence that its user must accept", "read it"),
-                             ("InstallSection", "a first start in which the guest configures itself", "configure the guest yourself"),
+                             ("InstallSection", "a first start in which the guest configures itself",
+                              "configure the guest yourself"),
                              ("StartupSection", "an order in which machines start", None)):
         if xml.section(system, name) is not None or xml.section(root, name) is not None:
             notes.problem(f"the package has {what} ({name}), which is not carried over", hint)

@@ -70,7 +70,8 @@ def _disk(one: etree._Element, name: str, files: dict[str, FileReference], prope
     kind = next((ours for part, ours in words.FORMAT_PARTS.items() if part in address), None)
     backing = Backing.EMPTY if href is None else Backing.NETWORK if URL.match(href) else Backing.FILE
     boot = xml.attribute(one, "boot") == "true"
-    return DiskSlot(path=href or "", backing=backing, bus=OVIRT_BUSES.get((xml.attribute(one, "disk-interface") or "").lower(), Bus.SCSI),
+    bus = OVIRT_BUSES.get((xml.attribute(one, "disk-interface") or "").lower(), Bus.SCSI)
+    return DiskSlot(path=href or "", backing=backing, bus=bus,
                     format=OVIRT_FORMATS.get((xml.attribute(one, "volume-format") or "").lower(), kind),
                     boot_order=1 if boot else None, capacity=_capacity(one, name, properties, notes),
                     populated=_populated(one))
@@ -94,7 +95,8 @@ def _capacity(one: etree._Element, name: str, properties: dict[str, str], notes:
     if found is None and (gib := number(xml.attribute(one, "size"))):
         found, factor = gib, GIB
     if found is None or factor is None or found * factor >= 1 << 63:
-        notes.problem(f"how large the disk {name!r} is cannot be read: {said!r} in units of {units!r}", "the image itself says it")
+        notes.problem(f"how large the disk {name!r} is cannot be read: {said!r} in units of {units!r}",
+                      "the image itself says it")
         return None
     return found * factor
 

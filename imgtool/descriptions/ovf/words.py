@@ -26,7 +26,8 @@ STORAGES: dict[str, tuple[Bus, str | None]] = {
     "ahci": (Bus.SATA, "ahci"), "vmware.sata.ahci": (Bus.SATA, "ahci"), "sata": (Bus.SATA, None),
     "vmware.nvme.controller": (Bus.NVME, None), "nvme": (Bus.NVME, None), "nvmexpress": (Bus.NVME, None),
     "virtioscsi": (Bus.SCSI, "virtio-scsi"), "virtio-scsi": (Bus.SCSI, "virtio-scsi"), "virtio_scsi": (Bus.SCSI, "virtio-scsi"),
-    "lsilogicsas": (Bus.SCSI, "lsisas1068"), "usb": (Bus.USB, None), "virtio": (Bus.VIRTIO, None), "virtio-blk": (Bus.VIRTIO, None),
+    "lsilogicsas": (Bus.SCSI, "lsisas1068"), "usb": (Bus.USB, None), "virtio": (Bus.VIRTIO, None),
+    "virtio-blk": (Bus.VIRTIO, None),
 }
 """Controllers of ResourceType 20, "other storage", by their subtype."""
 STORAGE_WORDS: dict[tuple[Bus, str | None], str] = {

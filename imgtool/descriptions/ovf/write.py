@@ -5,7 +5,15 @@ from __future__ import annotations
 from lxml import etree
 
 from imgtool.descriptions.ovf import words, xml
-from imgtool.descriptions.ovf.elements import annotation_section, boot_section, guest_os_section, item, setting, settings, system_element
+from imgtool.descriptions.ovf.elements import (
+    annotation_section,
+    boot_section,
+    guest_os_section,
+    item,
+    setting,
+    settings,
+    system_element,
+)
 from imgtool.descriptions.ovf.hardware import devices, network_name
 from imgtool.descriptions.ovf.hold import problems
 from imgtool.descriptions.ovf.keep import kept
@@ -14,7 +22,6 @@ from imgtool.descriptions.ovf.xml import add, make
 from imgtool.model.description import Rendered
 from imgtool.model.devices import Backing
 from imgtool.model.machine import Machine
-
 
 
 def render(machine: Machine, *, onto: bytes | None = None) -> Rendered:
@@ -29,7 +36,8 @@ def envelope(machine: Machine) -> etree._Element:
     system = make(xml.OVF, "VirtualSystem", id=machine.name)
     add(root, _references(machine), _disk_section(machine), _network_section(machine), system)
     add(system, make(xml.OVF, "Info", text="A virtual machine"), make(xml.OVF, "Name", text=machine.name),
-        guest_os_section(machine.guest_os, machine.hardware_version), hardware_section(machine), annotation_section(machine.description),
+        guest_os_section(machine.guest_os, machine.hardware_version), hardware_section(machine),
+        annotation_section(machine.description),
         boot_section(machine.boot))
     return root
 
@@ -51,7 +59,8 @@ def _disk_section(machine: Machine) -> etree._Element:
         reference = None if disk.backing == Backing.EMPTY else f"file{count}"
         add(section, make(
             xml.OVF, "Disk", capacity=_text(disk.capacity), capacityAllocationUnits="byte" if disk.capacity is not None else None,
-            diskId=f"vmdisk{count}", fileRef=reference, format_=words.FORMATS.get(disk.format or ""), populatedSize=_text(disk.populated)))
+            diskId=f"vmdisk{count}", fileRef=reference, format_=words.FORMATS.get(disk.format or ""),
+            populatedSize=_text(disk.populated)))
     return section
 
 
@@ -68,7 +77,8 @@ def _text(value: int | None) -> str | None:
 
 def hardware_section(machine: Machine) -> etree._Element:
     """Items, then the settings of the whole machine."""
-    section = add(make(xml.OVF, "VirtualHardwareSection"), make(xml.OVF, "Info", text="Virtual hardware"), system_element(machine))
+    section = add(make(xml.OVF, "VirtualHardwareSection"), make(xml.OVF, "Info", text="Virtual hardware"),
+                  system_element(machine))
     ids: dict[object, int] = {}
     for device in devices(machine):
         ids[device.key] = len(ids) + 1
