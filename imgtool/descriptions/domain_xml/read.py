@@ -48,7 +48,8 @@ def machine_of(domain: Node) -> Machine:
         videos=read_devices.videos(devices), graphics=read_devices.graphics(devices), sounds=read_devices.sounds(devices),
         usb=usb, inputs=read_devices.inputs(devices), passthrough=read_devices.passthrough(devices),
         shared_folders=read_devices.shared_folders(devices), watchdog=read_devices.watchdog(devices),
-        rng=read_devices.rng(devices), balloon=read_devices.balloon(devices), tools=Tools(agent=read_devices.agent(devices)), boot=boot, boot_menu=boot_menu,
+        rng=read_devices.rng(devices), balloon=read_devices.balloon(devices), tools=Tools(agent=read_devices.agent(devices)),
+        boot=boot, boot_menu=boot_menu,
         clock=read_host.clock(domain), resources=read_host.resources(domain, hypervisor))
 
 
