@@ -61,8 +61,8 @@ def refuse_losses(request: TranslateRequest, done: Translation) -> None:
         if one.fatal:
             raise RefusedError(one.what, one.hint)
     if request.strict and done.problems:
-        lost = "\n".join(f"  {one.what}" + (f" ({one.hint})" if one.hint else "") for one in done.problems)
-        raise ImgtoolError(f"--strict: {len(done.problems)} settings of {request.source} are not carried over:\n{lost}")
+        raise ImgtoolError(f"--strict: {len(done.problems)} settings of {request.source} are not carried over, or need a hand; "
+                           f"the first: {done.problems[0].what}", "imgtool translate --dry-run lists them all")
 
 
 def _check(request: TranslateRequest, done: Translation) -> None:
@@ -90,7 +90,7 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
 
 def rendered(parsed: Parsed, target: Retargeted, suffix: str, *, onto: bytes | None = None) -> Translation:
     """A retargeted machine as text, with all that was said on the way."""
-    machine = target.machine if suffix == ".ovf" else _without_capacity(target.machine)
+    machine = _for_package(target.machine) if suffix == ".ovf" else _without_capacity(target.machine)
     text = description(suffix).render(machine, onto=onto)
     problems = tuple(dict.fromkeys((*parsed.problems, *target.problems, *text.problems)))
     return Translation(machine=machine, rendered=text, problems=problems, lines=tuple(_lines(parsed, target, text)))
@@ -128,6 +128,11 @@ def _with_capacity(source: LocalMachine, roots: tuple[str, ...]) -> Machine:
     return replace(source.parsed.machine, disks=tuple(disks))
 
 
+def _for_package(machine: Machine) -> Machine:
+    """How VMware calls an address is for a ``.vmx``; who imports a package finds that out."""
+    return replace(machine, nics=tuple(replace(nic, mac_kind=None, mac_check=None) for nic in machine.nics))
+
+
 def _without_capacity(machine: Machine) -> Machine:
     """Other formats leave that to the disk."""
     return replace(machine, disks=tuple(replace(disk, capacity=None, populated=None) for disk in machine.disks))
@@ -135,15 +140,24 @@ def _without_capacity(machine: Machine) -> Machine:
 
 def _lines(parsed: Parsed, target: Retargeted, text: Rendered) -> Iterable[Line]:
     """Each field: the key on this side and on that, and why it is another value."""
-    moved = dict(target.moved)
-    there = {(trace.field): trace for trace in reversed(text.trace)}
+    moved, used = dict(target.moved), set[str]()
+    there = {trace.field: trace for trace in reversed(text.trace)}
     for trace in parsed.trace:
         field = _moved(trace.field, moved)
-        found = there.pop(field, None)
+        found = next((there[one] for one in _upwards(field) if one in there), None)
+        used.update([found.field] if found else [])
         yield Line(trace.key, trace.value, field, found.key if found else "", found.value if found else "",
                    _why(trace.field, target.notes))
     for field, trace in sorted(there.items()):
-        yield Line("", "", field, trace.key, trace.value, _why(field, target.notes))
+        if field not in used:
+            yield Line("", "", field, trace.key, trace.value, _why(field, target.notes))
+
+
+def _upwards(field: str) -> Iterable[str]:
+    """The field, then what it is a part of: one element of an OVF says several fields."""
+    while field:
+        yield field
+        field = field.rpartition(".")[0]
 
 
 def _moved(field: str, moved: dict[str, str]) -> str:
