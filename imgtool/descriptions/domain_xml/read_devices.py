@@ -35,7 +35,8 @@ def _is_serial(console: Node) -> bool:
 def _port(node: Node, number: int) -> Port:
     kind = PORTS.get(node.get("@type", "kind") or "pty", node.get("@type") or "pty")
     server = None
-    source = next((one for one in node.children("source") if one.element.get("mode") != "bind" or kind != "udp"), None)
+    sources = sorted(node.children("source"), key=lambda one: one.element.get("mode") == "bind")  # of UDP's two, where it is sent
+    source = sources[0] if sources else None
     path = None
     if source and kind != "pty":
         path = source.get("@path", "path")
