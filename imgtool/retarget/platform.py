@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from imgtool.descriptions.guest_os import is_windows, safe_on_esxi
+from imgtool.descriptions.vmx.hardware import lowest_hardware
 from imgtool.model.devices import Bus
 from imgtool.model.machine import Clock, Cpu, Firmware, FirmwareKind, GuestOs, Machine, Memory, Resources, Timer, Topology, Tpm
 from imgtool.model.translation import Wishes
 from imgtool.retarget.log import Log
 
-MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
-ESXI_MEMORY_UNIT = 4 * MIB
+ESXI_MEMORY_UNIT = 4 << 20
 USUAL_HARDWARE = 10
 """ESXi 5.5: the first with SATA; every ESXi that is still met runs it."""
 VMWARE_SHARES, KVM_SHARES = 1000, 1024
 """What a machine has that nobody favours: VMware for each virtual CPU, libvirt for the machine."""
 MAX_KVM_SHARES = 10_000
 """Of the kernel's cgroups, version 2."""
-HARDWARE_CPUS = ((128, 18), (64, 11), (32, 10), (8, 8))
-"""More virtual CPUs than this need that hardware version (VMware's tables of configuration maximums)."""
-HARDWARE_MEMORY = ((6 * TIB, 18), (4080 * GIB, 14), (TIB, 11), (255 * GIB, 8))
+NVME_HARDWARE = 13
 TIMERS = (Timer(name="rtc", policy="catchup"), Timer(name="pit", policy="delay"), Timer(name="hpet", present=False))
 """What virt-install gives to every x86 guest; a Windows gets ``hypervclock`` too."""
 
@@ -139,9 +137,8 @@ def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     """What an ESXi emulates around the devices, which it chooses mostly itself."""
     version, why = _hardware_version(machine, wishes)
     if wishes.hardware_version and wishes.hardware_version < version:
-        log.problem(f"hardware version {wishes.hardware_version}: the machine needs {version} for {why}",
-                    "leave --hardware-version out")
-        version, why = wishes.hardware_version, "asked for"
+        log.problem(f"hardware version {wishes.hardware_version}: the machine needs {version}", "leave --hardware-version out",
+                    fatal=True)
     if machine.guest_os.arch == "aarch64":
         log.problem("the guest is made for ARM", "an ESXi on x86 does not run it", fatal=True)
     return replace(
@@ -153,21 +150,14 @@ def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
 
 
 def _hardware_version(machine: Machine, wishes: Wishes) -> tuple[int, str]:
-    """The lowest that has what the machine needs, and what that is."""
-    needs = [(USUAL_HARDWARE, "what every ESXi since 5.5 runs")]
-    if wishes.hardware_version:
-        needs.append((wishes.hardware_version, "asked for"))
-    elif machine.hardware_version:
-        needs.append((machine.hardware_version, "as it was"))
-    needs += [(version, f"{machine.cpu.count} CPUs") for limit, version in HARDWARE_CPUS if machine.cpu.count > limit]
-    needs += [(version, f"{machine.memory.size >> 30} GiB") for limit, version in HARDWARE_MEMORY if machine.memory.size > limit]
-    if machine.firmware.secure_boot:
-        needs.append((13, "secure boot"))
-    if machine.tpm:
-        needs.append((14, "a TPM"))
-    if any(disk.bus is Bus.NVME for disk in machine.disks) or wishes.capabilities.disk_buses[:1] == ("nvme",):
-        needs.append((13, "NVMe"))
-    return max(needs, key=lambda need: need[0])
+    """The lowest that has what the machine needs; a machine of VMware's keeps its own if that is higher."""
+    needed = lowest_hardware(machine)
+    if wishes.capabilities.disk_buses[:1] == ("nvme",):
+        needed = max(needed, NVME_HARDWARE)
+    found = max((USUAL_HARDWARE, "what every ESXi since 5.5 runs"), (needed, "the lowest that has what the machine needs"),
+                (machine.hardware_version or 0, "as it was"), key=lambda one: one[0])
+    asked = wishes.hardware_version
+    return (asked, "asked for") if asked and asked >= needed else found
 
 
 def _esxi_cpu(cpu: Cpu, log: Log) -> Cpu:

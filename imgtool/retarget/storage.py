@@ -23,6 +23,8 @@ ON_QEMU = ("pvscsi", "lsisas1068", "lsisas1078", "lsilogic", "virtio-scsi", "ncr
 ON_ESXI = ("pvscsi", "lsisas1068", "lsilogic", "buslogic")
 OF_NAME = {"virtio": Bus.VIRTIO, "sata": Bus.SATA, "nvme": Bus.NVME, "ide": Bus.IDE}
 """Words of ``Capabilities.disk_buses`` that are buses; the others are models on SCSI."""
+USUAL_SHARES = 1000
+"""VMware's "normal" weight of a disk."""
 ADAPT = "imgtool adapt gives the guest the driver"
 
 
@@ -180,7 +182,8 @@ def _esxi_place(machine: Machine, disk: DiskSlot, wishes: Wishes, log: Log) -> P
 
 def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None) -> DiskSlot:
     """An LSI SAS controller finds a disk by its address: each gets one, the same in each translation."""
-    disk = replace(disk, mode=None if disk.mode in (DiskMode.PERSISTENT, DiskMode.UNDOABLE) else disk.mode, change_tracking=None)
+    disk = replace(disk, mode=None if disk.mode in (DiskMode.PERSISTENT, DiskMode.UNDOABLE) else disk.mode,
+                   change_tracking=disk.change_tracking or None, shares=None if disk.shares == USUAL_SHARES else disk.shares)
     if disk.bus is Bus.SCSI and disk.wwn is None and model == "lsisas1068":
         seed = f"{machine.uuid}/{machine.name}/{number}".encode("utf-8", "surrogatepass")
         return replace(disk, wwn=f"5525400{hashlib.blake2b(seed, digest_size=5).hexdigest()[:9]}")
@@ -221,4 +224,5 @@ def _drives(machine: Machine, wishes: Wishes, log: Log, slots: Slots, bus: Bus) 
             continue
         log.change(f"{at}.bus", f"{drive.bus}:{drive.controller}:{drive.unit}", f"{bus}:{place[0]}:{place[1]}",
                    "CD-ROMs are on SATA, or IDE for old guests")
-        yield replace(filled, bus=bus, controller=place[0], unit=place[1])
+        connected = filled.connected if wishes.to is World.ESXI else None
+        yield replace(filled, bus=bus, controller=place[0], unit=place[1], connected=connected)
