@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, cast
+from urllib.parse import unquote
 
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.formats.opener import Opener
@@ -90,12 +91,14 @@ def find(package: Package, href: str) -> Member:
 
 
 def pick(href: str, names: dict[str, Member] | list[str]) -> str | None:
-    """Which of ``names`` an href means; None where there is none."""
-    wanted = os.path.normpath(href)
-    if wanted in names:
-        return wanted
-    pieces = [name for name in names if name.startswith(wanted) and CHUNK_NAME.fullmatch(name, len(wanted))]
-    return max(pieces, default=None)
+    """Which of ``names`` an href means, as it is or with ``%20`` and the like undone; None where there is none."""
+    for wanted in (os.path.normpath(href), os.path.normpath(unquote(href))):
+        if wanted in names:
+            return wanted
+        pieces = [name for name in names if name.startswith(wanted) and CHUNK_NAME.fullmatch(name, len(wanted))]
+        if pieces:
+            return max(pieces)
+    return None
 
 
 def _beside(path: str, suffix: str) -> str:

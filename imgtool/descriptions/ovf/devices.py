@@ -31,7 +31,7 @@ class Places:
         parent = self.controllers.get(item.get("parent") or "")
         if parent is None:
             parent = next((one for one in self.controllers.values() if one.bus == bus), Controller(bus=bus))
-            if item.get("parent"):
+            if (item.get("parent") or "").strip("0-"):  # oVirt says that there is none
                 notes.problem(f"{item.title} hangs on {item.get('parent')}, which is no controller",
                               f"it is put on {parent.bus} {parent.number}: check that the guest boots")
         key = parent.bus, parent.number
@@ -45,6 +45,11 @@ class Places:
 def is_controller(item: Item) -> bool:
     """oVirt writes screens as "other storage"."""
     return item.type in words.CONTROLLERS and item.subtype not in words.NO_DEVICES and item.get("type") in (None, "controller")
+
+
+def is_disk(item: Item) -> bool:
+    """XenServer writes disks as storage extents."""
+    return item.type == words.DISK or (item.type == words.STORAGE_EXTENT and REFERENCE.fullmatch(item.get("hostresource") or "") is not None)
 
 
 def controllers(items: list[Item], notes: Notes) -> dict[str, Controller]:
@@ -80,11 +85,12 @@ def _controller(item: Item, notes: Notes) -> tuple[Bus, str | None]:
 
 def place(item: Item, disk: DiskSlot, places: Places, notes: Notes) -> DiskSlot:
     """The disk of the DiskSection, plugged in as an Item says."""
-    if item.get("parent") in places.controllers or disk.bus == Bus.SCSI:
-        bus, controller, unit = places.of(item, bus=disk.bus, notes=notes)
+    wanted = Bus.XEN if item.type == words.STORAGE_EXTENT else disk.bus
+    if item.get("parent") in places.controllers or wanted == Bus.SCSI:
+        bus, controller, unit = places.of(item, bus=wanted, notes=notes)
     else:  # oVirt says the bus with the disk
-        bus, controller, unit = disk.bus, 0, places.taken[disk.bus, 0]
-        places.taken[disk.bus, 0] += 1
+        bus, controller, unit = wanted, 0, places.taken[wanted, 0]
+        places.taken[wanted, 0] += 1
     unknown(item.config, (), item.title, notes)
     return DiskSlot(**{**vars(disk), "bus": bus, "controller": controller, "unit": unit,
                        "boot_order": number(item.get("bootorder")) or disk.boot_order,
@@ -104,7 +110,7 @@ def drive(item: Item, files: Mapping[str, str], places: Places, notes: Notes) ->
         backing = Backing.EMPTY
     unknown(item.config, (), item.title, notes)
     return Drive(floppy=floppy, bus=bus, controller=controller, unit=unit, backing=backing, path=path, passthrough=passthrough,
-                 connected=truth(item.get("automaticallocation")), boot_order=item.number("bootorder"))
+                 connected=truth(item.get("automaticallocation")), boot_order=item.number("bootorder") or None)
 
 
 def nics(items: list[Item], notes: Notes) -> tuple[Nic, ...]:

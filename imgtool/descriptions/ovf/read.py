@@ -162,27 +162,37 @@ def _extra(hardware: etree._Element, notes: Notes) -> None:
 
 def _processors(kinds: Mapping[int, list[Item]], machine: Machine, notes: Notes) -> Machine:
     """vCPUs and memory, with their shares. Raises DamagedError for impossible numbers."""
-    count, topology, memory, resources = 1, None, 0, Resources()
+    count, maximum, topology, memory, resources = 1, None, None, 0, Resources()
     for item in kinds.get(words.CPU, [])[:1]:
-        count = item.number("virtualquantity") or 1
+        count = _quantity(item, "processors", 1, notes)
+        maximum = item.number("max_num_of_vcpus")  # oVirt
         cores = item.number("corespersocket") or item.number("cpu_per_socket")
-        topology = _topology(count, cores, item.number("threads_per_cpu") or 1, notes)
-        resources = said(resources, cpu_shares=item.number("weight"), cpu_reservation=item.number("reservation"),
-                         cpu_limit=item.number("limit"))
+        topology = _topology(maximum or count, cores, item.number("threads_per_cpu") or 1, notes)
+        if "hertz" in (item.get("allocationunits") or "hertz"):  # XenServer counts otherwise
+            resources = said(resources, cpu_shares=item.number("weight"), cpu_reservation=item.number("reservation"),
+                             cpu_limit=item.number("limit"))
         notes.read("cpu.count", item.elements.get("virtualquantity"), count)
         unknown(item.config, (), item.title, notes)
     for item in kinds.get(words.MEMORY, [])[:1]:
         factor = unit(item.get("allocationunits") or item.get("virtualquantityunits") or "megabytes")
         if factor is None:
             raise DamagedError(f"the OVF counts memory in {item.get('allocationunits')!r}, which is no unit")
-        memory = (item.number("virtualquantity") or 0) * factor
+        memory = _quantity(item, "memory", 0, notes) * factor
         reservation, limit = (None if (one := item.number(key)) is None else one * factor for key in ("reservation", "limit"))
         resources = said(resources, memory_shares=item.number("weight"), memory_reservation=reservation, memory_limit=limit)
         notes.read("memory.size", item.elements.get("virtualquantity"), memory)
         unknown(item.config, (), item.title, notes)
     if not 0 < count <= MAX_CPUS or memory > MAX_MEMORY:
         raise DamagedError(f"the OVF speaks of {count} processors and {memory} bytes of memory")
-    return replace(machine, cpu=Cpu(count=count, topology=topology), memory=Memory(size=memory), resources=resources)
+    return replace(machine, cpu=Cpu(count=count, maximum=maximum, topology=topology), memory=Memory(size=memory),
+                   resources=resources)
+
+
+def _quantity(item: Item, what: str, usual: int, notes: Notes) -> int:
+    found = item.number("virtualquantity")
+    if found is None:
+        notes.problem(f"how much there is of {what} cannot be read: {item.get('virtualquantity')!r}", f"{usual} is taken")
+    return usual if found is None else found
 
 
 def _topology(count: int, cores: int | None, threads: int, notes: Notes) -> Topology | None:
@@ -214,7 +224,7 @@ def _rest(items: list[Item], notes: Notes) -> None:
     read = {words.CPU, words.MEMORY, *words.CONTROLLERS, words.NIC, words.FLOPPY, words.CD, words.DVD, words.DISK, words.USB,
             words.VIDEO, words.SOUND, *words.PORTS}
     for item in items:
-        if item.type in read or item.subtype in (words.VTPM, *words.NO_DEVICES) or item.get("type"):
+        if item.type in read or devices.is_disk(item) or item.subtype in (words.VTPM, *words.NO_DEVICES) or item.get("type"):
             continue
         kind = words.KINDS.get(item.type, f"device of type {item.type}")
         notes.problem(f"{item.title} ({kind}) is not carried over", "add such a device at the target, if it is needed")
@@ -229,11 +239,11 @@ def _storage(root: etree._Element, items: list[Item], places: devices.Places, pr
     slots: list[DiskSlot] = []
     drives: list[Drive] = []
     for item in items:
-        if item.type == words.DISK:
+        if devices.is_disk(item):
             slots.append(devices.place(item, _meant(item, known, hrefs), places, notes))
         elif item.type in (words.CD, words.DVD, words.FLOPPY):
             drives.append(devices.drive(item, hrefs, places, notes))
-    for name in known.keys() - {_disk_id(item, known) for item in items if item.type == words.DISK}:
+    for name in known.keys() - {_disk_id(item, known) for item in items if devices.is_disk(item)}:
         notes.problem(f"the disk {name!r} belongs to no device: it is left out", "attach it by hand, if the machine needs it")
     return replace(machine, disks=tuple(slots), drives=tuple(drives))
 

@@ -9,7 +9,7 @@ import re
 from imgtool.model.devices import Backing, Bus
 
 OTHER, CPU, MEMORY, IDE, SCSI, NIC, FLOPPY, CD, DVD, DISK, STORAGE = 1, 3, 4, 5, 6, 10, 14, 15, 16, 17, 20
-SERIAL, PARALLEL, USB, VIDEO, SOUND = 21, 22, 23, 24, 35
+STORAGE_EXTENT, SERIAL, PARALLEL, USB, VIDEO, SOUND = 19, 21, 22, 23, 24, 35
 CONTROLLERS = (IDE, SCSI, STORAGE)
 KINDS = {
     0: "other", 1: "other device", 2: "computer system", 3: "processor", 4: "memory", 5: "IDE controller", 6: "SCSI controller",
@@ -82,7 +82,7 @@ FIRMWARE, SECURE_BOOT = "firmware", "bootOptions.efiSecureBootEnabled"
 CONFIG_NOISE = re.compile(
     r"slotinfo\..*|poweropinfo\..*|virtualich7mpresent|virtualsmcpresent|simultaneousthreads|(cpu|memory)allocation\..*|connectable\..*"
     r"|uptcompatibilityenabled|useautodetect|graphicsmemorysizeinkb|yieldonpoll|ehcienabled|autoconnectdevices|tools\.beforeguestreboot"
-    r"|uselargepages|backing\.writethrough|allowunrestrictedcommunication|use3drenderer|bootoptions\.boot(delay|retry.*)"
+    r"|uselargepages|backing\.(writethrough|exclusive)|allowunrestrictedcommunication|use3drenderer|bootoptions\.boot(delay|retry.*)"
     r"|bootoptions\.enterbiossetup|fixedpassthruhotplugenabled|sevenabled|flags\..*|motherboardlayout|viommuenabled")
 """Keys of ``vmw:Config``, in lower case, that say nothing to another host."""
 EXTRA_NOISE = re.compile(
