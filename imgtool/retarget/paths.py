@@ -137,7 +137,7 @@ class Files:
             self._log.lost(f"{at}.path", drive.path, "not there: the drive is empty", "--map-storage OLD=NEW, or put it in again")
         elif drive.backing is not Backing.EMPTY:
             what = drive.path or drive.backing.value
-            if drive.connected is False:
+            if drive.connected is False or (drive.floppy and not drive.path):
                 self._log.change(f"{at}.path", what, None, "a drive of the other host, not connected")
             else:
                 self._log.lost(f"{at}.path", what, "a drive of the other host: this one is empty", "use an ISO image")

@@ -68,7 +68,7 @@ def prepare(request: MachineRequest, control: Control) -> Plan:
     notes += [f"{work.machine.path} → {work.description}", "each disk is compared with its source" if request.convert.verify else
               "not compared (--no-verify)"]
     spec = request.convert.spec
-    kind = f"{spec.allocation} {spec.subformat or spec.format}"
+    kind = f"{spec.allocation.value} {spec.subformat or spec.format}"
     step = Step(verb="machine", request=request, bytes=total, notes=tuple(notes),
                 summary=f"{work.machine.path} → {destination}, {len(work.disks)} disks, {kind}")
     return Plan(steps=(step,), problems=work.translation.problems)
