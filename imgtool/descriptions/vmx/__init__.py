@@ -1,4 +1,4 @@
-"""VMware's ``.vmx``: ``text`` (lines, escapes) → ``read*`` → Machine → ``write*`` → text again; ``onto`` rewrites a file in place of a new one.
+"""VMware's ``.vmx``: ``text`` (lines, escapes) → ``read*`` → Machine → ``write*`` → text; ``onto`` changes a file that exists.
 
 Keys and fields are paired in ``keys``, which both directions use. ``neighbours`` are the files beside a ``.vmx``.
 """
@@ -22,10 +22,10 @@ from imgtool.model.machine import Machine
 __all__ = ["HOLDS", "belongs_to", "lowest_hardware", "parse", "render", "snapshots"]
 
 HOLDS = frozenset(one.field for one in MACHINE) | frozenset({
-    "genid", "guest_os.id", "guest_os.arch", "guest_os.word", "cpu.topology.sockets", "cpu.topology.cores", "memory.size", "tpm.version",
-    "controllers.bus", "controllers.number", "controllers.model", "controllers.shared",
-    "disks.path", "disks.bus", "disks.controller", "disks.unit", "disks.format", "disks.mode", "disks.cache", "disks.shared", "disks.rdm",
-    "disks.boot_order", "disks.io_limit", "disks.shares", "disks.change_tracking",
+    "genid", "guest_os.id", "guest_os.arch", "guest_os.word", "cpu.topology.sockets", "cpu.topology.cores", "memory.size",
+    "tpm.version",    "controllers.bus", "controllers.number", "controllers.model", "controllers.shared",
+    "disks.path", "disks.bus", "disks.controller", "disks.unit", "disks.format", "disks.mode", "disks.cache", "disks.shared",
+    "disks.rdm", "disks.boot_order", "disks.io_limit", "disks.shares", "disks.change_tracking",
     "drives.floppy", "drives.bus", "drives.controller", "drives.unit", "drives.backing", "drives.path", "drives.passthrough",
     "drives.connected",
     "nics.number", "nics.model", "nics.mac", "nics.mac_kind", "nics.mac_check", "nics.network.kind", "nics.network.name",

@@ -36,28 +36,28 @@ def lost(machine: Machine, again: Machine) -> tuple[Problem, ...]:
         device = key.partition("].")[0] + "]"
         if device in gone or (key in there and there[key] == value):
             continue
-        if is_dataclass(value):
+        if key == device:
             gone.add(key)
         hint = HINTS.get(pattern(path)) or HINTS.get(path.partition("[")[0])
         written = f"is written as {shown(str(there[key]))}" if key in there else "has no place in a .vmx"
-        found.append(Problem(what=f"{path} = {_text(value)}: {written}", hint=hint))
+        what = path if key == device else f"{path} = {shown(str(value))}"
+        found.append(Problem(what=f"{what}: {written}", hint=hint))
     return tuple(found)
 
 
 def _flat(machine: Machine) -> Iterator[tuple[str, str, Any]]:
-    """(key, path, value) of what is said. In the key a device has its address, so that two machines can be compared; its first line
-    is the device itself."""
+    """(key, path, value) of what is said. In a key, a device has its address, so that machines can be compared; its first line
+    is the device itself. VMware has two IDE channels whatever is said."""
     for one in fields(machine):
         value = getattr(machine, one.name)
         if not (isinstance(value, tuple) and value and is_dataclass(value[0])):
             continue
         for number, item in enumerate(value):
+            if isinstance(item, Controller) and item.bus is Bus.IDE:
+                continue
             key, path = f"{one.name}[{_address(item, number)}]", f"{one.name}[{number}]"
-            if item != Controller(bus=Bus.IDE, number=getattr(item, "number", 0)):
-                yield key, path, item
-            for name, each in said(item):
-                if not isinstance(item, Controller) or item.bus is not Bus.IDE:
-                    yield f"{key}.{name}", f"{path}.{name}", each
+            yield key, path, type(item)
+            yield from ((f"{key}.{name}", f"{path}.{name}", each) for name, each in said(item))
     for path, value in said(machine):
         if "[" not in path:
             yield path, path, value
@@ -69,7 +69,3 @@ def _address(item: Any, number: int) -> object:
     if isinstance(item, DiskSlot | Drive):
         return item.bus, item.controller, item.unit
     return item.number if isinstance(item, Nic | Port) else number
-
-
-def _text(value: Any) -> str:
-    return shown(str(getattr(value, "path", None) or getattr(value, "kind", None) or value) if is_dataclass(value) else str(value))

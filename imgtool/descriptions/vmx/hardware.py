@@ -12,7 +12,6 @@ from imgtool.model.machine import FirmwareKind, Machine
 
 LOWEST = 7
 """The first with PCI Express, which vmxnet3, pvscsi and lsisas1068 sit on; every ESXi since 4.0 runs it."""
-ESX_3 = 4
 GIB = 1 << 30
 CPUS = ((8, 7), (32, 8), (64, 9), (128, 11), (256, 15), (768, 18))
 """(virtual CPUs at most, hardware version)."""
@@ -40,11 +39,12 @@ def _needs(machine: Machine) -> Iterator[int]:
         yield 8
     if any(nic.model == "e1000e" for nic in machine.nics):
         yield 8
-    for one in (*machine.controllers, *machine.disks, *machine.drives):
-        unit = getattr(one, "unit", 0)
-        if one.bus is Bus.SATA:
+    places = [*((one.bus, 0) for one in machine.controllers), *((one.bus, one.unit) for one in machine.disks),
+              *((one.bus, one.unit) for one in machine.drives)]
+    for bus, unit in places:
+        if bus is Bus.SATA:
             yield 10
-        elif one.bus is Bus.NVME:
+        elif bus is Bus.NVME:
             yield 13 if unit < NVME_UNITS else NEWEST
-        elif one.bus is Bus.SCSI and unit >= SCSI_UNITS:
+        elif bus is Bus.SCSI and unit >= SCSI_UNITS:
             yield 13

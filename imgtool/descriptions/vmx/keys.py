@@ -7,6 +7,7 @@ import re
 from imgtool.descriptions.vmx.values import (
     BOOL,
     COUNT,
+    DISK_SHARES,
     FIRMWARE,
     MAC,
     MEGABYTES,
@@ -65,10 +66,11 @@ DISK = (
 )
 DISK_SCHEDULING = (
     Field("io_limit", "throughputCap", numbers(0, unlimited=True)),
-    Field("shares", "shares", Codec(words({"low": 500, "normal": 1000, "high": 2000}).read, str)),
+    Field("shares", "shares", DISK_SHARES),
 )
 DRIVE = (Field("connected", "startConnected", BOOL),)
-NIC_MODELS = words({"vlance": "pcnet", "vmxnet": "vmxnet", "vmxnet2": "vmxnet2", "vmxnet3": "vmxnet3", "e1000": "e1000", "e1000e": "e1000e"})
+NIC_MODELS = words({"vlance": "pcnet", "vmxnet": "vmxnet", "vmxnet2": "vmxnet2", "vmxnet3": "vmxnet3",
+                    "e1000": "e1000", "e1000e": "e1000e"})
 NIC = (
     Field("model", "virtualDev", NIC_MODELS),
     Field("connected", "startConnected", BOOL),
@@ -100,29 +102,31 @@ INPUTS = {"mouse": "mouse.vusb.enable", "keyboard": "keyboard.vusb.enable"}
 SCRIPTS = ("afterPowerOn", "afterResume", "beforeSuspend", "beforePowerOff")
 
 NOISE = frozenset({
-    ".encoding", "encoding", "config.version", "virtualhw.productcompatibility", "uuid.location", "uuid.action", "extendedconfigfile",
-    "migrate.hostlog", "migrate.hostlogstate", "migrate.migrationid", "monitor.phys_bits_used", "sched.cpu.units", "cleanshutdown",
-    "softpoweroff", "hpet0.present", "svga.autodetect", "svga.guestbackedprimaryaware", "vm.createdate", "viv.moid",
-    "vmxstats.filename", "tools.remindinstall", "tools.guest.desktop.autolock", "vmotion.checkpointfbsize", "ctkenabled",
-    "vmotion.checkpointsvgaprimarysize", "vmotion.svga.mobmaxsize", "vmotion.svga.graphicsmemorykb", "disk.scsiunittoidskew",
-    "evccompatibilitymode", "guestos.detailed.data", "guestinfo.detailed.data", "guestosaltname", "sched.swap.derivedname",
-    "isolation.tools.hgfs.disable", "sharedfolder.maxnum", "checkpoint.vmstate.readonly", "policy.vm.mvmtid",
-    "chipset.motherboardlayout", "chipset.online", "virtualhw.scheme", "snapshot.action", "proxyapps.publishtohost",
-    "deploymentplatform", "guestinfo.appinfo", "guestinfo.vmtools.description", "guestinfo.vmtools.versionnumber",
-    "guestinfo.vmtools.versionstring", "guestinfo.vmtools.buildnumber", "guestinfo.driver.vmci.version", "tools.capability.verifiedsamltoken",
+    ".encoding", "encoding", "config.version", "virtualhw.productcompatibility", "uuid.location", "uuid.action",
+    "extendedconfigfile", "migrate.hostlog", "migrate.hostlogstate", "migrate.migrationid", "monitor.phys_bits_used",
+    "sched.cpu.units", "cleanshutdown", "softpoweroff", "hpet0.present", "svga.autodetect", "svga.guestbackedprimaryaware",
+    "vm.createdate", "viv.moid", "vmxstats.filename", "tools.remindinstall", "tools.guest.desktop.autolock",
+    "vmotion.checkpointfbsize", "ctkenabled", "vmotion.checkpointsvgaprimarysize", "vmotion.svga.mobmaxsize",
+    "vmotion.svga.graphicsmemorykb", "disk.scsiunittoidskew", "evccompatibilitymode", "guestos.detailed.data",
+    "guestinfo.detailed.data", "guestosaltname", "sched.swap.derivedname", "isolation.tools.hgfs.disable",
+    "sharedfolder.maxnum", "checkpoint.vmstate.readonly", "policy.vm.mvmtid", "chipset.motherboardlayout", "chipset.online",
+    "virtualhw.scheme", "snapshot.action", "proxyapps.publishtohost", "deploymentplatform", "guestinfo.appinfo",
+    "guestinfo.vmtools.description", "guestinfo.vmtools.versionnumber", "guestinfo.vmtools.versionstring",
+    "guestinfo.vmtools.buildnumber", "guestinfo.driver.vmci.version",
 })
 """Lower case. They mean nothing to another host, or the host that reads them writes them anew."""
 NOISY = re.compile(
-    r".*\.(pcislotnumber|sasww?id|redo\.readonly|generatedaddressoffset|linkstatepropagation\.enable|uptcompatibility|bsdname"
-    r"|yieldonmsrread|trynorxloss|autodetect|devicesystemid)|pcibridge\d+\..*|vmci\d+\..*|sched\.swap\..*|powertype\..*|gui\..*|numa\.autosize\..*|toolsinstallmanager\..*"
-    r"|hostcpuid\..*|guestcpuid\..*|usercpuid\..*|hotadd\..*|replay\..*|unity\..*|answer\..*|usb:\d+\..*|usb_xhci:\d+\..*|ehci:\d+\..*|usb\.generic\..*"
-    r"|pcipassthru\d+\.(deviceid|vendorid|systemid|class|subdeviceid|subvendorid)|extlink\..*")
+    r".*\.(pcislotnumber|sasww?id|generatedaddressoffset|linkstatepropagation\.enable|uptcompatibility|bsdname|yieldonmsrread|trynorxloss"
+    r"|autodetect|startconnected)"
+    r"|(pcibridge\d+|vmci\d+|sched\.swap|powertype|gui|numa\.autosize|toolsinstallmanager|(host|guest|user)cpuid|replay|unity|answer"
+    r"|hints|(usb|usb_xhci|ehci):\d+|usb\.generic|extlink)\..*"
+    r"|pcipassthru\d+\.(deviceid|vendorid|systemid|class|subdeviceid|subvendorid)")
 NOISY_VALUES = {
-    "sched.cpu.latencysensitivity": ("normal",), "checkpoint.vmstate": ("",), "sched.mem.pin": ("false",), "floppy1.present": ("false",),
-    "sched.scsi0:0.shares": ("normal",), "migrate.encryptionmode": ("opportunistic", ""), "ftcpt.ftencryptionmode": ("ftencryptionopportunistic", ""),
+    "sched.cpu.latencysensitivity": ("normal",), "sched.mem.pin": ("false",),
+    "migrate.encryptionmode": ("opportunistic",), "ftcpt.ftencryptionmode": ("ftencryptionopportunistic",),
     "remotedisplay.maxconnections": ("-1",), "monitor.virtual_mmu": ("automatic",), "monitor.virtual_exec": ("automatic",),
-    "smbios.reflecthost": ("false",), "vvtd.enable": ("false",), "vpmc.enable": ("false",), "usb.vbluetooth.startconnected": ("true", "false"),
-    "tools.deploypkg.filename": ("",), "mks.enable3d": ("false",),
+    "smbios.reflecthost": ("false",), "vvtd.enable": ("false",), "vpmc.enable": ("false",),
+    "usb.vbluetooth.startconnected": ("true", "false"), "tools.allowautoscripts": ("true",),
 }
 """Keys that are noise with these values only; lower case."""
 
@@ -131,18 +135,21 @@ MEANINGS = (
     (r"cpuid\.|featmask\.|monitor_control\.|hypervisor\.cpuid|monitor\.", "masks and features of the processor",
      "choose a CPU model with these features"),
     (r"isolation\.|remotedisplay\.vnc\.(?!password)", "what the console may do", None),
-    (r"vtpm\.", "the identity of the TPM, which cannot be carried", "suspend BitLocker, or have its recovery key, before the machine moves"),
+    (r"vtpm\.", "the identity of the TPM, which cannot be carried",
+     "suspend BitLocker, or have its recovery key, before the machine moves"),
     (r"sched\.|numa\.|latency\.|ethernet\d+\.(corespertype|ctxpercpu|pnicfeatures)", "how the host shares its resources",
      "set this anew at the target"),
     (r"checkpoint\.", "the machine is suspended: its memory is in a file", "resume it and shut it down first"),
-    (r"disk\.enableuuid", "disks show serial numbers to the guest", "give the disks serial numbers, if the guest finds them by that"),
+    (r"disk\.enableuuid", "disks show serial numbers to the guest",
+     "give the disks serial numbers, if the guest finds them by that"),
     (r"ethernet\d+\.", "a setting of the network card", None),
     (r"(scsi|sata|nvme|ide)\d+(:\d+)?\.", "a setting of the disk", None),
     (r"vmx\.log|log\.|logging|debug|vmx\.", "how the hypervisor logs", None),
     (r"smbios\.|board-id|hw\.model|serialnumber|uuid\.", "what the firmware tells the guest of its hardware",
      "a licence may depend on it: set the SMBIOS fields at the target"),
     (r"bios\.|efi\.", "how the firmware boots", None),
-    (r"fault|ft\.|ftcpt\.|dr\.|hbr_filter|vmsafe|dvfilter|filter", "protection by the cluster (fault tolerance, replication, filters)",
+    (r"fault|ft\.|ftcpt\.|dr\.|hbr_filter|vmsafe|dvfilter|filter",
+     "protection by the cluster (fault tolerance, replication, filters)",
      "set it up anew at the target"),
     (r"iofilter", "filters of the storage", None),
     (r"(serial|parallel)\d+\.", "a setting of the port", None),

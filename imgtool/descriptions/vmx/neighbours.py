@@ -1,5 +1,7 @@
-"""The files beside a ``.vmx``: ``.vmsd`` (snapshots) and ``.vmxf`` (which machine it belongs to). Its ``.nvram`` is of VMware's own
-format: it is only named (``Firmware.nvram``)."""
+"""The files beside a ``.vmx``: ``.vmsd`` (snapshots) and ``.vmxf`` (which machine it belongs to).
+
+The ``.nvram`` is of VMware's own format: it is only named (``Firmware.nvram``).
+"""
 
 from __future__ import annotations
 

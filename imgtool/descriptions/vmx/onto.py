@@ -8,20 +8,21 @@ from collections.abc import Iterable, Mapping
 from imgtool.descriptions.vmx.text import UTF8, Text, statement
 from imgtool.descriptions.vmx.write import Setting
 
-DEVICE = re.compile(r"((?:scsi|sata|nvme|ide)\d+:\d+|(?:scsi|sata|nvme|ethernet|serial|parallel|floppy|pcipassthru|sharedfolder)\d+)\..*")
+DEVICE = re.compile(r"((?:scsi|sata|nvme|ide)\d+:\d+|(?:scsi|sata|nvme|ethernet|serial|parallel|floppy|pcipassthru|"
+                    r"sharedfolder)\d+)\..*")
 INNER = re.compile(r"""^(\s*[^=]*?\s*=\s*)(.*?)(\s*)$""", re.DOTALL)
 STALE = {"memsize": (), "sched.mem.min": ("sched.mem.minsize",)}
 """Older keys for the same thing: they go when the key is set."""
 
 
 def rewritten(text: Text, old: Iterable[Setting], new: Iterable[Setting]) -> bytes:
-    """The file with the settings ``new``, where ``old`` are those that it stands for now. What both have stays byte for byte; so does
-    what neither knows, unless its device is gone."""
+    """The file with the settings ``new``, where ``old`` are those that it stands for now. What both have stays byte for byte; so
+    does what neither knows, unless its device is gone."""
     before = {one.key.lower(): one for one in old}
     after = {one.key.lower(): one for one in new}
     gone = _devices(before) ^ _devices(after)
     changed = {key: one for key, one in after.items()
-               if (key not in before or before[key].value != one.value) and key not in {".encoding"}}
+               if (key not in before or before[key].value != one.value) and key != ".encoding"}
     dropped = {key for key in before if key not in after}
     dropped |= {stale for key in (*changed, *dropped) for stale in STALE.get(key, ())}
     dropped |= {key for key in text.entries if (match := DEVICE.fullmatch(key)) and match[1] in gone}

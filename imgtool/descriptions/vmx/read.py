@@ -8,7 +8,7 @@ from typing import Any
 
 from imgtool.descriptions.guest_os import from_vmware, is_windows
 from imgtool.descriptions.vmx.keys import ENCRYPTED, MACHINE, SCRIPTS
-from imgtool.descriptions.vmx.read_disks import SLOT, read_storage
+from imgtool.descriptions.vmx.read_disks import read_storage
 from imgtool.descriptions.vmx.read_nics import read_nics
 from imgtool.descriptions.vmx.read_ports import (
     read_folders,
@@ -35,11 +35,11 @@ from imgtool.descriptions.vmx.values import (
     SAID,
     genid,
     numbers,
-    words,
+    shares,
 )
 from imgtool.errors import RefusedError
 from imgtool.model.description import Parsed
-from imgtool.model.devices import DiskSlot, Nic
+from imgtool.model.devices import DiskSlot, Nic, Passthrough
 from imgtool.model.machine import Cpu, Firmware, GuestOs, Machine, Memory, Resources, Tools, Topology, Tpm
 
 DEFAULT_MIB = 32
@@ -55,7 +55,7 @@ def parse(text: bytes) -> Parsed:
     for key in ENCRYPTED:
         if settings.get(key):
             raise RefusedError(f"the machine is encrypted ({settings.entries[key].key}): nothing in it can be read",
-                               "remove the encryption with VMware (in vCenter: VM policies; in Workstation: Access Control), then try again")
+                               "remove the encryption with VMware (VM Policies, or Access Control), then try again")
     version = settings.get("config.version")
     if version is not None and version.strip() != CONFIG_VERSION:
         settings.odd(f"config.version = {shown(version)}: VMware knows only {CONFIG_VERSION}")
@@ -73,19 +73,25 @@ def _machine(settings: Settings) -> Machine:
     cpu = Cpu(**{"count": 1, **_part(fields, "cpu")})
     os = _guest_os(settings)
     storage = read_storage(settings)
-    nics = read_nics(settings)
-    boot, disks, nics = _boot(settings, storage.disks, nics)
-    return Machine(
+    boot, disks, nics = _boot(settings, storage.disks, read_nics(settings))
+    machine = Machine(
         **{"name": "", **top}, genid=_genid(settings), guest_os=os, cpu=replace(cpu, topology=_topology(settings, cpu.count)),
         memory=Memory(size=_memory(settings), **_part(fields, "memory")), firmware=Firmware(**_part(fields, "firmware")),
         tpm=Tpm(version="2.0") if settings.take("vtpm.present", "tpm.version", BOOL) else None,
-        controllers=tuple(storage.controllers), disks=disks, drives=tuple(storage.drives), nics=nics,
-        serials=tuple(read_serials(settings)), parallels=tuple(read_parallels(settings)), videos=tuple(read_videos(settings)),
-        graphics=tuple(read_graphics(settings)), sounds=tuple(read_sounds(settings)), usb=tuple(read_usb(settings)),
-        inputs=tuple(read_inputs(settings)),
-        passthrough=(*storage.passthrough, *read_passthrough(settings, len(storage.passthrough))),
-        shared_folders=tuple(read_folders(settings)), tools=Tools(scripts=_scripts(settings), **_part(fields, "tools")), boot=boot,
-        resources=_resources(settings, cpu.count, _part(fields, "resources")))
+        controllers=tuple(storage.controllers), disks=disks, drives=tuple(storage.drives), nics=nics, boot=boot,
+        tools=Tools(scripts=_scripts(settings), **_part(fields, "tools")))
+    resources = _resources(settings, machine, _part(fields, "resources"))
+    return _ports(settings, replace(machine, resources=resources), storage.passthrough)
+
+
+def _ports(settings: Settings, machine: Machine, passthrough: list[Passthrough]) -> Machine:
+    """The machine with all that is neither storage nor network."""
+    return replace(
+        machine, serials=tuple(read_serials(settings)), parallels=tuple(read_parallels(settings)),
+        videos=tuple(read_videos(settings)), graphics=tuple(read_graphics(settings)),
+        sounds=tuple(read_sounds(settings)), usb=tuple(read_usb(settings)),
+        inputs=tuple(read_inputs(settings)), passthrough=(*passthrough, *read_passthrough(settings, len(passthrough))),
+        shared_folders=tuple(read_folders(settings)))
 
 
 def _part(fields: dict[str, Any], name: str) -> dict[str, Any]:
@@ -117,7 +123,8 @@ def _genid(settings: Settings) -> str | None:
 def _memory(settings: Settings) -> int:
     size: int | None = settings.take("memSize", "memory.size", numbers(4, MAX_MIB, unit=MIB))
     if size is None:
-        settings.odd(f"memSize is missing or wrong: VMware gives such a machine {DEFAULT_MIB} MiB", hint="set the memory that it needs")
+        settings.odd(f"memSize is missing or wrong: VMware gives such a machine {DEFAULT_MIB} MiB",
+                     hint="set the memory that it needs")
     return size or DEFAULT_MIB * MIB
 
 
@@ -131,55 +138,48 @@ def _topology(settings: Settings, count: int) -> Topology | None:
     return Topology(sockets=count // cores, cores=cores)
 
 
-def _resources(settings: Settings, cpus: int, fields: dict[str, Any]) -> Resources:
-    for name, key, table in (("cpu_shares", "sched.cpu.shares", {word: each * cpus for word, each in CPU_SHARES.items()}),
-                             ("memory_shares", "sched.mem.shares", _memory_shares(settings))):
-        text = settings.get(key)
-        codec = words(table) if text and text.strip().lower() in table else numbers(0)
-        if (value := settings.take(key, f"resources.{name}", codec)) is not None and (text or "").lower() != "normal":
-            fields[name] = value
+def _resources(settings: Settings, machine: Machine, fields: dict[str, Any]) -> Resources:
+    """Shares, reservations and limits; what is usual (no reservation, normal shares) is not said."""
+    memory = machine.memory.size // MIB
+    fields |= {name: settings.take(key, f"resources.{name}", codec) for name, key, codec in (
+        ("cpu_shares", "sched.cpu.shares", shares(CPU_SHARES, machine.cpu.count)),
+        ("memory_shares", "sched.mem.shares", shares(MEMORY_SHARES, memory)))}
+    fields["cpu_affinity"] = settings.take("sched.cpu.affinity", "resources.cpu_affinity", AFFINITY) or ()
     legacy = settings.take("sched.mem.minsize", "resources.memory_reservation", MEGABYTES)
-    if legacy and not fields.get("memory_reservation"):
-        fields["memory_reservation"] = legacy
-    if affinity := settings.take("sched.cpu.affinity", "resources.cpu_affinity", AFFINITY):
-        fields["cpu_affinity"] = affinity
-    for name in ("cpu_reservation", "memory_reservation"):
-        if fields.get(name) == 0:
-            del fields[name]
+    fields["memory_reservation"] = fields.get("memory_reservation") or legacy or None
+    fields["cpu_reservation"] = fields.get("cpu_reservation") or None
     return Resources(**fields)
-
-
-def _memory_shares(settings: Settings) -> dict[str, int]:
-    text = settings.get("memSize") or ""
-    size = int(text) if re.fullmatch("[0-9]{1,9}", text) else DEFAULT_MIB
-    return {word: each * size for word, each in MEMORY_SHARES.items()}
 
 
 def _scripts(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in SCRIPTS if settings.take(f"toolScripts.{name}", "tools.scripts", BOOL))
 
 
-def _boot(settings: Settings, disks: list[DiskSlot], nics: list[Nic]) -> tuple[tuple[str, ...], tuple[DiskSlot, ...], tuple[Nic, ...]]:
+def _boot(settings: Settings, disks: list[DiskSlot], nics: list[Nic]) -> tuple[
+        tuple[str, ...], tuple[DiskSlot, ...], tuple[Nic, ...]]:
     """The order of kinds, and among disks and cards the order of each that is named."""
-    kinds: list[str] = []
-    cards: list[int] = []
+    kinds: dict[str, None] = {}
+    cards: list[str] = []
     for word in _list(settings.take("bios.bootOrder", "boot", SAID)):
         card = NIC_NAME.fullmatch(word)
-        if card:
-            cards.append(int(card[1]))
         kind = "network" if card else BOOT_KINDS.get(word)
+        cards += [word] if card else []
         if kind is None:
             settings.odd(f"bios.bootOrder: {shown(word)} is no device that is known; left out")
-        elif kind not in kinds:
-            kinds.append(kind)
-    slots = [re.fullmatch(SLOT, word) for word in _list(settings.take("bios.hddOrder", "disks.boot_order", SAID))]
-    places = {(slot[1], int(slot[2]), int(slot[3])): at for at, slot in reversed(list(enumerate(filter(None, slots))))}
-    ranked = {place: at for at, place in enumerate(sorted(
-        ((disk.bus, disk.controller, disk.unit) for disk in disks if (disk.bus, disk.controller, disk.unit) in places), key=places.__getitem__), 1)}
-    there = {nic.number for nic in nics}
-    order = {number: at for at, number in enumerate((number for number in dict.fromkeys(cards) if number in there), 1)}
-    return (tuple(kinds), tuple(replace(disk, boot_order=ranked.get((disk.bus, disk.controller, disk.unit))) for disk in disks),
-            tuple(replace(nic, boot_order=order.get(nic.number)) for nic in nics))
+        else:
+            kinds[kind] = None
+    slots = _list(settings.take("bios.hddOrder", "disks.boot_order", SAID))
+    ranks = _ranks(slots, [f"{disk.bus}{disk.controller}:{disk.unit}" for disk in disks])
+    turns = _ranks(cards, [f"ethernet{nic.number}" for nic in nics])
+    return (tuple(kinds), tuple(replace(disk, boot_order=rank) for disk, rank in zip(disks, ranks, strict=True)),
+            tuple(replace(nic, boot_order=turn) for nic, turn in zip(nics, turns, strict=True)))
+
+
+def _ranks(order: list[str], names: list[str]) -> list[int | None]:
+    """The rank of each name in an order, in which names of other things may stand."""
+    there = set(names)
+    ranks = {name: rank for rank, name in enumerate((name for name in dict.fromkeys(order) if name in there), 1)}
+    return [ranks.get(name) for name in names]
 
 
 def _list(text: str | None) -> list[str]:

@@ -66,7 +66,8 @@ def _controllers(settings: Settings, bus: Bus, used: set[int], slots: list[str],
             found.append(Controller(bus=bus, number=number, **fields))
             continue
         if devices:
-            settings.odd(f"{head} is off: {', '.join(devices)} is not there either", hint=f"set {head}.present to TRUE if the machine needs it")
+            settings.odd(f"{head} is off: {', '.join(devices)} is not there either",
+                         hint=f"set {head}.present to TRUE if the machine needs it")
         for slot in (head, *mine):
             settings.used.update(settings.heads.get(slot, ()))
     return there
@@ -106,14 +107,15 @@ def _disk(settings: Settings, head: str, kind: str, where: str) -> dict[str, Any
     path = fields["path"]
     if settings.flag(f"{head}.shared"):
         fields["shared"] = True
-    fields["rdm"] = "device" if kind == "rawdisk" else next((how for end, how in MAPPING.items() if path.lower().endswith(end)), None)
+    mapped = next((how for end, how in MAPPING.items() if path.lower().endswith(end)), None)
+    fields["rdm"] = "device" if kind == "rawdisk" else mapped
     if fields["rdm"]:
         settings.note(f"{where}.rdm", f"{head}.deviceType", kind)
     if DELTA.search(path):
         settings.odd(f"{head}.fileName = {shown(path)}: the newest of a chain of snapshots",
                      hint="convert this file, not its base; its parents are read with it")
     if settings.get(f"{head}.redo"):
-        settings.odd(f"{head}.redo: writes are in a redo log beside the disk", hint="commit or discard it before the disk is converted")
+        settings.odd(f"{head}.redo: writes are in a redo log beside the disk", hint="commit or discard it first")
     return {"format": "vmdk", **fields}
 
 

@@ -10,8 +10,10 @@ from imgtool.descriptions.vmx.values import SAID
 from imgtool.model.devices import Network, NetworkKind, Nic
 
 EVIDENCE = ("virtualDev", "connectionType", "networkName", "vnet", "dvs.switchId", "dvs.portgroupId", "opaqueNetwork.id")
-CONNECTIONS = {"bridged": NetworkKind.BRIDGE, "bridge": NetworkKind.BRIDGE, "monitor_dev": NetworkKind.BRIDGE, "nat": NetworkKind.NAT,
-               "hostonly": NetworkKind.HOST_ONLY, "custom": NetworkKind.CUSTOM, "pvn": NetworkKind.CUSTOM, "none": NetworkKind.NONE}
+CONNECTIONS = {
+    "bridged": NetworkKind.BRIDGE, "bridge": NetworkKind.BRIDGE, "monitor_dev": NetworkKind.BRIDGE, "nat": NetworkKind.NAT,
+    "hostonly": NetworkKind.HOST_ONLY, "custom": NetworkKind.CUSTOM, "pvn": NetworkKind.CUSTOM, "none": NetworkKind.NONE,
+}
 LAN_SEGMENT = "pvn:"
 """Before the id of Workstation's LAN segment, in ``Network.device``."""
 VMXNET2_FEATURES = "15"
@@ -35,7 +37,7 @@ def _nic(settings: Settings, head: str, number: int, where: str) -> Nic:
 
 
 def _address(settings: Settings, head: str, where: str) -> dict[str, Any]:
-    """The MAC address and who gave it. Without ``addressType`` VMware generates one, except that some files only have ``address``."""
+    """The MAC address and who gave it. Without ``addressType`` it is generated, unless the file only has ``address``."""
     kind = (settings.get(f"{head}.addressType") or "").lower()
     given = {key: settings.get(f"{head}.{key}") for key in ("address", "generatedAddress")}
     if kind and kind not in MAC_KEYS:

@@ -10,7 +10,8 @@ from imgtool.descriptions.vmx.settings import Settings, shown
 from imgtool.descriptions.vmx.values import BOOL, SAID
 from imgtool.model.devices import Graphics, Passthrough, Port, SharedFolder, Video
 
-SCHEMES = {"tcp": "tcp", "tcp4": "tcp", "tcp6": "tcp", "telnet": "telnet", "telnets": "tls", "ssl": "tls", "tcp+ssl": "tls", "tls": "tls"}
+SCHEMES = {"tcp": "tcp", "tcp4": "tcp", "tcp6": "tcp", "telnet": "telnet", "telnets": "tls", "ssl": "tls",
+           "tcp+ssl": "tls", "tls": "tls"}
 ADDRESS = re.compile(r"(?:([0-9a-f]{1,5}):)?([0-9a-f]{1,3}):([0-9a-f]{1,2})\.([0-7])", re.IGNORECASE)
 """Domain, bus, device and function of a PCI card."""
 USB_ID = re.compile(r"(?:vid:)?(?:0x)?([0-9a-f]{1,4})(?::| pid:)(?:0x)?([0-9a-f]{1,4})\b", re.IGNORECASE)
@@ -38,7 +39,8 @@ def _serial(settings: Settings, head: str, number: int, where: str) -> Port:
         path = _host_port(settings, head, path)
     elif kind not in {"file", "thinprint"}:
         settings.odd(f"{head}.fileType = {shown(kind)}: no kind of port that is known")
-    return Port(number=number, kind=kind, path=path, server=server, connected=settings.take(f"{head}.startConnected", f"{where}.connected", BOOL))
+    connected = settings.take(f"{head}.startConnected", f"{where}.connected", BOOL)
+    return Port(number=number, kind=kind, path=path, server=server, connected=connected)
 
 
 def _network(settings: Settings, head: str, where: str, uri: str | None) -> tuple[str, str | None, bool | None]:
@@ -132,9 +134,9 @@ def read_passthrough(settings: Settings, start: int) -> list[Passthrough]:
             found.append(Passthrough(kind="vgpu", name=profile))
         else:
             found.append(Passthrough(kind="pci", address=_pci(settings.take(f"{head}.id", where, SAID))))
-    for match, key in sorted(((re.fullmatch(r"usb\.autoconnect\.device(\d{1,3})", key), key) for key in settings.heads.get("usb", ())),
-                             key=lambda pair: int(pair[0][1]) if pair[0] else -1):
-        if match and (text := settings.take(key, f"passthrough[{start + len(found)}].address", SAID)):
+    sticks = filter(None, (re.fullmatch(r"usb\.autoconnect\.device(\d{1,3})", key) for key in settings.heads.get("usb", ())))
+    for match in sorted(sticks, key=lambda match: int(match[1])):
+        if text := settings.take(match[0], f"passthrough[{start + len(found)}].address", SAID):
             numbers = USB_ID.match(text)
             address = f"{int(numbers[1], 16):04x}:{int(numbers[2], 16):04x}" if numbers else None
             found.append(Passthrough(kind="usb", address=address, name=None if numbers else text))
@@ -142,7 +144,7 @@ def read_passthrough(settings: Settings, start: int) -> list[Passthrough]:
 
 
 def _pci(text: str | None) -> str | None:
-    """VMware's address of a PCI card as Linux writes it: ESXi counts in decimal (``00000:013:00.0``), unless it looks like Linux's own."""
+    """VMware's address of a PCI card as Linux writes it. ESXi counts in decimal (``00000:013:00.0``), people do not."""
     match = ADDRESS.fullmatch(text or "")
     if text is None or not match:
         return text

@@ -69,7 +69,8 @@ class Settings:
         What is said of a device that is not there is no longer looked at."""
         there = self.flag(f"{head}.present")
         if there is None and any(self.get(f"{head}.{key}") for key in evidence):
-            self.odd(f"{head}.present is missing: taken as TRUE", hint="VMware itself takes it as FALSE: check that the machine has this device")
+            self.odd(f"{head}.present is missing: taken as TRUE",
+                     hint="VMware itself takes it as FALSE: check that the machine has this device")
             return True
         if not there:
             self.used.update(self.heads.get(head, ()))
@@ -89,7 +90,7 @@ class Settings:
     def left(self) -> None:
         """A problem for each setting that was not used and that means something; for many of one kind, one."""
         groups: dict[int, list[Entry]] = {}
-        alone = []
+        alone: list[Entry] = []
         off = {key.removesuffix(".present") for key, entry in self.entries.items()
                if key.endswith(".present") and entry.value.strip().lower() == "false"}
         for key, entry in self.entries.items():

@@ -1,7 +1,7 @@
 """The text of a ``.vmx`` and of its kin (``.vmsd``): lines, encodings, escapes. Read as laxly as VMware does.
 
-A file is lines of ``key = "value"`` in the encoding that its ``.encoding`` line names. ``|22`` stands for the byte 0x22, so that a
-value can hold quotes, line ends and other bytes. Keys have no case; the first of several lines with one key is the one that counts.
+A file is lines of ``key = "value"`` in the encoding that its ``.encoding`` line names. ``|22`` stands for the byte 0x22, so
+that a value can hold quotes, line ends and other bytes. Keys have no case; the first of several lines with one key counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ BOM = codecs.BOM_UTF8
 ENCODINGS = re.compile(r"utf-8|ascii|cp\d+|iso8859-\d+|latin-1|gbk|gb2312|gb18030|big5|big5hkscs|shift_jis|euc_jp|euc_kr|johab|"
                        r"koi8-[rut]|tis-620|mac-\w+")
 """Python's names of what a hypervisor writes a file in: each is a superset of ASCII, line by line."""
-FOREIGN = ((b"KDMV", "a VMDK disk image"), (b"COWD", "a VMDK disk image"), (b"# Disk DescriptorFile", "the descriptor of a VMDK disk image"),
+FOREIGN = ((b"KDMV", "a VMDK disk image"), (b"COWD", "a VMDK disk image"),
+           (b"# Disk DescriptorFile", "the descriptor of a VMDK disk image"),
            (b"QFI\xfb", "a qcow2 disk image"), (b"<", "XML"), (b"\xff\xfe", "UTF-16 text"), (b"\xfe\xff", "UTF-16 text"),
            (b"PK\x03\x04", "a ZIP archive"), (b"\x1f\x8b", "gzip-compressed"))
 ENCODING_LINE = re.compile(rb'^[ \t]*\.?encoding[ \t]*=[ \t]*["\']?([^"\'\r\n]{0,64})', re.IGNORECASE | re.MULTILINE)

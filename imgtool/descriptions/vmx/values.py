@@ -18,10 +18,8 @@ MAX_MIB = 1 << 30
 MAX_NUMBER = 1 << 31
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 UNLIMITED = ("unlimited", "-1", "off", "max")
-CPU_SHARES = {"low": 500, "normal": 1000, "high": 2000}
-"""Of each virtual CPU, and of each disk."""
-MEMORY_SHARES = {"low": 5, "normal": 10, "high": 20}
-"""Of each MiB."""
+CPU_SHARES, MEMORY_SHARES = (500, 2000), (5, 20)
+"""Low and high, of each virtual CPU (and of each disk) and of each MiB; normal says nothing."""
 
 
 class Codec(NamedTuple):
@@ -79,6 +77,17 @@ def words(table: Mapping[str, Any]) -> Codec:
         return lower[text.strip().lower()]
 
     return Codec(read, lambda value: back[value])
+
+
+def shares(of_each: tuple[int, int], count: int = 1) -> Codec:
+    """A weight of ``count`` things: a word or a number; ``normal`` says nothing."""
+    table = {"low": of_each[0] * count, "normal": None, "high": of_each[1] * count}
+
+    def read(text: str) -> int | None:
+        word = text.strip().lower()
+        return table[word] if word in table else numbers().read(word)
+
+    return Codec(read, str)
 
 
 def _uuid(text: str) -> str | None:
@@ -142,5 +151,6 @@ COUNT = numbers(1, MAX_CPUS)
 MEGABYTES = numbers(0, MAX_MIB, unit=MIB, unlimited=True)
 MHZ = numbers(unlimited=True)
 AFFINITY = Codec(_affinity, lambda value: ",".join(map(str, value)))
+DISK_SHARES = shares(CPU_SHARES)
 MODE = words({**{str(mode): mode for mode in DiskMode}, "nonpersistent": DiskMode.NONPERSISTENT, "append": DiskMode.UNDOABLE})
 FIRMWARE = words({"efi": FirmwareKind.UEFI, "bios": FirmwareKind.BIOS})

@@ -1,4 +1,4 @@
-"""Machine → the settings of a ``.vmx``, in the order in which they are written. What it cannot hold is left out: ``check`` finds that."""
+"""Machine → the settings of a ``.vmx``, in the order in which they are written. ``check`` finds what had to be left out."""
 
 from __future__ import annotations
 

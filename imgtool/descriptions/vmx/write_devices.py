@@ -62,7 +62,7 @@ def has_place(bus: Bus, controller: int, unit: int) -> bool:
 
 def _storage(machine: Machine) -> Iterator[Setting]:
     named = {(one.bus, one.number): (one, f"controllers[{at}].") for at, one in enumerate(machine.controllers)}
-    plugged = [*((f"disks[{at}].", one) for at, one in enumerate(machine.disks)),
+    plugged: list[tuple[str, DiskSlot | Drive]] = [*((f"disks[{at}].", one) for at, one in enumerate(machine.disks)),
                *((f"drives[{at}].", one) for at, one in enumerate(machine.drives) if not one.floppy)]
     plugged = [(where, one) for where, one in plugged if has_place(one.bus, one.controller, one.unit)]
     for bus in ORDER:
@@ -183,7 +183,8 @@ def _port(port: Port, head: str, where: str) -> Iterator[Setting]:
     elif port.kind == "device":
         yield Setting(f"{head}autodetect", "TRUE", f"{where}path")
     if port.server is not None and (network or port.kind == "pipe"):
-        yield Setting(f"{head}{'network' if network else 'pipe'}.endPoint", "server" if port.server else "client", f"{where}server")
+        end = "network.endPoint" if network else "pipe.endPoint"
+        yield Setting(head + end, "server" if port.server else "client", f"{where}server")
     yield from fields(port, [CONNECTED], head, where)
 
 
@@ -220,7 +221,8 @@ def _passthrough(machine: Machine) -> Iterator[Setting]:
                 yield Setting(f"{head}id", _pci(thing.address), where)
         elif thing.kind == "usb" and (thing.address or thing.name):
             vendor, _, product = (thing.address or "").partition(":")
-            yield Setting(f"usb.autoConnect.device{sticks}", f"0x{vendor}:0x{product}" if thing.address else thing.name or "", where)
+            text = f"0x{vendor}:0x{product}" if thing.address else thing.name or ""
+            yield Setting(f"usb.autoConnect.device{sticks}", text, where)
             sticks += 1
 
 
