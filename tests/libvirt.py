@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fixtures.libvirtd import QEMU_CONF, WITH_USER, add_user
 from fixtures.run import bound
 
+DEFINE, START = "define --validate", "domxml-to-native qemu-argv --xml"
 
-def refusals(domains: Mapping[str, bytes], directory: Path) -> dict[str, str]:
+
+def refusals(domains: Mapping[str, bytes], directory: Path, *, commands: Sequence[str] = (DEFINE, START)) -> dict[str, str]:
     """What ``virt-xml-validate`` and ``virsh define --validate`` have against each of the domains, by its file's name.
 
-    Each must have a name of its own. ``virsh domxml-to-native`` then shows what only a start would find.
+    Each must have a name of its own. ``START`` makes QEMU's command line, and finds what only a start would find.
     """
     files = {name: directory / name for name in domains}
     found: dict[str, str] = {}
@@ -23,7 +25,7 @@ def refusals(domains: Mapping[str, bytes], directory: Path) -> dict[str, str]:
         done = subprocess.run(bound(["virt-xml-validate", path, "domain"]), capture_output=True, text=True, check=False)
         if done.returncode:
             found[name] = done.stdout + done.stderr
-    for command in ("define --validate", "domxml-to-native qemu-argv --xml"):
+    for command in commands:
         for name, path in files.items():
             found[name] = found.get(name) or _refusal(f"{command} {path}", directory)
     return {name: why for name, why in found.items() if why}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from imgtool.descriptions.domain_xml import HOLDS, parse, render
-from imgtool.descriptions.fields import pattern, said
+from imgtool.descriptions.domain_xml import parse, render
 from imgtool.model.machine import Machine
 from tests.machines import machines
 

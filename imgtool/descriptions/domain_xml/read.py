@@ -5,13 +5,12 @@ from __future__ import annotations
 from imgtool.descriptions.domain_xml import read_devices, read_disks, read_host, read_nics
 from imgtool.descriptions.domain_xml.document import HINT, Node, opened
 from imgtool.descriptions.domain_xml.noise import leftovers
-from imgtool.descriptions.domain_xml.words import OVIRT, chipset
+from imgtool.descriptions.domain_xml.words import HYPERVISORS, OVIRT, chipset
 from imgtool.errors import DamagedError
 from imgtool.model.description import Parsed
 from imgtool.model.machine import Machine, Tools
 
 OVIRT_IMAGES = "/rhev/data-center/"
-KNOWN = ("kvm", "qemu", "xen", "vmware")
 FULL = "hvm"
 """``os/type`` of a machine with firmware; ``linux`` and ``xenpvh`` are Xen's other kinds, ``exe`` is a container."""
 
@@ -55,8 +54,8 @@ def machine_of(domain: Node) -> Machine:
 
 def _hypervisor(domain: Node) -> str:
     word = domain.get("@type", "accelerator")
-    if word not in KNOWN:
-        raise DamagedError(f"a domain of type {word}: only {', '.join(KNOWN)} are machines of this kind",
+    if word not in HYPERVISORS:
+        raise DamagedError(f"a domain of type {word}: only {', '.join(HYPERVISORS)} are machines of this kind",
                            hint="containers and other hypervisors are not read")
     return word
 

@@ -12,6 +12,9 @@ OVIRT = "http://ovirt.org/vm/1.0"
 VMWARE = "vmware"
 """``domain/@type`` of libvirt's ESX driver: some elements have another meaning there."""
 
+HYPERVISORS = ("kvm", "qemu", "xen", VMWARE)
+"""``domain/@type`` of machines; others are containers and the like."""
+
 BUSES = {"scsi": Bus.SCSI, "sata": Bus.SATA, "ide": Bus.IDE, "nvme": Bus.NVME, "virtio": Bus.VIRTIO, "usb": Bus.USB,
          "fdc": Bus.FLOPPY, "xen": Bus.XEN}
 """``target/@bus``; the reverse is the value of our word."""

@@ -16,13 +16,14 @@ from imgtool.descriptions.domain_xml import patch, write_devices, write_disks
 from imgtool.descriptions.domain_xml.elements import REPLACEMENT, add, writable, yes_no
 from imgtool.descriptions.domain_xml.held import HINTS, HOLDS, MEANINGLESS
 from imgtool.descriptions.domain_xml.read import parse
-from imgtool.descriptions.domain_xml.words import BOOT, HYPERV, OSINFO, SPINLOCK_RETRIES, TIMER, back
+from imgtool.descriptions.domain_xml.words import BOOT, HYPERV, HYPERVISORS, OSINFO, SPINLOCK_RETRIES, TIMER, back
 from imgtool.descriptions.fields import losses, said
 from imgtool.descriptions.guest_os import from_osinfo, is_windows, to_osinfo
 from imgtool.model.description import Rendered
 from imgtool.model.machine import Clock, Cpu, FirmwareKind, GuestOs, Machine, Memory
 from imgtool.model.problem import Problem
 
+KVM = "kvm"
 KIB = 1024
 SLOTS = 16
 """For memory that can be plugged in, where nobody says how many: oVirt's number."""
@@ -63,7 +64,9 @@ def _named(machine: Machine) -> tuple[Machine, tuple[Problem, ...]]:
 
 
 def _domain(root: etree._Element, machine: Machine) -> Iterator[Problem]:
-    root.set("type", machine.accelerator or "kvm")
+    root.set("type", machine.accelerator if machine.accelerator in HYPERVISORS else KVM)
+    if machine.accelerator not in (*HYPERVISORS, None):
+        yield Problem(what=f"accelerator = {machine.accelerator}: written as {KVM}", hint=f"libvirt has {', '.join(HYPERVISORS)}")
     add(root, "name", machine.name)
     for tag, words in (("uuid", machine.uuid), ("genid", machine.genid), ("description", machine.description)):
         if words is not None:

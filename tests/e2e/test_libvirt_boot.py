@@ -1,0 +1,56 @@
+"""A domain that we write is started by a real libvirtd, and the guest on its disk reports itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.debian import build
+from fixtures.libvirtd import boot, libvirtd
+from fixtures.run import ToolError
+from imgtool.descriptions.domain_xml import render
+from imgtool.model.devices import Bus, DiskSlot, Network, NetworkKind, Nic, Port
+from imgtool.model.machine import Cpu, Machine, Memory, Tools
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Path]:
+    """A directory that is emptied at once: a disk is too large to be kept for the next runs."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def machine(name: str, disk: Path, serial: Path) -> Machine:
+    """A small one without KVM, whose serial port is a file."""
+    return Machine(
+        name=name, accelerator="qemu", chipset="q35", cpu=Cpu(mode="maximum"), memory=Memory(size=1 << 30),
+        disks=(DiskSlot(path=str(disk), bus=Bus.VIRTIO, format="raw"),), serials=(Port(kind="file", path=str(serial)),),
+        nics=(Nic(model="virtio", network=Network(kind=NetworkKind.NAT)),), tools=Tools(agent=True), boot=("disk",),
+        rng="/dev/urandom", balloon="virtio")
+
+
+@pytest.mark.boot
+def test_debian_boots_as_a_domain(work: Path) -> None:
+    disk = build(work / "debian.raw")
+    serial, written = work / "serial", work / "debian.xml"
+    written.write_bytes(render(machine("debian", disk.path, serial)).text)
+    with libvirtd(work / "libvirt") as daemon:
+        daemon.virsh("define", "--validate", written)
+        found = boot(daemon, "debian", serial)
+    assert found.payload_sha256 == disk.payload_sha256
+    assert found.root_source == "/dev/vda1"
+    assert found.failed_units == ()
+
+
+@pytest.mark.boot
+def test_a_domain_that_does_not_boot_says_why(work: Path) -> None:
+    disk, serial, written = work / "zeros.raw", work / "serial", work / "zeros.xml"
+    disk.write_bytes(bytes(1 << 20))
+    written.write_bytes(render(machine("zeros", work / "missing.raw", serial)).text)
+    with libvirtd(work / "libvirt") as daemon:
+        daemon.virsh("define", written)
+        with pytest.raises(ToolError, match=r"missing\.raw"):
+            boot(daemon, "zeros", serial, timeout=60)
