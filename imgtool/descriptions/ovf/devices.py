@@ -49,7 +49,8 @@ def is_controller(item: Item) -> bool:
 
 def is_disk(item: Item) -> bool:
     """XenServer writes disks as storage extents."""
-    return item.type == words.DISK or (item.type == words.STORAGE_EXTENT and REFERENCE.fullmatch(item.get("hostresource") or "") is not None)
+    named = REFERENCE.fullmatch(item.get("hostresource") or "")
+    return item.type == words.DISK or (item.type == words.STORAGE_EXTENT and named is not None)
 
 
 def controllers(items: list[Item], notes: Notes) -> dict[str, Controller]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from imgtool.descriptions.ovf import words, xml
-from imgtool.descriptions.ovf.devices import is_controller, numbered
+from imgtool.descriptions.ovf.devices import is_controller, is_disk, numbered
 from imgtool.descriptions.ovf.elements import annotation_section, boot_section, guest_os_section, item, setting, settings
 from imgtool.descriptions.ovf.hardware import Device, Key, devices, network_name
 from imgtool.descriptions.ovf.item import ITEMS, Item, Notes
@@ -174,7 +174,7 @@ def _keyed(items: list[Item], machine: Machine) -> Iterator[tuple[Key, Item]]:
         words.SCSI: iter([("controller", one.bus, one.number) for one in machine.controllers])}
     for item_ in items:
         kind = words.CD if item_.type in (words.CD, words.DVD, words.FLOPPY) else item_.type
-        kind = words.SCSI if is_controller(item_) else kind
+        kind = words.SCSI if is_controller(item_) else words.DISK if is_disk(item_) else kind
         key = ("tpm",) if item_.subtype == words.VTPM else next(keys[kind], None) if kind in keys else None
         if key is not None:
             yield key, item_
@@ -230,7 +230,7 @@ def _disk_of(sheet: Sheet, element: etree._Element) -> etree._Element | None:
 
 
 def _forget_disk(sheet: Sheet, gone: Item) -> None:
-    disk = _disk_of(sheet, gone.element) if gone.type == words.DISK else None
+    disk = _disk_of(sheet, gone.element) if is_disk(gone) else None
     if disk is not None:
         file = _file_of(sheet, xml.attribute(disk, "fileRef"))
         for element in (disk, *(() if file is None else (file,))):
