@@ -9,9 +9,10 @@
                             │                  descriptions.ovf.files       which files, and how they are packed
                             └─ open_file(package, reference, folder, stop)  ─▶ Disk: read where it lies, nothing is unpacked
 
-    with OvaWriter(folder, name, room, disks) as ova:      in a workspace of files.py; files.publish moves the result
-        packed = ova.add(disk_name, pieces)                pieces: copying.stream.stream(…)
-        ova.finish(text)                                   descriptions.ovf.sized(render(machine), packed)
+    text = descriptions.ovf.render(machine).text           DiskSlot: path (name in the package), capacity, populated
+    with OvaWriter(folder, name, stem, room=len(text), disks) as ova:    in a workspace of files.py; files.publish moves the result
+        packed = [ova.add(disk, pieces) for …]             pieces: copying.stream.stream(…)
+        ova.finish(descriptions.ovf.sized(text, packed))
 
     write_ovf_folder(folder, name, text, disk_names)       the disks are in the folder already
 

@@ -31,12 +31,14 @@ MAX_PLAIN = 8 << 30
 """Bytes from which on a tar header needs GNU's binary form of the size."""
 MODE = 0o644
 DIGEST = "0" * 64
+SIZE_ROOM = 64
+"""Bytes that the size of a file takes in a description, at most."""
 
 
 class OvaWriter:
     """A new archive ``name`` in ``folder`` (a workspace). ``add`` the disks in the order of ``disks``, then ``finish``.
 
-    ``stem``: name of the description without ``.ovf``. ``room``: bytes that the description will have at most.
+    ``stem``: name of the description without ``.ovf``. ``room``: its bytes, before ``ovf.sized`` puts the sizes of the disks in.
     """
 
     def __init__(self, folder: str, name: str, *, stem: str, room: int, disks: Sequence[str]) -> None:
@@ -44,7 +46,7 @@ class OvaWriter:
         self._described, self._manifest = f"{stem}.ovf", f"{stem}.mf"
         for one in (self._described, self._manifest, *disks):
             _check_name(one)
-        self._room = _padded(room)
+        self._room = _padded(room + SIZE_ROOM * len(disks))
         self._listed = len(self._render_manifest(DIGEST, [Packed(name=disk, size=0, sha256=DIGEST) for disk in disks]))
         self._at = BLOCK + self._room + BLOCK + _padded(self._listed)
         self._fd = create(folder, name)

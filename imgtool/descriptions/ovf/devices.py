@@ -16,6 +16,8 @@ REFERENCE = re.compile(r"(?:ovf:)?/?(disk|file)/(.+)")
 NIC_CONFIG = ("wakeOnLanEnabled",)
 VIDEO_CONFIG = ("videoRamSizeInKB", "numDisplays", "enable3DSupport")
 KIB = 1024
+MAX_CONTROLLER = 15
+"""Numbers above are no numbers of controllers, but addresses of another kind."""
 MAC = re.compile(r"[0-9a-f]{12}")
 
 
@@ -49,7 +51,8 @@ def is_controller(item: Item) -> bool:
 
 def is_disk(item: Item) -> bool:
     """XenServer writes disks as storage extents."""
-    return item.type == words.DISK or (item.type == words.STORAGE_EXTENT and REFERENCE.fullmatch(item.get("hostresource") or "") is not None)
+    named = REFERENCE.fullmatch(item.get("hostresource") or "")
+    return item.type == words.DISK or (item.type == words.STORAGE_EXTENT and named is not None)
 
 
 def controllers(items: list[Item], notes: Notes) -> dict[str, Controller]:
@@ -61,7 +64,7 @@ def controllers(items: list[Item], notes: Notes) -> dict[str, Controller]:
             continue
         bus, model = _controller(item, notes)
         wanted = item.number("address")
-        if wanted is None or wanted > words.MAX_NICS or (bus, wanted) in taken:
+        if wanted is None or wanted > MAX_CONTROLLER or (bus, wanted) in taken:
             wanted = next(index for index in range(len(taken) + 1) if (bus, index) not in taken)
         taken.add((bus, wanted))
         one = Controller(bus=bus, number=wanted, model=model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lxml import etree
 
 from imgtool.descriptions.guest_os import to_cim, to_vmware, to_vmware_api
@@ -16,6 +18,19 @@ def guest_os_section(os: GuestOs, hardware: int | None) -> etree._Element:
     word = to_vmware(os, hardware) if os.word else to_vmware_api(os, hardware)
     section = make(xml.OVF, "OperatingSystemSection", id=str(to_cim(os)), version=os.release, vmw_osType=word)
     return add(section, make(xml.OVF, "Info", text="The operating system"))
+
+
+def network_section(names: Iterable[str]) -> etree._Element:
+    """The networks that the machine is connected to."""
+    section = add(make(xml.OVF, "NetworkSection"), make(xml.OVF, "Info", text="The networks that the machine is connected to"))
+    for name in names:
+        add(section, network(name))
+    return section
+
+
+def network(name: str) -> etree._Element:
+    """One of them."""
+    return add(make(xml.OVF, "Network", name=name), make(xml.OVF, "Description", text=f"The network {name}"))
 
 
 def annotation_section(text: str | None) -> etree._Element | None:

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from lxml import etree
 
 from imgtool.descriptions.ovf import words, xml
-from imgtool.descriptions.ovf.devices import is_controller, numbered
-from imgtool.descriptions.ovf.elements import annotation_section, boot_section, guest_os_section, item, setting, settings
+from imgtool.descriptions.ovf.devices import is_controller, is_disk, numbered
+from imgtool.descriptions.ovf.elements import (
+    annotation_section,
+    boot_section,
+    guest_os_section,
+    item,
+    network,
+    network_section,
+    setting,
+    settings,
+)
 from imgtool.descriptions.ovf.hardware import Device, Key, devices, network_name
 from imgtool.descriptions.ovf.item import ITEMS, Item, Notes
 from imgtool.descriptions.ovf.read import configured, only_system, parse
@@ -18,7 +27,6 @@ from imgtool.errors import DamagedError
 from imgtool.model.devices import Backing, DiskSlot, Drive
 from imgtool.model.machine import Machine
 
-NEWLINE = b"\r\n"
 FOR_PEOPLE = ("ElementName", "Description")
 """Changes of these change no device."""
 ON_FILES = ("disk", "drive")
@@ -51,8 +59,7 @@ def kept(machine: Machine, onto: bytes) -> bytes:
     _settings(sheet)
     _networks(sheet)
     _devices(sheet)
-    text = etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8") + b"\n"
-    return text.replace(b"\n", NEWLINE) if NEWLINE in onto else text
+    return xml.rewrite(root, onto)
 
 
 def _names(sheet: Sheet) -> None:
@@ -152,12 +159,16 @@ def _networks(sheet: Sheet) -> None:
     section = xml.section(sheet.root, "NetworkSection")
     before, after = ([network_name(nic.network) for nic in machine.nics] for machine in (sheet.old, sheet.new))
     listed = {} if section is None else {xml.attribute(one, "name"): one for one in xml.children(section, "Network")}
-    for name in dict.fromkeys(after):
-        if section is not None and name and name not in listed:
-            _append(section, xml.make(xml.OVF, "Network", name=name))
-    for name in set(before) - set(after):
-        if name in listed:
-            _remove(listed[name])
+    wanted = [name for name in dict.fromkeys(after) if name and name not in listed]
+    if section is None and wanted:
+        first = next(xml.children(sheet.root, "VirtualSystem", "VirtualSystemCollection", "Content"))
+        sheet.root.insert(sheet.root.index(first), network_section(wanted))
+    elif section is not None:
+        for name in wanted:
+            _append(section, network(name))
+    for gone in set(before) - set(after):
+        if gone in listed:
+            _remove(listed[gone])
 
 
 def _keyed(items: list[Item], machine: Machine) -> Iterator[tuple[Key, Item]]:
@@ -174,7 +185,7 @@ def _keyed(items: list[Item], machine: Machine) -> Iterator[tuple[Key, Item]]:
         words.SCSI: iter([("controller", one.bus, one.number) for one in machine.controllers])}
     for item_ in items:
         kind = words.CD if item_.type in (words.CD, words.DVD, words.FLOPPY) else item_.type
-        kind = words.SCSI if is_controller(item_) else kind
+        kind = words.SCSI if is_controller(item_) else words.DISK if is_disk(item_) else kind
         key = ("tpm",) if item_.subtype == words.VTPM else next(keys[kind], None) if kind in keys else None
         if key is not None:
             yield key, item_
@@ -230,7 +241,7 @@ def _disk_of(sheet: Sheet, element: etree._Element) -> etree._Element | None:
 
 
 def _forget_disk(sheet: Sheet, gone: Item) -> None:
-    disk = _disk_of(sheet, gone.element) if gone.type == words.DISK else None
+    disk = _disk_of(sheet, gone.element) if is_disk(gone) else None
     if disk is not None:
         file = _file_of(sheet, xml.attribute(disk, "fileRef"))
         for element in (disk, *(() if file is None else (file,))):
@@ -252,9 +263,8 @@ def _back_disk(sheet: Sheet, element: etree._Element, slot: DiskSlot, *, known: 
         _append(section, disk)
         _set(element, "HostResource", f"ovf:/disk/{xml.attribute(disk, 'diskId')}", xml.RASD)
     reference = None if slot.backing == Backing.EMPTY else _back_file(sheet, xml.attribute(disk, "fileRef"), slot.path)
-    units = None if slot.capacity is None else "byte"
     for name, value in (("fileRef", reference), ("format", words.FORMATS.get(slot.format or "")),
-                        ("capacityAllocationUnits", units),
+                        ("capacityAllocationUnits", None),
                         ("capacity", _text(slot.capacity)), ("populatedSize", _text(slot.populated))):
         _put(disk, name, value)
 

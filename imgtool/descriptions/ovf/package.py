@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lxml import etree
-
 from imgtool.descriptions.ovf import xml
 from imgtool.descriptions.ovf.storage import references
 from imgtool.model.package import FileReference, Packed
@@ -24,4 +22,4 @@ def sized(text: bytes, packed: Iterable[Packed]) -> bytes:
         for one in xml.children(listed, "File"):
             if (href := xml.attribute(one, "href")) in sizes:
                 one.set(f"{{{xml.OVF}}}size", str(sizes[href]))
-    return etree.tostring(root, xml_declaration=True, encoding="UTF-8") + b"\n"
+    return xml.rewrite(root, text)

@@ -10,6 +10,7 @@ from imgtool.descriptions.ovf.elements import (
     boot_section,
     guest_os_section,
     item,
+    network_section,
     setting,
     settings,
     system_element,
@@ -32,7 +33,7 @@ def render(machine: Machine, *, onto: bytes | None = None) -> Rendered:
 
 def envelope(machine: Machine) -> etree._Element:
     """The tree. Ids: ``file1`` and ``vmdisk1`` for the first disk, ``image1`` for the file in the first drive."""
-    root = make(xml.OVF, "Envelope")
+    root = make(xml.OVF, "Envelope", version="1.0")
     system = make(xml.OVF, "VirtualSystem", id=machine.name)
     add(root, _references(machine), _disk_section(machine), _network_section(machine), system)
     add(system, make(xml.OVF, "Info", text="A virtual machine"), make(xml.OVF, "Name", text=machine.name),
@@ -58,17 +59,15 @@ def _disk_section(machine: Machine) -> etree._Element:
     for count, disk in enumerate(machine.disks, 1):
         reference = None if disk.backing == Backing.EMPTY else f"file{count}"
         add(section, make(
-            xml.OVF, "Disk", capacity=_text(disk.capacity), capacityAllocationUnits="byte" if disk.capacity is not None else None,
-            diskId=f"vmdisk{count}", fileRef=reference, format_=words.FORMATS.get(disk.format or ""),
+            xml.OVF, "Disk", capacity=_text(disk.capacity), diskId=f"vmdisk{count}", fileRef=reference,
+            format_=words.FORMATS.get(disk.format or ""),
             populatedSize=_text(disk.populated)))
     return section
 
 
-def _network_section(machine: Machine) -> etree._Element:
-    section = add(make(xml.OVF, "NetworkSection"), make(xml.OVF, "Info", text="The networks that the machine is connected to"))
-    for name in dict.fromkeys(filter(None, (network_name(nic.network) for nic in machine.nics))):
-        add(section, add(make(xml.OVF, "Network", name=name), make(xml.OVF, "Description", text=f"The network {name}")))
-    return section
+def _network_section(machine: Machine) -> etree._Element | None:
+    names = dict.fromkeys(name for nic in machine.nics if (name := network_name(nic.network)))
+    return network_section(names) if names else None
 
 
 def _text(value: int | None) -> str | None:

@@ -18,6 +18,7 @@ VSSD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSetti
 VMW = "http://www.vmware.com/schema/ovf"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 PREFIXES = {None: OVF, "ovf": OVF, "rasd": RASD, "vssd": VSSD, "vmw": VMW, "xsi": XSI}
+_FRONT = re.compile(rb"(\xef\xbb\xbf)?(\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
 _IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -109,6 +110,16 @@ def write(root: etree._Element) -> bytes:
     """UTF-8, indented."""
     etree.indent(root, "  ")
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8") + b"\n"
+
+
+def rewrite(root: etree._Element, before: bytes) -> bytes:
+    """A tree that was read from ``before`` and changed: with its declaration, the comments around it and its line ends."""
+    front = _FRONT.match(before)
+    if front is None or (root.getroottree().docinfo.encoding or "UTF-8").upper() not in ("UTF-8", "ASCII", "US-ASCII"):
+        return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8") + b"\n"
+    text = etree.tostring(root, encoding="UTF-8", with_tail=False)
+    end = before.index(b">", before.rindex(b"</" + text.rpartition(b"</")[2].rstrip(b">"))) + 1
+    return front[0] + (text.replace(b"\n", b"\r\n") if b"\r\n" in before else text) + before[end:]
 
 
 def path(element: etree._Element) -> str:
