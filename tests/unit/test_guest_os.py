@@ -165,7 +165,7 @@ def test_other_words_of_vmware(word: str) -> None:
 
 
 def test_unknown_words_are_kept() -> None:
-    assert from_vmware("vmkernel7") == GuestOs(id="other", arch="i686", word="vmkernel7")
+    assert from_vmware("vmkernel7") == GuestOs(id="other", arch="x86_64", word="vmkernel7")
     assert to_vmware(from_vmware("vmkernel7"), 10) == "vmkernel7"
     assert to_vmware(from_vmware("kylinlinux_64Guest")) == "kylinlinux-64"
     assert from_osinfo("http://haiku-os.org/haiku/r1") == GuestOs(word="http://haiku-os.org/haiku/r1")
