@@ -80,7 +80,8 @@ other-64         other            otherGuest64                unknown    lsilogi
 """
 ROWS = [tuple(line.split()) for line in FACTS.splitlines()]
 NO_OSINFO = {"amazonlinux2-64": "amazonlinux2_64Guest", "vmware-photon-64": "vmwarePhoton64Guest",
-             "flatcar-64": "flatcar_64Guest", "coreos-64": "coreos64Guest", "other26xlinux": "other26xLinuxGuest", "other26xlinux-64": "other26xLinux64Guest",
+             "flatcar-64": "flatcar_64Guest", "coreos-64": "coreos64Guest", "other26xlinux": "other26xLinuxGuest",
+             "other26xlinux-64": "other26xLinux64Guest",
              "os2": "os2Guest", "centos": "centosGuest", "centos-64": "centos64Guest", "oraclelinux-64": "oracleLinux64Guest"}
 
 
