@@ -33,7 +33,7 @@ def lost(machine: Machine, again: Machine) -> tuple[Problem, ...]:
     there = {key: value for key, _, value in _flat(again)}
     found, gone = [], set()
     for key, path, value in _flat(machine):
-        device = key.partition("].")[0] + "]"
+        device = key.partition("].")[0].removesuffix("]") + "]"
         if device in gone or (key in there and there[key] == value):
             continue
         if key == device:

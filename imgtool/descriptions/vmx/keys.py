@@ -117,9 +117,9 @@ NOISE = frozenset({
 """Lower case. They mean nothing to another host, or the host that reads them writes them anew."""
 NOISY = re.compile(
     r".*\.(pcislotnumber|sasww?id|generatedaddressoffset|linkstatepropagation\.enable|uptcompatibility|bsdname|yieldonmsrread|trynorxloss"
-    r"|autodetect|startconnected)"
+    r"|autodetect|startconnected|allowguestconnectioncontrol|displayname)"
     r"|(pcibridge\d+|vmci\d+|sched\.swap|powertype|gui|numa\.autosize|toolsinstallmanager|(host|guest|user)cpuid|replay|unity|answer"
-    r"|hints|(usb|usb_xhci|ehci):\d+|usb\.generic|extlink)\..*"
+    r"|hints?|(usb|usb_xhci|ehci):\d+|usb\.generic|extlink)\..*"
     r"|pcipassthru\d+\.(deviceid|vendorid|systemid|class|subdeviceid|subvendorid)")
 NOISY_VALUES = {
     "sched.cpu.latencysensitivity": ("normal",), "sched.mem.pin": ("false",),
@@ -135,7 +135,7 @@ MEANINGS = (
     (r"cpuid\.|featmask\.|monitor_control\.|hypervisor\.cpuid|monitor\.", "masks and features of the processor",
      "choose a CPU model with these features"),
     (r"isolation\.|remotedisplay\.vnc\.(?!password)", "what the console may do", None),
-    (r"vtpm\.", "the identity of the TPM, which cannot be carried",
+    (r"vtpm\.", "the identity of the TPM",
      "suspend BitLocker, or have its recovery key, before the machine moves"),
     (r"sched\.|numa\.|latency\.|ethernet\d+\.(corespertype|ctxpercpu|pnicfeatures)", "how the host shares its resources",
      "set this anew at the target"),
@@ -144,7 +144,7 @@ MEANINGS = (
      "give the disks serial numbers, if the guest finds them by that"),
     (r"ethernet\d+\.", "a setting of the network card", None),
     (r"(scsi|sata|nvme|ide)\d+(:\d+)?\.", "a setting of the disk", None),
-    (r"vmx\.log|log\.|logging|debug|vmx\.", "how the hypervisor logs", None),
+    (r"vmx\.log|log\.|logging", "how the hypervisor logs", None),
     (r"smbios\.|board-id|hw\.model|serialnumber|uuid\.", "what the firmware tells the guest of its hardware",
      "a licence may depend on it: set the SMBIOS fields at the target"),
     (r"bios\.|efi\.", "how the firmware boots", None),
@@ -152,6 +152,8 @@ MEANINGS = (
      "protection by the cluster (fault tolerance, replication, filters)",
      "set it up anew at the target"),
     (r"iofilter", "filters of the storage", None),
+    (r"snapshot\.", "how snapshots are taken", None),
+    (r"pcipassthru", "how a card of the host is handed over", None),
     (r"(serial|parallel)\d+\.", "a setting of the port", None),
     (r"tools\.|toolscripts\.", "a setting of VMware Tools", None),
 )

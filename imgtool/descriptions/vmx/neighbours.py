@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from itertools import takewhile
 
 from imgtool.descriptions.vmx.text import Text, take_apart
 from imgtool.model.machine import MachineSnapshot
@@ -33,9 +34,7 @@ def _snapshot(text: Text, head: str) -> MachineSnapshot:
         entry = text.entries.get(f"{head}.{key}".lower())
         return entry.value or None if entry else None
 
-    count = get("numDisks") or "0"
-    many = min(int(count), MAX_DISKS) if re.fullmatch("[0-9]{1,9}", count) else 0
-    disks = [get(f"disk{number}.fileName") for number in range(many)]
+    disks = takewhile(bool, (get(f"disk{number}.fileName") for number in range(MAX_DISKS)))
     uid = get("uid")
     return MachineSnapshot(name=get("displayName") or uid or head, id=uid, parent=get("parent"),
                            created=_created(get("createTimeHigh"), get("createTimeLow")), disks=tuple(filter(None, disks)))

@@ -61,7 +61,7 @@ def parse(text: bytes) -> Parsed:
         settings.odd(f"config.version = {shown(version)}: VMware knows only {CONFIG_VERSION}")
     machine = _machine(settings)
     settings.left()
-    return Parsed(machine=machine, trace=tuple(settings.trace), problems=tuple(settings.problems))
+    return Parsed(machine=machine, trace=tuple(settings.trace), problems=tuple(dict.fromkeys(settings.problems)))
 
 
 def _machine(settings: Settings) -> Machine:
