@@ -26,7 +26,7 @@ MAX_NUMBER = (1 << 63) - 1
 SHOWN = 80
 """Characters of a value that a problem or a trace shows."""
 ENCODINGS = ("utf-8", "us-ascii", "ascii", "iso-8859-1", "iso-8859-15", "windows-1252")
-SECRET = frozenset({"@passwd", "@password", "cookie", "secret", "@secret", "cookies", "auth", "session", "dhCert"})
+SECRET = frozenset({"@passwd", "@password", "@query", "cookie", "secret", "@secret", "cookies", "auth", "session", "dhCert"})
 """Parts whose values are not shown."""
 HINT = "`virsh dumpxml NAME` prints a domain XML"
 _DECLARED = re.compile(r"\A<\?xml\s[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
@@ -63,6 +63,10 @@ class Node:
     def children(self, name: str = "*") -> list[Node]:
         """All elements of that name, marked as read."""
         return [self._node(one, self.field) for one in self.element.iterchildren(name)]
+
+    def peek(self, name: str) -> list[Node]:
+        """All elements of that name, not marked as read."""
+        return [Node(element=one, notes=self.notes, field=self.field) for one in self.element.iterchildren(name)]
 
     def _node(self, element: etree._Element, field: str) -> Node:
         self.notes.read.add((element, ""))

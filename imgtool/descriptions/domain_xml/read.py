@@ -73,6 +73,6 @@ def _chipset(domain: Node) -> str | None:
         node.problem(f"a paravirtual guest of Xen ({kind}): elsewhere it has firmware and virtual hardware",
                      "it needs a boot loader on its disk and a kernel with drivers: see `imgtool inspect`")
     found = chipset(word)
-    if word and found is None and node:
+    if kind == FULL and word and found is None and node:
         node.problem(f"machine {word}: not carried over")
     return found

@@ -20,10 +20,10 @@ def ports(devices: Node, tag: str, field: str) -> tuple[Port, ...]:
     """``serial`` or ``parallel``. A ``console`` is the first serial port once more; or all that tells of it."""
     found = devices.children(tag)
     if tag == "serial":
-        found = found or [one for one in devices.children("console") if _is_serial(one)]
-        for console in devices.children("console"):
-            if _is_serial(console):
-                console.skip()
+        consoles = [one for one in devices.peek("console") if _is_serial(one)]
+        found = found or consoles
+        for console in consoles:
+            console.skip()
     return tuple(_port(node.of(f"{field}[{number}]"), number) for number, node in enumerate(found))
 
 
@@ -83,8 +83,9 @@ def _graphics(node: Node) -> Graphics:
     for one in listens:
         kind = one.get("@type")
         listen = one.get("@address", "listen") or listen
-        if kind in ("socket", "network", "none"):
+        if kind in ("socket", "none") or (kind == "network" and listen is None):
             one.problem(f"a screen that listens on a {kind}: not carried over", "VNC or SPICE on an address are")
+            one.skip()
     if not auto:
         node.said("port", f"{node.path}/@port", str(port))
     return Graphics(kind=node.get("@type", "kind") or "vnc", listen=listen, port=None if auto else port,
@@ -203,13 +204,12 @@ def balloon(devices: Node) -> str | None:
 def agent(devices: Node) -> bool | None:
     """Whether there is a channel for QEMU's guest agent. SPICE's own is written wherever there is SPICE."""
     found = None
-    for element in devices.element.findall("channel"):
-        name = element.find("target")
-        if name is None or name.get("name") not in (AGENT, SPICE):
-            continue
-        node = Node(element=element, notes=devices.notes, field="tools")
-        if name.get("name") == AGENT:
+    for node in devices.peek("channel"):
+        target = node.element.find("target")
+        name = None if target is None else target.get("name")
+        if name == AGENT:
             found = True
-            node.said("agent", f"{node.path}/target/@name", AGENT)
-        node.skip()
+            node.of("tools").said("agent", f"{node.path}/target/@name", AGENT)
+        if name in (AGENT, SPICE):
+            node.skip()
     return found

@@ -10,6 +10,7 @@ from imgtool.descriptions.domain_xml.words import (
     BUSES,
     BY_TARGET,
     CHANNELS,
+    FORMATS,
     PREFIXES,
     SCSI,
     UNITS,
@@ -58,10 +59,10 @@ def controllers(devices: Node) -> tuple[tuple[Controller, ...], tuple[str, ...]]
                 node.said(f"usb[{len(usb)}]", f"{node.path}/@model", model)
                 usb.append(ours)
             node.skip()
-        elif kind == "ccid":
-            node.problem("a reader of smart cards: not carried over", "the guest loses its smart card")
         else:
             node.skip()
+            if kind == "ccid":
+                node.problem("a reader of smart cards: not carried over", "the guest loses its smart card")
     return tuple(disks), tuple(usb)
 
 
@@ -108,6 +109,8 @@ def _slot(node: Node, host: Host, usb: int) -> Slot | None:
         node.problem(f"{name or 'a disk'} on bus {word}, which is unknown here: not carried over",
                      "move it to another bus: virtio, scsi, sata", fatal=True)
         return None
+    if bus is Bus.XEN and name[-1:].isdigit():
+        node.problem(f"{name}: the image is a partition, not a disk", "give it a partition table and a boot loader", fatal=True)
     address = node.child("address")
     if address and bus in (Bus.SCSI, Bus.SATA, Bus.IDE, Bus.FLOPPY, Bus.NVME):
         return _addressed(address, bus, host)
@@ -155,6 +158,8 @@ def _backing(node: Node) -> tuple[Backing, str | None] | None:
     name = node.get("target/@dev")
     node.problem(f"{name} is {UNKNOWN.get(kind, f'of type {kind}')}: not carried over",
                  "copy its content into an image, if the machine needs it", fatal=kind != "dir")
+    if source := node.child("source"):
+        source.skip()
     return None
 
 
@@ -198,11 +203,11 @@ def _disk(node: Node, slot: Slot, host: Host) -> DiskSlot | None:
         node.problem("a hard disk without a source: not carried over")
         return None
     node.said("bus", f"{node.path}/target/@bus", slot.bus)
-    kind, lun = node.get("driver/@type", "format"), node.get("@device") == "lun"
-    if kind is None and backing is Backing.FILE and host.hypervisor != VMWARE:
+    kind, lun = node.get("driver/@type", "format") or "", node.get("@device") == "lun"
+    if not kind and backing is Backing.FILE and host.hypervisor != VMWARE:
         node.problem("the format of the image is not said: libvirt takes it for raw", "see `imgtool info`, and say it")
     return DiskSlot(
-        path=path, bus=slot.bus, controller=slot.controller, unit=slot.unit, backing=backing, format=kind,
+        path=path, bus=slot.bus, controller=slot.controller, unit=slot.unit, backing=backing, format=FORMATS.get(kind, kind) or None,
         mode=_mode(node, host), cache=_said(node.get("driver/@cache", "cache")), discard=node.get("driver/@discard", "discard"),
         shared=node.has("shareable", "shared"), read_only=node.has("readonly", "read_only"),
         rdm="physical" if lun and node.get("@device", "rdm") else None,

@@ -175,7 +175,10 @@ def clock(domain: Node) -> Clock:
         here = one.of(f"clock.timers[{number}]")
         timers.append(Timer(name=here.get("@name", "name") or "", present=here.yes("@present", "present"),
                             policy=here.get(f"@{TIMER}", "policy")))
-    return Clock(offset=node.get("@offset", "offset"), timers=tuple(timers))
+    offset = node.get("@offset", "offset")
+    if offset == "variable":  # the guest sets it, beginning at
+        offset = node.get("@basis", "offset") or "utc"
+    return Clock(offset=offset, timers=tuple(timers))
 
 
 def resources(domain: Node, hypervisor: str) -> Resources:
@@ -209,6 +212,6 @@ def features(domain: Node, system: GuestOs) -> None:
     enlightened = node.child("hyperv") if node else None
     if enlightened is None or not is_windows(system):
         return
-    for one in enlightened.children():
+    for one in enlightened.peek("*"):
         if one.tag in HYPERV:
             one.skip()

@@ -44,7 +44,10 @@ BOOT = {"hd": "disk", "cdrom": "cdrom", "network": "network", "fd": "floppy"}
 NETWORKS = {"bridge": NetworkKind.BRIDGE, "network": NetworkKind.NETWORK, "user": NetworkKind.NAT, "direct": NetworkKind.DIRECT,
             "ethernet": NetworkKind.CUSTOM, "null": NetworkKind.NONE, "vds": NetworkKind.DISTRIBUTED}
 """``interface/@type``; ``null`` and ``vds`` are of libvirt's ESX driver."""
-BALLOONS = {"virtio-transitional": "virtio", "virtio-non-transitional": "virtio"}
+FORMATS = {"aio": "raw", "vhd": "vpc"}
+"""``driver/@type`` of Xen's tapdisk, in QEMU's words."""
+BALLOONS = {"xen": None, "virtio-transitional": "virtio", "virtio-non-transitional": "virtio"}
+"""None: what every Xen guest has."""
 AGENT = "org.qemu.guest_agent.0"
 SPICE = "com.redhat.spice.0"
 HYPERV = ("relaxed", "vapic", "spinlocks", "vpindex", "synic", "stimer")
