@@ -279,10 +279,9 @@ HOSTILE = {
     "long": b"<Envelope>" + b"x" * (17 << 20) + CLOSE, "unknown encoding": b"<?xml version='1.0' encoding='rot13'?><Envelope/>",
     "quantity": b"<Envelope><VirtualSystem><VirtualHardwareSection><Item><ResourceType>3</ResourceType>"
                 b"<VirtualQuantity>99999999999</VirtualQuantity></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
-    "many devices": b"<Envelope><VirtualSystem><VirtualHardwareSection>" + b"<Item><ResourceType>5</ResourceType></Item>" * 50_000
+    "many devices": b"<Envelope><VirtualSystem><VirtualHardwareSection>" + b"<Item/>" * 50_000
                     + b"</VirtualHardwareSection></VirtualSystem>" + CLOSE,
-    "many disks": b"<Envelope><DiskSection>" + b"".join(b"<Disk diskId='%d'/>" % number for number in range(50_000)) + b"</DiskSection>"
-                  + HARDWARE + CLOSE,
+    "many disks": b"<Envelope><DiskSection>" + b"<Disk diskId='x'/>" * 50_000 + b"</DiskSection>" + HARDWARE + CLOSE,
     "disk of nothing": b"<Envelope><VirtualSystem><VirtualHardwareSection><Item><ResourceType>17</ResourceType><HostResource>"
                        b"/etc/shadow</HostResource></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
 }

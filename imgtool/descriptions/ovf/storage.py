@@ -24,7 +24,7 @@ OVIRT_FORMATS = {"cow": "qcow2", "raw": "raw"}
 def references(root: etree._Element) -> dict[str, FileReference]:
     """By the id of the file. Raises DamagedError for an id that is there twice."""
     found: dict[str, FileReference] = {}
-    for one in _files(root):
+    for one in bounded(_files(root), "files"):
         href = xml.attribute(one, "href")
         name = xml.attribute(one, "id") or href
         if not href or not name:
