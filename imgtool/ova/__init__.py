@@ -10,7 +10,8 @@
                             └─ open_file(package, reference, folder, stop)  ─▶ Disk: read where it lies, nothing is unpacked
 
     text = descriptions.ovf.render(machine).text           DiskSlot: path (name in the package), capacity, populated
-    with OvaWriter(folder, name, stem, room=len(text), disks) as ova:    in a workspace of files.py; files.publish moves the result
+    with OvaWriter(folder, name, stem, room=len(text), disks) as ova:    in a workspace of files.py,
+    whose publish moves the result
         packed = [ova.add(disk, pieces) for …]             pieces: copying.stream.stream(…)
         ova.finish(descriptions.ovf.sized(text, packed))
 

@@ -254,15 +254,34 @@ def test_is_refused(what: str) -> None:
         ovf.parse(b"<Envelope>" + body + machine + CLOSE)
 
 
-ENTITIES = b'<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c SYSTEM "file:///etc/passwd">]>'
+DOCTYPES = {
+    "plain": b"<!DOCTYPE Envelope><Envelope>" + HARDWARE + CLOSE,
+    "file": b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><Envelope>&a;' + HARDWARE + CLOSE,
+    "wide": ("<?xml version='1.0' encoding='utf-16'?><!DOCTYPE x [<!ENTITY a 'b'>]><Envelope>"
+             + (HARDWARE + CLOSE).decode()).encode("utf-16"),
+    "outside": b'<!DOCTYPE x SYSTEM "http://127.0.0.1:9/x.dtd"><Envelope>' + HARDWARE + CLOSE,
+}
+LEVELS = b"".join(b"<!ENTITY l%d '%s'>" % (level, b"&l%d;" % (level - 1) * 10) for level in range(1, 12))
+BOMB = b"<!DOCTYPE x [<!ENTITY l0 'lol'>" + LEVELS + b"]>"
+
+
+@pytest.mark.parametrize("what", DOCTYPES)
+def test_a_doctype_is_damaged(what: str) -> None:
+    with pytest.raises(DamagedError, match="DOCTYPE"):
+        ovf.parse(DOCTYPES[what])
+
+
 HOSTILE = {
-    "bomb": ENTITIES + b"<Envelope>&a;&c;" + HARDWARE + CLOSE, "doctype": b"<!DOCTYPE Envelope><Envelope>" + HARDWARE + CLOSE,
-    "wide doctype": "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE Envelope [<!ENTITY a 'b'>]><Envelope/>".encode("utf-16"),
+    "bomb": BOMB + b"<Envelope>&l11;" + HARDWARE + CLOSE,
+    "bomb in an attribute": BOMB + b"<Envelope a='&l11;'>" + HARDWARE + CLOSE,
     "nothing": b"", "zeros": bytes(1000), "no xml": b"{}", "another": b"<domain/>", "cut off": b"<Envelope><References>",
     "control character": b"<Envelope>\x01" + HARDWARE + CLOSE, "deep": b"<Envelope>" + b"<a>" * 100_000,
     "long": b"<Envelope>" + b"x" * (17 << 20) + CLOSE, "unknown encoding": b"<?xml version='1.0' encoding='rot13'?><Envelope/>",
     "quantity": b"<Envelope><VirtualSystem><VirtualHardwareSection><Item><ResourceType>3</ResourceType>"
                 b"<VirtualQuantity>99999999999</VirtualQuantity></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
+    "many devices": b"<Envelope><VirtualSystem><VirtualHardwareSection>" + b"<Item/>" * 50_000
+                    + b"</VirtualHardwareSection></VirtualSystem>" + CLOSE,
+    "many disks": b"<Envelope><DiskSection>" + b"<Disk diskId='x'/>" * 50_000 + b"</DiskSection>" + HARDWARE + CLOSE,
     "disk of nothing": b"<Envelope><VirtualSystem><VirtualHardwareSection><Item><ResourceType>17</ResourceType><HostResource>"
                        b"/etc/shadow</HostResource></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
 }

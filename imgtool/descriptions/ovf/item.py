@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,13 @@ from lxml import etree
 from imgtool.descriptions.ovf import xml
 from imgtool.descriptions.ovf.units import number, truth
 from imgtool.descriptions.ovf.words import CONFIG_NOISE
+from imgtool.errors import DamagedError
 from imgtool.model.description import Trace
 from imgtool.model.problem import Problem
 
 ITEMS = ("Item", "StorageItem", "EthernetPortItem")
+MAX_DEVICES = 2000
+"""More than any hypervisor gives a machine: four SCSI controllers have 256 disks."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,14 @@ def read_item(element: etree._Element) -> Item:
             values.setdefault(name, value.strip())
             elements.setdefault(name, child)
     return Item(element, values, elements, config(element))
+
+
+def bounded(elements: Iterable[etree._Element], what: str) -> list[etree._Element]:
+    """All of them. Raises DamagedError where there are more than any machine has."""
+    found = list(elements)
+    if len(found) > MAX_DEVICES:
+        raise DamagedError(f"the OVF has {len(found)} {what}: at most {MAX_DEVICES} are read")
+    return found
 
 
 def config(parent: etree._Element) -> dict[str, str]:

@@ -11,7 +11,7 @@ from lxml import etree
 from imgtool.descriptions.guest_os import from_cim, from_vmware
 from imgtool.descriptions.ovf import devices, storage, words, xml
 from imgtool.descriptions.ovf.dialects import OVIRT_KINDS, ovirt, virtualbox, virtualbox_os
-from imgtool.descriptions.ovf.item import ITEMS, Item, Notes, config, read_item, said, unknown
+from imgtool.descriptions.ovf.item import ITEMS, Item, Notes, bounded, config, read_item, said, unknown
 from imgtool.descriptions.ovf.units import number, truth, unit
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.model.description import Parsed
@@ -94,7 +94,7 @@ def configured(root: etree._Element, hardware: etree._Element, notes: Notes) -> 
         notes.problem(f"the package offers configurations ({names}): {taken!r} is taken",
                       "change the machine at the target for another")
     found: dict[str, Item] = {}
-    for element in xml.children(hardware, *ITEMS):
+    for element in bounded(xml.children(hardware, *ITEMS), "devices"):
         wanted = (xml.attribute(element, "configuration") or "").split()
         item = read_item(element)
         if not wanted or taken in wanted:  # an Item of a configuration takes the place of the common one

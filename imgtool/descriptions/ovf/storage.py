@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lxml import etree
 
 from imgtool.descriptions.ovf import words, xml
-from imgtool.descriptions.ovf.item import Notes
+from imgtool.descriptions.ovf.item import Notes, bounded
 from imgtool.descriptions.ovf.units import number, unit
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.model.devices import Backing, Bus, DiskSlot
@@ -24,7 +24,7 @@ OVIRT_FORMATS = {"cow": "qcow2", "raw": "raw"}
 def references(root: etree._Element) -> dict[str, FileReference]:
     """By the id of the file. Raises DamagedError for an id that is there twice."""
     found: dict[str, FileReference] = {}
-    for one in _files(root):
+    for one in bounded(_files(root), "files"):
         href = xml.attribute(one, "href")
         name = xml.attribute(one, "id") or href
         if not href or not name:
@@ -48,7 +48,7 @@ def disks(root: etree._Element, files: dict[str, FileReference], properties: dic
     """By the disk's id, not yet plugged in. Raises RefusedError for a delta disk, DamagedError for a file that is not there."""
     found: dict[str, DiskSlot] = {}
     for section in xml.sections(root, "DiskSection"):
-        for one in xml.children(section, "Disk"):
+        for one in bounded(xml.children(section, "Disk"), "disks"):
             name = xml.attribute(one, "diskId")
             if not name or name in found:
                 raise DamagedError(f"the OVF has a disk without an id, or two with one id ({name!r})")
