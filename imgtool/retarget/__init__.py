@@ -14,6 +14,7 @@ A machine that is of the target's world already keeps its hardware. Whatever is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from imgtool.model.machine import Machine
 from imgtool.model.translation import Retargeted, Wishes, World
@@ -42,6 +43,8 @@ def retarget(machine: Machine, wishes: Wishes) -> Retargeted:
     """The machine as ``wishes.to`` can run it."""
     log = Log()
     rules = STAYING if world(machine) is wishes.to else RULES[wishes.to]
+    if rules is STAYING and wishes.to is World.ESXI:
+        machine = replace(machine, accelerator=None)  # libvirt's word for what a .vmx need not say
     for rule in (*rules, identity.identity):
         machine = rule(machine, wishes, log)
     return Retargeted(machine=machine, notes=tuple(log.notes), problems=tuple(log.problems), moved=tuple(log.moved.items()))

@@ -28,7 +28,7 @@ def map_path(path: str, storage: tuple[tuple[str, str], ...]) -> str | None:
     for old, new in storage:
         rest = _below(path, old)
         if rest is not None:
-            match = re.fullmatch(r"\[([^\]]+)\]/?(.*)", new)
+            match = re.fullmatch(r"\[([^\]]+)\][ /]?(.*)", new)
             folder = os.path.join("/vmfs/volumes", match[1], match[2]) if match else new
             return os.path.join(folder, rest)
     return None
@@ -37,7 +37,7 @@ def map_path(path: str, storage: tuple[tuple[str, str], ...]) -> str | None:
 def _below(path: str, folder: str) -> str | None:
     """The part of a path below a folder or ``[datastore]``."""
     store, rest = parts(path)
-    if match := re.fullmatch(r"(?:\[([^\]]+)\]|/vmfs/volumes/([^/]+))/?(.*)", folder):
+    if match := re.fullmatch(r"(?:\[([^\]]+)\]|/vmfs/volumes/([^/]+))[ /]?(.*)", folder):
         inner = match[3].rstrip("/") + "/" if match[3] else ""
         fits = store == f"[{match[1] or match[2]}]" and rest.startswith(inner)
         return rest.removeprefix(inner) if fits else None
