@@ -44,7 +44,7 @@ def retarget(machine: Machine, wishes: Wishes) -> Retargeted:
     log = Log()
     rules = STAYING if world(machine) is wishes.to else RULES[wishes.to]
     if rules is STAYING and wishes.to is World.ESXI:
-        machine = replace(machine, accelerator=None)  # libvirt's word for what a .vmx need not say
+        machine = replace(machine, accelerator=log.change("accelerator", machine.accelerator, None, "what a .vmx need not say"))
     for rule in (*rules, identity.identity):
         machine = rule(machine, wishes, log)
     return Retargeted(machine=machine, notes=tuple(log.notes), problems=tuple(log.problems), moved=tuple(log.moved.items()))

@@ -99,6 +99,7 @@ class Files:
                 path = self._log.change(f"{at}.path", path, self._absolute(path), "libvirt wants whole paths")
                 self._log.problem(f"{at}.path = {disk.path}: not found from here", "--disk-root DIR, or --map-storage OLD=NEW")
         form = self._log.change(f"{at}.format", disk.format, form, "libvirt must be told, or takes it for raw")
+        backing = self._log.change(f"{at}.backing", disk.backing, backing, "what is there now")
         return replace(disk, path=path, backing=backing, format=form)
 
     def _absolute(self, path: str) -> str:
@@ -136,11 +137,12 @@ class Files:
                 return replace(drive, path=path)
             self._log.lost(f"{at}.path", drive.path, "not there: the drive is empty", "--map-storage OLD=NEW, or put it in again")
         elif drive.backing is not Backing.EMPTY:
+            self._log.change(f"{at}.passthrough", drive.passthrough, None, "a drive of the other host")
             what = drive.path or drive.backing.value
             if drive.connected is False or (drive.floppy and not drive.path):
-                self._log.change(f"{at}.path", what, None, "a drive of the other host, not connected")
+                self._log.change(f"{at}.backing", what, None, "a drive of the other host, not connected")
             else:
-                self._log.lost(f"{at}.path", what, "a drive of the other host: this one is empty", "use an ISO image")
+                self._log.lost(f"{at}.backing", what, "a drive of the other host: this one is empty", "use an ISO image")
         return empty
 
 

@@ -46,7 +46,8 @@ def to_kvm(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     placed = list(_placed(machine, wishes, log, slots, _kvm_place))
     cdroms = _drives(machine, wishes, log, slots, Bus.IDE if machine.chipset == "i440fx" else Bus.SATA)
     new = replace(machine, disks=tuple(placed), drives=tuple(cdroms), controllers=slots.described(), snapshots=())
-    disks = tuple(_on_kvm(machine, number, disk, _model(new, disk)) for number, disk in enumerate(placed))
+    disks = tuple(_on_kvm(machine, number, disk, _model(new, disk), log) for number, disk in enumerate(placed))
+    _noted(machine, new, log)
     return _boot_order(replace(new, disks=disks), log)
 
 
@@ -65,7 +66,14 @@ def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
             not wishes.capabilities.disk_buses):
         log.problem("the guest's disks were on VirtIO, and nobody looked whether it can start from another controller", ADAPT)
     cdroms = _drives(machine, wishes, log, slots, Bus.IDE if is_old(machine.guest_os) else Bus.SATA)
-    return replace(machine, controllers=slots.described(), disks=tuple(disks), drives=tuple(cdroms), snapshots=())
+    new = replace(machine, controllers=slots.described(), disks=tuple(disks), drives=tuple(cdroms), snapshots=())
+    _noted(machine, new, log)
+    return new
+
+
+def _noted(machine: Machine, new: Machine, log: Log) -> None:
+    told = [tuple(f"{one.bus} {one.number} {one.model or ''}".strip() for one in each.controllers) for each in (machine, new)]
+    log.change("controllers", told[0], told[1], "made anew for the disks and drives")
 
 
 def _not_carried(machine: Machine, log: Log) -> None:
@@ -180,9 +188,11 @@ def _esxi_place(machine: Machine, disk: DiskSlot, wishes: Wishes, log: Log) -> P
     return Place(bus, safe if bus is Bus.SCSI else None, "what such a guest surely has a driver for")
 
 
-def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None) -> DiskSlot:
+def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None, log: Log) -> DiskSlot:
     """An LSI SAS controller finds a disk by its address: each gets one, the same in each translation."""
-    disk = replace(disk, mode=None if disk.mode in (DiskMode.PERSISTENT, DiskMode.UNDOABLE) else disk.mode,
+    persistent = disk.mode in (DiskMode.PERSISTENT, DiskMode.UNDOABLE)
+    mode = log.change(f"disks[{number}].mode", disk.mode, None, "writes stay, as usual") if persistent else disk.mode
+    disk = replace(disk, mode=mode,
                    change_tracking=disk.change_tracking or None, shares=None if disk.shares == USUAL_SHARES else disk.shares)
     if disk.bus is Bus.SCSI and disk.wwn is None and model == "lsisas1068":
         seed = f"{machine.uuid}/{machine.name}/{number}".encode("utf-8", "surrogatepass")
@@ -204,6 +214,13 @@ def _boot_order(machine: Machine, log: Log) -> Machine:
     return replace(machine, disks=(first, *machine.disks[1:]))
 
 
+def _connected(drive: Drive, wishes: Wishes, log: Log, at: str) -> bool | None:
+    """libvirt's drives are always connected, empty or not."""
+    if wishes.to is World.ESXI:
+        return drive.connected
+    return log.change(f"{at}.connected", drive.connected, None, "a drive is there, with its image or empty")
+
+
 def _drives(machine: Machine, wishes: Wishes, log: Log, slots: Slots, bus: Bus) -> Iterator[Drive]:
     """CD-ROMs on IDE or SATA; of the floppy drives those with an image that is there."""
     files = paths.Files(wishes, log)
@@ -215,14 +232,15 @@ def _drives(machine: Machine, wishes: Wishes, log: Log, slots: Slots, bus: Bus) 
             if filled.backing is Backing.EMPTY:
                 log.change(at, "floppy", None, "an empty drive")
                 continue
-            yield replace(filled, bus=Bus.FLOPPY, controller=0, unit=floppies)
+            yield replace(filled, bus=Bus.FLOPPY, controller=0, unit=floppies, connected=_connected(drive, wishes, log, at))
             floppies += 1
             continue
-        place = slots.take(bus)
-        if place is None:
+        free = next(((one, place) for one in (bus, Bus.SATA) if (place := slots.take(one))), None)
+        if free is None:
             log.lost(at, drive.path or "CD-ROM", f"{bus.value.upper()} is full", "add a drive by hand")
             continue
-        log.change(f"{at}.bus", f"{drive.bus}:{drive.controller}:{drive.unit}", f"{bus}:{place[0]}:{place[1]}",
-                   "CD-ROMs are on SATA, or IDE for old guests")
-        connected = filled.connected if wishes.to is World.ESXI else None
-        yield replace(filled, bus=bus, controller=place[0], unit=place[1], connected=connected)
+        on, (controller, unit) = free
+        for name in ("bus", "controller", "unit"):
+            log.change(f"{at}.{name}", f"{drive.bus}:{drive.controller}:{drive.unit}", f"{on}:{controller}:{unit}",
+                       "CD-ROMs are on SATA, or IDE for old guests")
+        yield replace(filled, bus=on, controller=controller, unit=unit, connected=_connected(drive, wishes, log, at))
