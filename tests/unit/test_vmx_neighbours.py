@@ -42,7 +42,8 @@ snapshot.numSnapshots = "3"
 
 def test_snapshots() -> None:
     assert snapshots(VMSD.encode("cp1252")) == (
-        MachineSnapshot(name="vor dem Übergang", id="1", created="2015-10-09T07:51:47Z", disks=("x.vmdk", "/vmfs/volumes/other/x_1.vmdk")),
+        MachineSnapshot(name="vor dem Übergang", id="1", created="2015-10-09T07:51:47Z",
+                        disks=("x.vmdk", "/vmfs/volumes/other/x_1.vmdk")),
         MachineSnapshot(name="2", id="2"),
         MachineSnapshot(name="a%2fb", id="12", parent="1", created="2015-10-09T08:45:21Z", disks=("x-000001.vmdk",)))
 
