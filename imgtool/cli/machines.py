@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imgtool.progress import Control
 
 SUFFIXES = {"vmx": ".vmx", "xml": ".xml", "ovf": ".ovf"}
-MACHINE_SUFFIXES = (*SUFFIXES.values(), ".ova", ".vmwarevm")
+MACHINE_SUFFIXES = (*SUFFIXES.values(), ".vmtx", ".ova", ".vmwarevm")
 SIDES = {"qcow2": ".xml", "raw": ".xml", "vmdk": ".vmx"}
 """Format of the disks → the description of those who can use it."""
 NOTHING_SAID = TranslateRequest(source="", destination=None, suffix="")

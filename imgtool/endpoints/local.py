@@ -22,7 +22,9 @@ MAX_TEXT = 64 << 20
 PACKAGE_SUFFIXES = (".ovf", ".ova")
 BUNDLE = ".vmwarevm"
 """Fusion's folder for a machine, which looks like one file."""
-SUFFIXES = (*DESCRIPTIONS, ".ova", BUNDLE)
+TEMPLATE = ".vmtx"
+"""A ``.vmx`` that vCenter does not start, but copies."""
+SUFFIXES = (*DESCRIPTIONS, TEMPLATE, ".ova", BUNDLE)
 IN_DATASTORE = re.compile(r"(?:\[[^\]]+\] ?|/vmfs/volumes/[^/]+/)")
 
 
@@ -50,17 +52,20 @@ def is_machine(path: str) -> bool:
 
 
 def load(path: str) -> LocalMachine:
-    """Reads a ``.vmx``, ``.xml``, ``.ovf``, ``.ova`` or a ``.vmwarevm`` folder. Raises UsageError, DamagedError, RefusedError."""
+    """Reads a ``.vmx`` (``.vmtx``), ``.xml``, ``.ovf``, ``.ova`` or a ``.vmwarevm`` folder. Raises UsageError, DamagedError, RefusedError."""
     path = _in_bundle(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix in PACKAGE_SUFFIXES:
         package = read_ova(path) if suffix == ".ova" else read_ovf(path)
         parsed = description(".ovf").parse(package.text)
         return LocalMachine(path=path, suffix=".ovf", text=package.text, parsed=parsed, package=package)
+    template, suffix = suffix == TEMPLATE, ".vmx" if suffix == TEMPLATE else suffix
     if suffix not in DESCRIPTIONS:
         raise UsageError(f"{path}: no description of a machine by its name", f"known are {', '.join(SUFFIXES)}")
     text = read_text(path)
     parsed = description(suffix).parse(text)
+    if template:
+        parsed = replace(parsed, machine=replace(parsed.machine, template=True))
     return LocalMachine(path=path, suffix=suffix, text=text, parsed=_with_snapshots(path, parsed) if suffix == ".vmx" else parsed)
 
 

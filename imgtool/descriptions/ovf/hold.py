@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from imgtool.descriptions.fields import losses
 from imgtool.descriptions.guest_os import from_vmware, to_vmware_api
 from imgtool.descriptions.ovf import words
+from imgtool.descriptions.ovf.hardware import network_name
 from imgtool.model.devices import NetworkKind
 from imgtool.model.machine import Machine
 from imgtool.model.problem import Problem
@@ -44,7 +45,12 @@ def problems(machine: Machine) -> tuple[Problem, ...]:
 def _values(machine: Machine) -> Iterator[Problem]:
     """Fields that an OVF has, with values that it has not."""
     topology, os = machine.cpu.topology, machine.guest_os
-    if not os.word and from_vmware(word := to_vmware_api(os, machine.hardware_version)).id != os.id:
+    word = to_vmware_api(os, machine.hardware_version)
+    if os.word and from_vmware(word).word != os.word:
+        yield Problem(what=f"guest_os.word = {os.word}: an OVF has VMware's words only", hint=f"{word!r} is written")
+    if from_vmware(word).arch != os.arch:
+        yield Problem(what=f"guest_os.arch = {os.arch}: an OVF says it by the guest's word only", hint=f"{word!r} is written")
+    if not os.word and from_vmware(word).id != os.id:
         yield Problem(what=f"guest_os.id = {os.id}: hardware version {machine.hardware_version} has no word for it",
                       hint=f"{word!r} is written; a later version may know it")
     if topology and topology.sockets * topology.cores != machine.cpu.count:
@@ -61,6 +67,10 @@ def _values(machine: Machine) -> Iterator[Problem]:
     for index, nic in enumerate(machine.nics):
         if nic.network.kind not in (NetworkKind.BRIDGE, NetworkKind.NONE, NetworkKind.NAT, NetworkKind.HOST_ONLY):
             yield Problem(what=f"nics[{index}].network.kind = {nic.network.kind}: an OVF has names of networks only")
+        elif nic.network.name not in (None, network_name(nic.network)):
+            yield Problem(what=f"nics[{index}].network.name = {nic.network.name}: written as {network_name(nic.network)!r}")
+        elif nic.network.kind is NetworkKind.BRIDGE and nic.network.name is None:
+            yield Problem(what=f"nics[{index}].network.kind = bridge: without a name it is on no network", hint="--map-network")
     for where, ports in (("serials", machine.serials), ("parallels", machine.parallels)):
         for index, port in enumerate(ports):
             if port.kind not in words.PORT_KINDS:
