@@ -9,18 +9,25 @@ from pathlib import Path
 import pytest
 
 from fixtures.debian import build
-from fixtures.libvirtd import boot, libvirtd
+from fixtures.libvirtd import Libvirtd, boot, libvirtd
 from fixtures.run import ToolError
 from imgtool.descriptions.domain_xml import render
 from imgtool.model.devices import Bus, DiskSlot, Network, NetworkKind, Nic, Port
 from imgtool.model.machine import Cpu, Machine, Memory, Tools
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory that is emptied at once: a disk is too large to be kept for the next runs."""
-    yield tmp_path
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    path = tmp_path_factory.mktemp("domains")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def daemon(work: Path) -> Iterator[Libvirtd]:
+    with libvirtd(work / "libvirt") as running:
+        yield running
 
 
 def machine(name: str, disk: Path, serial: Path) -> Machine:
@@ -33,24 +40,21 @@ def machine(name: str, disk: Path, serial: Path) -> Machine:
 
 
 @pytest.mark.boot
-def test_debian_boots_as_a_domain(work: Path) -> None:
+def test_debian_boots_as_a_domain(work: Path, daemon: Libvirtd) -> None:
     disk = build(work / "debian.raw")
     serial, written = work / "serial", work / "debian.xml"
     written.write_bytes(render(machine("debian", disk.path, serial)).text)
-    with libvirtd(work / "libvirt") as daemon:
-        daemon.virsh("define", "--validate", written)
-        found = boot(daemon, "debian", serial)
+    daemon.virsh("define", "--validate", written)
+    found = boot(daemon, "debian", serial)
     assert found.payload_sha256 == disk.payload_sha256
     assert found.root_source == "/dev/vda1"
     assert found.failed_units == ()
 
 
 @pytest.mark.boot
-def test_a_domain_that_does_not_boot_says_why(work: Path) -> None:
-    disk, serial, written = work / "zeros.raw", work / "serial", work / "zeros.xml"
-    disk.write_bytes(bytes(1 << 20))
-    written.write_bytes(render(machine("zeros", work / "missing.raw", serial)).text)
-    with libvirtd(work / "libvirt") as daemon:
-        daemon.virsh("define", written)
-        with pytest.raises(ToolError, match=r"missing\.raw"):
-            boot(daemon, "zeros", serial, timeout=60)
+def test_a_domain_that_does_not_start_says_why(work: Path, daemon: Libvirtd) -> None:
+    written = work / "missing.xml"
+    written.write_bytes(render(machine("missing", work / "missing.raw", work / "nothing")).text)
+    daemon.virsh("define", written)
+    with pytest.raises(ToolError, match=r"missing\.raw"):
+        boot(daemon, "missing", work / "nothing")

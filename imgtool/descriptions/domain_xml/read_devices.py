@@ -96,8 +96,8 @@ def sounds(devices: Node) -> tuple[str, ...]:
     """``pcspk`` is in every PC."""
     found: list[str] = []
     for node in devices.children("sound"):
-        model = node.get("@model", f"sounds[{len(found)}]") or ""
-        if model != "pcspk":
+        if node.get("@model") != "pcspk":
+            model = node.get("@model", f"sounds[{len(found)}]") or ""
             found.append(SOUNDS.get(model, model))
     return tuple(found)
 
@@ -165,11 +165,13 @@ def shared_folders(devices: Node) -> tuple[SharedFolder, ...]:
     found: list[SharedFolder] = []
     for node in devices.children("filesystem"):
         here = node.of(f"shared_folders[{len(found)}]")
-        path, tag = here.get("source/@dir", "path"), here.get("target/@dir", "tag")
+        path, tag = node.get("source/@dir"), node.get("target/@dir")
         if (node.get("@type") or "mount") != "mount" or not path or not tag:
             node.problem("a file system of the host: not carried over", "share a folder at the target")
             node.skip()
             continue
+        here.get("source/@dir", "path")
+        here.get("target/@dir", "tag")
         found.append(SharedFolder(path=path, tag=tag, read_only=here.has("readonly", "read_only")))
     return tuple(found)
 

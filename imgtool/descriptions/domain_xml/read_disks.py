@@ -54,9 +54,9 @@ def controllers(devices: Node) -> tuple[tuple[Controller, ...], tuple[str, ...]]
         if kind in CONTROLLERS:
             disks.append(_controller(node.of(f"controllers[{len(disks)}]"), CONTROLLERS[kind]))
         elif kind == "usb":
-            model = node.get("@model") or "piix3-uhci"
+            model = node.element.get("model", "piix3-uhci")
             if ours := USB.get(model, model):
-                node.said(f"usb[{len(usb)}]", f"{node.path}/@model", model)
+                node.get("@model" if "model" in node.element.attrib else "@type", f"usb[{len(usb)}]")
                 usb.append(ours)
             node.skip()
         else:
@@ -202,18 +202,25 @@ def _disk(node: Node, slot: Slot, host: Host) -> DiskSlot | None:
     if path is None:
         node.problem("a hard disk without a source: not carried over")
         return None
-    node.said("bus", f"{node.path}/target/@bus", slot.bus)
+    _say_bus(node)
     kind, lun = node.get("driver/@type", "format") or "", node.get("@device") == "lun"
     if not kind and backing is Backing.FILE and host.hypervisor != VMWARE:
         node.problem("the format of the image is not said: libvirt takes it for raw", "see `imgtool info`, and say it")
     return DiskSlot(
-        path=path, bus=slot.bus, controller=slot.controller, unit=slot.unit, backing=backing, format=FORMATS.get(kind, kind) or None,
-        mode=_mode(node, host), cache=_said(node.get("driver/@cache", "cache")), discard=node.get("driver/@discard", "discard"),
+        path=path, bus=slot.bus, controller=slot.controller, unit=slot.unit, backing=backing,
+        format=FORMATS.get(kind, kind) or None, mode=_mode(node, host),
+        cache=_said(node.get("driver/@cache", "cache")), discard=node.get("driver/@discard", "discard"),
         shared=node.has("shareable", "shared"), read_only=node.has("readonly", "read_only"),
         rdm="physical" if lun and node.get("@device", "rdm") else None,
         serial=node.get("serial", "serial"), wwn=node.get("wwn", "wwn"),
         boot_order=node.number("boot/@order", "boot_order", low=1, high=MAX_UNIT),
         io_limit=node.number("iotune/total_iops_sec", "io_limit") or None)
+
+
+def _say_bus(node: Node) -> None:
+    """Where the bus is not given, the name says it."""
+    if node.get("target/@bus", "bus") is None:
+        node.get("target/@dev", "bus")
 
 
 def _said(value: str | None) -> str | None:
@@ -235,7 +242,7 @@ def _drive(node: Node, slot: Slot, host: Host) -> Drive:
     node.has("readonly")
     node.get("driver/@type")
     node.get("driver/@cache")
-    node.said("bus", f"{node.path}/target/@bus", slot.bus)
+    _say_bus(node)
     passthrough = node.get("@device", "passthrough") == "lun" if host.hypervisor == VMWARE else False
     if host.hypervisor == VMWARE and backing is Backing.EMPTY and node.get("@type") == "block":
         backing = Backing.BLOCK

@@ -27,6 +27,8 @@ MAX_CPUS, MAX_SLOTS = 1 << 16, 1 << 16
 UEFI_FILE = re.compile(r"OVMF|AAVMF|edk2|efi", re.IGNORECASE)
 """How distributions name the file of UEFI for QEMU."""
 HEX = 16
+OFFSETS = ("utc", "localtime")
+"""A zone of its own, or a fixed time, is a problem of its own."""
 
 
 def guest_os(domain: Node) -> GuestOs:
@@ -178,7 +180,7 @@ def clock(domain: Node) -> Clock:
     offset = node.get("@offset", "offset")
     if offset == "variable":  # the guest sets it, beginning at
         offset = node.get("@basis", "offset") or "utc"
-    return Clock(offset=offset, timers=tuple(timers))
+    return Clock(offset=offset if offset in OFFSETS else None, timers=tuple(timers))
 
 
 def resources(domain: Node, hypervisor: str) -> Resources:
@@ -196,7 +198,7 @@ def _processors(domain: Node, text: str | None) -> tuple[int, ...]:
     """``0-3,^2,8`` → 0, 1, 3, 8."""
     chosen: set[int] = set()
     for part in (text or "").replace(" ", "").split(","):
-        match = re.fullmatch(r"(\^?)([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+        match = re.fullmatch(r"(\^?)([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         if match:
             numbers = range(int(match[2]), int(match[3] or match[2]) + 1)
             chosen = chosen.difference(numbers) if match[1] else chosen.union(numbers)

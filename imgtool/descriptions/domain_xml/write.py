@@ -42,7 +42,7 @@ def render(machine: Machine, *, onto: bytes | None = None) -> Rendered:
         return _rendered(etree.tostring(root, encoding="utf-8") + b"\n", (*problems, *lost))
     old = parse(onto).machine
     base = etree.Element("domain", nsmap={})
-    list(_domain(base, old))
+    list(_domain(base, _named(old)[0]))
     kept = {path for path, value in said(old) if (path, value) in set(said(clean))}
     lost = tuple(one for one in lost if one.what.partition(" = ")[0] not in kept)
     text, by_hand = patch.patched(onto, base, root)
