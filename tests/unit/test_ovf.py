@@ -271,6 +271,7 @@ def test_a_doctype_is_damaged(what: str) -> None:
         ovf.parse(DOCTYPES[what])
 
 
+MANY_DISKS = b"".join(b"<Disk diskId='%d'/>" % number for number in range(50_000))
 HOSTILE = {
     "bomb": BOMB + b"<Envelope>&l11;" + HARDWARE + CLOSE,
     "bomb in an attribute": BOMB + b"<Envelope a='&l11;'>" + HARDWARE + CLOSE,
@@ -281,7 +282,7 @@ HOSTILE = {
                 b"<VirtualQuantity>99999999999</VirtualQuantity></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
     "many devices": b"<Envelope><VirtualSystem><VirtualHardwareSection>" + b"<Item/>" * 50_000
                     + b"</VirtualHardwareSection></VirtualSystem>" + CLOSE,
-    "many disks": b"<Envelope><DiskSection>" + b"<Disk diskId='x'/>" * 50_000 + b"</DiskSection>" + HARDWARE + CLOSE,
+    "many disks": b"<Envelope><DiskSection>" + MANY_DISKS + b"</DiskSection>" + HARDWARE + CLOSE,
     "disk of nothing": b"<Envelope><VirtualSystem><VirtualHardwareSection><Item><ResourceType>17</ResourceType><HostResource>"
                        b"/etc/shadow</HostResource></Item></VirtualHardwareSection></VirtualSystem>" + CLOSE,
 }
