@@ -7,6 +7,7 @@ import struct
 import uuid
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from tests.unit.vmx_machines import TEXT, machines
 GIB = 1 << 30
 LINE = re.compile(r'[\w.:]+ = "[^"\x00-\x1f\x7f]*"')
 HEAD = '.encoding = "UTF-8"\nconfig.version = "8"\ndisplayName = "x"\nmemSize = "4"\nfloppy0.present = "FALSE"\n'
-SLOW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+SLOW = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 
 
 def machine(lines: str) -> Machine:
@@ -312,6 +313,7 @@ def test_the_first_floppy_is_there_unless_it_is_switched_off() -> None:
         ('addressType = "VPX"\nethernet0.generatedAddress = "00-50-56-95-72-98"', "00:50:56:95:72:98", "vpx"),
         ('address = "52:54:00:AA:BB:CC"', "52:54:00:aa:bb:cc", "static"),
         ('generatedAddress = "00:0C:29:00:00:01"', "00:0c:29:00:00:01", "generated"),
+        ('address = "00:50:56:01:02:03"\nethernet0.generatedAddress = "00:0c:29:00:00:01"', "00:0c:29:00:00:01", "generated"),
         ('addressType = "generated"', None, "generated"),
         ('addressType = "static"\nethernet0.address = "nonsense"', None, "static"),
     ],
@@ -500,6 +502,25 @@ def test_onto_changes_only_what_must_change() -> None:
     assert done.text == ONTO.replace(b'"old"', b'"new"').replace(b'"1024"', b'"2048"')
     gone = render(replace(old, nics=()), onto=ONTO).text
     assert gone == b"".join(line for line in ONTO.splitlines(keepends=True) if not line.startswith(b"ethernet0"))
+
+
+def test_onto_a_key_that_stands_twice() -> None:
+    text = HEAD.encode() + b'displayName = "y"\nmemSize = "8"\n'
+    done = render(replace(parse(text).machine, name="z"), onto=text).text
+    assert done == text.replace(b'displayName = "y"\n', b"").replace(b'"x"', b'"z"')
+
+
+@pytest.mark.parametrize("path", sorted((DESCRIPTIONS / "vmx").glob("*.vmx")), ids=lambda path: path.stem)
+def test_files_of_real_life(path: Path) -> None:
+    """Onto itself nothing changes; written anew it means the same."""
+    data = path.read_bytes()
+    found = parse(data).machine
+    assert render(found, onto=data).text == data
+    again = render(found)
+    differ = {one.what.partition(" = ")[0] for one in again.problems}
+    assert differ <= {"graphics[0].password", "guest_os.word", "guest_os.arch"}
+    if not differ and found.hardware_version and path.stem != "ide_without_device_type":  # that gets a checkMACAddress
+        assert parse(again.text).machine == found
 
 
 def test_onto_in_an_encoding_that_lacks_a_letter_becomes_utf8() -> None:
