@@ -32,8 +32,9 @@ CHANNELS = 2
 BY_TARGET = frozenset({"pvscsi", "lsisas1068", "lsisas1078"})
 """SCSI controllers of QEMU on which a disk's number is the target, not the logical unit."""
 
-SCSI = {"vmpvscsi": "pvscsi", "virtio-transitional": "virtio-scsi", "virtio-non-transitional": "virtio-scsi"}
-"""Controllers' models; others have the same name here and there."""
+SCSI = {"vmpvscsi": "pvscsi", "virtio-scsi": "virtio-scsi", "virtio-transitional": "virtio-scsi",
+        "virtio-non-transitional": "virtio-scsi"}
+"""Controllers' models; others have the same name here and there. Of several words the first is written."""
 NICS = {"vlance": "pcnet", "virtio-transitional": "virtio", "virtio-non-transitional": "virtio"}
 SOUNDS = {"es1370": "es1371", "ich6": "hda", "ich7": "hda", "ich9": "hda"}
 TIMER = "tickpolicy"
