@@ -52,7 +52,7 @@ def is_machine(path: str) -> bool:
 
 
 def load(path: str) -> LocalMachine:
-    """Reads a ``.vmx`` (``.vmtx``), ``.xml``, ``.ovf``, ``.ova`` or a ``.vmwarevm`` folder. Raises UsageError, DamagedError, RefusedError."""
+    """Reads a description, by its suffix, or the one in a ``.vmwarevm`` folder. Raises UsageError, DamagedError, RefusedError."""
     path = _in_bundle(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix in PACKAGE_SUFFIXES:

@@ -28,7 +28,8 @@ def identity(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     machine = replace(machine, name=log.change("name", machine.name, name, "asked for" if wishes.name else
                                                "libvirt allows neither slashes nor control characters"))
     if machine.template:
-        log.lost("template", True, "the description is one of a machine that starts", "--new-identity for each machine made of it")
+        log.lost("template", True, "the description is one of a machine that starts",
+                 "--new-identity for each machine made of it")
         machine = replace(machine, template=None)
     return _renewed(machine, wishes, log) if wishes.new_identity else machine
 

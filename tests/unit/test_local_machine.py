@@ -67,8 +67,8 @@ def test_a_running_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "file"), [
     ("x.vmdk", "vm/x.vmdk"), ("sub/x.vmdk", "vm/sub/x.vmdk"), ("./x.vmdk", "vm/x.vmdk"), ("../x.vmdk", None),
-    ("sub/../../x.vmdk", None), ("link.vmdk", None), ("inner.vmdk", "vm/inner.vmdk"), ("absent.vmdk", None), ("sub", None), ("", None),
-    ("x.vmdk\0", None)])
+    ("sub/../../x.vmdk", None), ("link.vmdk", None), ("inner.vmdk", "vm/inner.vmdk"), ("absent.vmdk", None), ("sub", None),
+    ("", None), ("x.vmdk\0", None)])
 def test_names_lead_nowhere_else(tmp_path: Path, name: str, file: str | None) -> None:
     found = machine(tmp_path / "vm")
     (tmp_path / "vm" / "sub").mkdir()
@@ -95,8 +95,9 @@ def test_folders_that_the_user_names(tmp_path: Path, name: str, file: str | None
 
 
 @pytest.mark.parametrize(("name", "backing", "error"), [
-    ("absent.vmdk", Backing.FILE, DamagedError), ("/etc/passwd", Backing.FILE, RefusedError), ("../up.vmdk", Backing.FILE, RefusedError),
-    ("/dev/null", Backing.BLOCK, RefusedError), ("rbd:pool/x", Backing.NETWORK, RefusedError), ("pool/x", Backing.VOLUME, RefusedError)])
+    ("absent.vmdk", Backing.FILE, DamagedError), ("/etc/passwd", Backing.FILE, RefusedError),
+    ("../up.vmdk", Backing.FILE, RefusedError), ("/dev/null", Backing.BLOCK, RefusedError),
+    ("rbd:pool/x", Backing.NETWORK, RefusedError), ("pool/x", Backing.VOLUME, RefusedError)])
 def test_disks_that_cannot_be_read(tmp_path: Path, name: str, backing: Backing, error: type[Exception]) -> None:
     (tmp_path / "up.vmdk").write_text("")
     with pytest.raises(error):

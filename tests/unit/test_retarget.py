@@ -263,7 +263,8 @@ def test_order_and_units_are_made_anew() -> None:
              DiskSlot(path="/late.vmdk", controller=2, unit=9), DiskSlot(path="/early.vmdk", controller=2, unit=3))
     done = to_kvm(vmware(firmware=UEFI, controllers=controllers, disks=disks))
     assert [(disk.path, disk.bus, disk.controller, disk.unit) for disk in done.machine.disks] == [
-        ("/early.vmdk", Bus.SCSI, 0, 0), ("/late.vmdk", Bus.SCSI, 0, 1), ("/sata.vmdk", Bus.SATA, 0, 0), ("/ide.vmdk", Bus.SATA, 0, 1)]
+        ("/early.vmdk", Bus.SCSI, 0, 0), ("/late.vmdk", Bus.SCSI, 0, 1), ("/sata.vmdk", Bus.SATA, 0, 0),
+        ("/ide.vmdk", Bus.SATA, 0, 1)]
     assert dict(done.moved) == {"disks[0]": "disks[3]", "disks[1]": "disks[2]", "disks[2]": "disks[1]", "disks[3]": "disks[0]"}
 
 
@@ -408,7 +409,8 @@ def test_cdroms_on_esxi() -> None:
     ("vmxnet2", (), "pcnet", True), (None, (), "vmxnet3", False), ("vmxnet3", ("virtio", "vmxnet3"), "virtio", False),
     ("netfront", (), "vmxnet3", True)])
 def test_cards_on_kvm(model: str | None, able: tuple[str, ...], new: str, said: bool) -> None:
-    done = to_kvm(vmware(nics=(Nic(model=model, mac="00:0c:29:01:02:03", network=BR0),)), capabilities=Capabilities(nic_models=able))
+    done = to_kvm(vmware(nics=(Nic(model=model, mac="00:0c:29:01:02:03", network=BR0),)),
+                  capabilities=Capabilities(nic_models=able))
     assert done.machine.nics[0].model == new
     assert ("which QEMU has not" in told(done)) is said
 
@@ -502,7 +504,8 @@ def test_new_identity(to: World, pattern: str, make: Any) -> None:
     assert "nobody asked your network" in told(done)
 
 
-@pytest.mark.parametrize(("name", "new"), [("a/b", "a_b"), ("..", "_"), ("  ", "machine"), ("a\nb", "a_b"), ('a"; rm -rf', 'a"; rm -rf')])
+@pytest.mark.parametrize(("name", "new"), [
+    ("a/b", "a_b"), ("..", "_"), ("  ", "machine"), ("a\nb", "a_b"), ('a"; rm -rf', 'a"; rm -rf')])
 def test_names_that_libvirt_takes(name: str, new: str) -> None:
     assert to_kvm(vmware(name=name)).machine.name == new
     assert to_esxi(kvm(name=name)).machine.name == name
@@ -540,7 +543,8 @@ def test_screens() -> None:
 
 
 def test_what_stays_with_the_old_host() -> None:
-    said = {"passthrough": (Passthrough(kind="pci", address="0000:03:00.0"),), "shared_folders": (SharedFolder(path="/s", tag="s"),)}
+    said = {"passthrough": (Passthrough(kind="pci", address="0000:03:00.0"),),
+            "shared_folders": (SharedFolder(path="/s", tag="s"),)}
     for done in (to_kvm(vmware(**said)), to_esxi(kvm(**said))):
         assert (done.machine.passthrough, done.machine.shared_folders) == ((), ())
         assert "0000:03:00.0" in told(done)
@@ -578,8 +582,8 @@ def test_sound_on_kvm(sound: str, new: str) -> None:
 
 
 def test_a_machine_of_the_same_world_keeps_its_hardware() -> None:
-    machine = kvm(cpu=Cpu(count=2, mode="host-passthrough"), disks=(replace(DISK, bus=Bus.VIRTIO),), nics=(Nic(model="virtio", network=BR0),),
-                  controllers=(Controller(bus=Bus.SCSI, number=3, model="virtio-scsi"),))
+    machine = kvm(cpu=Cpu(count=2, mode="host-passthrough"), disks=(replace(DISK, bus=Bus.VIRTIO),),
+                  nics=(Nic(model="virtio", network=BR0),), controllers=(Controller(bus=Bus.SCSI, number=3, model="virtio-scsi"),))
     assert to_kvm(machine).machine == machine
     assert not to_kvm(machine).problems
     changed = to_kvm(machine, networks=(("br0", Network(kind=NetworkKind.BRIDGE, name="br7")),), storage=(("/srv", "/new"),))

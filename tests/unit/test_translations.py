@@ -81,7 +81,8 @@ def test_there_and_back(path: Path, way: tuple[str, ...]) -> None:
     machine = description(path.suffix).parse(path.read_bytes()).machine
     seen = []
     for number, suffix in enumerate(way):
-        machine = rendered(Parsed(machine=machine), retarget(machine, wishes(WORLDS[suffix], machine, f"/{number}")), suffix).machine
+        moved = retarget(machine, wishes(WORLDS[suffix], machine, f"/{number}"))
+        machine = rendered(Parsed(machine=machine), moved, suffix).machine
         machine = description(suffix).parse(description(suffix).render(machine).text).machine
         seen.append(kept(machine))
     assert seen[0] == seen[2]
@@ -93,7 +94,8 @@ def kept(machine: Machine) -> dict[str, object]:
     return {
         "uuid": machine.uuid, "genid": machine.genid, "name": machine.name.replace("/", "_") or "machine",
         "description": machine.description, "cpus": machine.cpu.count, "memory": -(-machine.memory.size // UNIT),
-        "firmware": (machine.firmware.kind, machine.firmware.secure_boot), "disks": {Path(disk.path).stem for disk in machine.disks},
+        "firmware": (machine.firmware.kind, machine.firmware.secure_boot),
+        "disks": {Path(disk.path).stem for disk in machine.disks},
         "macs": [nic.mac for nic in machine.nics],
         "connected": [nic.connected is not False and nic.network.kind is not NetworkKind.NONE for nic in machine.nics],
         "images": [drive.floppy for drive in machine.drives if drive.backing is Backing.FILE],

@@ -8,8 +8,8 @@ from imgtool.descriptions.fields import losses
 from imgtool.descriptions.guest_os import from_vmware, to_vmware_api
 from imgtool.descriptions.ovf import words
 from imgtool.descriptions.ovf.hardware import network_name
-from imgtool.model.devices import NetworkKind
-from imgtool.model.machine import Machine
+from imgtool.model.devices import Network, NetworkKind
+from imgtool.model.machine import GuestOs, Machine
 from imgtool.model.problem import Problem
 
 HOLDS = frozenset({
@@ -44,15 +44,8 @@ def problems(machine: Machine) -> tuple[Problem, ...]:
 
 def _values(machine: Machine) -> Iterator[Problem]:
     """Fields that an OVF has, with values that it has not."""
-    topology, os = machine.cpu.topology, machine.guest_os
-    word = to_vmware_api(os, machine.hardware_version)
-    if os.word and from_vmware(word).word != os.word:
-        yield Problem(what=f"guest_os.word = {os.word}: an OVF has VMware's words only", hint=f"{word!r} is written")
-    if from_vmware(word).arch != os.arch:
-        yield Problem(what=f"guest_os.arch = {os.arch}: an OVF says it by the guest's word only", hint=f"{word!r} is written")
-    if not os.word and from_vmware(word).id != os.id:
-        yield Problem(what=f"guest_os.id = {os.id}: hardware version {machine.hardware_version} has no word for it",
-                      hint=f"{word!r} is written; a later version may know it")
+    topology = machine.cpu.topology
+    yield from _guest_os(machine.guest_os, machine.hardware_version)
     if topology and topology.sockets * topology.cores != machine.cpu.count:
         yield Problem(what=f"{topology.sockets} sockets of {topology.cores} cores are not {machine.cpu.count} processors",
                       hint="an OVF says the processors that are on, and the cores of a socket")
@@ -65,14 +58,31 @@ def _values(machine: Machine) -> Iterator[Problem]:
         if disk.capacity is None:
             yield Problem(what=f"disks[{index}]: how large it is was not said, and the package does not say it")
     for index, nic in enumerate(machine.nics):
-        if nic.network.kind not in (NetworkKind.BRIDGE, NetworkKind.NONE, NetworkKind.NAT, NetworkKind.HOST_ONLY):
-            yield Problem(what=f"nics[{index}].network.kind = {nic.network.kind}: an OVF has names of networks only")
-        elif nic.network.name not in (None, network_name(nic.network)):
-            yield Problem(what=f"nics[{index}].network.name = {nic.network.name}: written as {network_name(nic.network)!r}")
-        elif nic.network.kind is NetworkKind.BRIDGE and nic.network.name is None:
-            yield Problem(what=f"nics[{index}].network.kind = bridge: without a name it is on no network", hint="--map-network")
+        yield from _network(f"nics[{index}].network", nic.network)
     for where, ports in (("serials", machine.serials), ("parallels", machine.parallels)):
         for index, port in enumerate(ports):
             if port.kind not in words.PORT_KINDS:
                 yield Problem(what=f"{where}[{index}].kind = {port.kind}: written as a device of the host",
                               hint="connect the port at the target")
+
+
+def _guest_os(os: GuestOs, hardware_version: int | None) -> Iterator[Problem]:
+    """A package has VMware's words, and says the architecture by them."""
+    word = to_vmware_api(os, hardware_version)
+    written = from_vmware(word)
+    if os.word and written.word != os.word:
+        yield Problem(what=f"guest_os.word = {os.word}: an OVF has VMware's words only", hint=f"{word!r} is written")
+    if written.arch != os.arch:
+        yield Problem(what=f"guest_os.arch = {os.arch}: an OVF says it by the guest's word only", hint=f"{word!r} is written")
+    if not os.word and written.id != os.id:
+        yield Problem(what=f"guest_os.id = {os.id}: hardware version {hardware_version} has no word for it",
+                      hint=f"{word!r} is written; a later version may know it")
+
+
+def _network(where: str, network: Network) -> Iterator[Problem]:
+    if network.kind not in (NetworkKind.BRIDGE, NetworkKind.NONE, NetworkKind.NAT, NetworkKind.HOST_ONLY):
+        yield Problem(what=f"{where}.kind = {network.kind}: an OVF has names of networks only")
+    elif network.name not in (None, network_name(network)):
+        yield Problem(what=f"{where}.name = {network.name}: written as {network_name(network)!r}")
+    elif network.kind is NetworkKind.BRIDGE and network.name is None:
+        yield Problem(what=f"{where}.kind = bridge: without a name it is on no network", hint="--map-network")
