@@ -86,7 +86,10 @@ def _kvm_memory(memory: Memory, log: Log) -> Memory:
     if memory.hot_add and not memory.maximum:
         log.lost("memory.hot_add", True, "a KVM machine needs a largest size, slots and a NUMA node",
                  "add <maxMemory slots='16'> and <numa> if memory is to be plugged in")
-    return replace(memory, hot_add=None)
+    if memory.huge_pages:
+        log.lost("memory.huge_pages", True, "this host may have reserved none, and then the machine does not start",
+                 "reserve them, and add <memoryBacking><hugepages/></memoryBacking>")
+    return replace(memory, hot_add=None, huge_pages=None)
 
 
 def _firmware(machine: Machine, log: Log) -> Firmware:

@@ -201,17 +201,27 @@ def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None, lo
 
 
 def _boot_order(machine: Machine, log: Log) -> Machine:
-    """libvirt takes an order of kinds, or of single devices, not both: that of the devices is more exact."""
-    orders = (*(disk.boot_order for disk in machine.disks), *(drive.boot_order for drive in machine.drives),
-              *(nic.boot_order for nic in machine.nics))
-    said = any(order is not None for order in orders)
-    if machine.boot and not said:
+    """libvirt takes an order of kinds, or of single devices, not both: that of the devices is more exact.
+
+    VMware counts disks and cards apart; libvirt wants each place in the order once: disks, then drives, then cards.
+    """
+    said = [*((disk.boot_order, "disks", index) for index, disk in enumerate(machine.disks)),
+            *((drive.boot_order, "drives", index) for index, drive in enumerate(machine.drives)),
+            *((nic.boot_order, "nics", index) for index, nic in enumerate(machine.nics))]
+    ordered = sorted((one for one in said if one[0] is not None), key=lambda one: one[0] or 0)
+    if machine.boot and not ordered:
         return machine
-    boot = log.change("boot", machine.boot, (), "each device has its own place in the order") if machine.boot else ()
-    if said or not machine.disks:
-        return replace(machine, boot=boot)
-    first = replace(machine.disks[0], boot_order=log.change("disks[0].boot_order", None, 1, "the disk that booted"))
-    return replace(machine, disks=(first, *machine.disks[1:]))
+    places = {(row, index): place for place, (_, row, index) in enumerate(ordered, 1)} or {("disks", 0): 1}
+
+    def place(before: int | None, row: str, index: int) -> int | None:
+        return log.change(f"{row}[{index}].boot_order", before, places.get((row, index)), "each place in the order once")
+
+    return replace(
+        machine, boot=log.change("boot", machine.boot, (), "each device has its own place in the order"),
+        disks=tuple(replace(disk, boot_order=place(disk.boot_order, "disks", index)) for index, disk in enumerate(machine.disks)),
+        drives=tuple(replace(drive, boot_order=place(drive.boot_order, "drives", index))
+                     for index, drive in enumerate(machine.drives)),
+        nics=tuple(replace(nic, boot_order=place(nic.boot_order, "nics", index)) for index, nic in enumerate(machine.nics)))
 
 
 def _connected(drive: Drive, wishes: Wishes, log: Log, at: str) -> bool | None:

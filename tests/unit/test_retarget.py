@@ -132,6 +132,12 @@ def test_hot_plug_needs_a_maximum_on_kvm() -> None:
     assert "hot_" not in told(quiet)
 
 
+def test_huge_pages_are_the_hosts() -> None:
+    done = to_kvm(vmware(memory=Memory(size=GIB, huge_pages=True)))
+    assert done.machine.memory == Memory(size=GIB)
+    assert "hugepages" in told(done)
+
+
 def test_memory_on_esxi() -> None:
     done = to_esxi(kvm(memory=Memory(size=GIB + 1, current=GIB >> 1, maximum=4 * GIB, slots=16)))
     assert done.machine.memory == Memory(size=GIB + (4 << 20), hot_add=True)
@@ -276,6 +282,14 @@ def test_the_disk_that_boots_is_first() -> None:
     assert machine.boot == ()
     assert to_kvm(vmware(**scsi("pvscsi"), boot=("cdrom", "disk"))).machine.boot == ("cdrom", "disk")
     assert to_kvm(vmware(**scsi("pvscsi"))).machine.disks[0].boot_order == 1
+
+
+def test_each_place_in_the_boot_order_once() -> None:
+    said = scsi("pvscsi", 2)
+    disks = (replace(said["disks"][0], boot_order=2), replace(said["disks"][1], boot_order=1))
+    done = to_kvm(vmware(controllers=said["controllers"], disks=disks, nics=(Nic(mac="00:0c:29:01:02:03", boot_order=1),)))
+    assert [disk.boot_order for disk in done.machine.disks] == [1, 3]
+    assert [nic.boot_order for nic in done.machine.nics] == [2]
 
 
 @pytest.mark.parametrize(("bus", "each"), [(Bus.SCSI, 15), (Bus.SATA, 30)])
@@ -583,7 +597,8 @@ def test_sound_on_kvm(sound: str, new: str) -> None:
 
 def test_a_machine_of_the_same_world_keeps_its_hardware() -> None:
     machine = kvm(cpu=Cpu(count=2, mode="host-passthrough"), disks=(replace(DISK, bus=Bus.VIRTIO),),
-                  nics=(Nic(model="virtio", network=BR0),), controllers=(Controller(bus=Bus.SCSI, number=3, model="virtio-scsi"),))
+                  nics=(Nic(model="virtio", network=BR0),),
+                  controllers=(Controller(bus=Bus.SCSI, number=3, model="virtio-scsi"),))
     assert to_kvm(machine).machine == machine
     assert not to_kvm(machine).problems
     changed = to_kvm(machine, networks=(("br0", Network(kind=NetworkKind.BRIDGE, name="br7")),), storage=(("/srv", "/new"),))
