@@ -16,6 +16,7 @@ BRIDGE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 """Linux: IFNAMSIZ is 16 with the end; blanks and slashes are refused."""
 ON_QEMU = ("virtio", "vmxnet3", "e1000e", "e1000", "pcnet", "rtl8139", "igb", "ne2k_pci")
 ON_ESXI = ("vmxnet3", "e1000e", "e1000", "pcnet")
+USUAL_MTU = 1500
 DEFAULT_NETWORK, DEFAULT_PORT_GROUP = "default", "VM Network"
 """What libvirt, and what ESXi, have after installation."""
 
@@ -47,7 +48,7 @@ def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
         new = replace(nic, model=log.change(f"{at}.model", nic.model, model, why), mtu=None,
                       mac_kind=log.change(f"{at}.mac_kind", nic.mac_kind, kind, "by the range that it is from"),
                       mac_check=log.change(f"{at}.mac_check", nic.mac_check, check, "else VMware refuses a foreign address"))
-        if nic.mtu:
+        if nic.mtu and nic.mtu != USUAL_MTU:
             log.lost(f"{at}.mtu", nic.mtu, "the virtual switch sets it", "set the MTU of the vSwitch")
         nics.append(_connected(new, wishes, log, at))
     _unused(machine, wishes, log)
@@ -109,7 +110,8 @@ def _connected(nic: Nic, wishes: Wishes, log: Log, at: str) -> Nic:
         return _on(nic, given, wishes, log, at)
     new = _kvm_network(nic.network) if wishes.to is World.KVM else _esxi_network(nic.network)
     if new.name and new != nic.network:
-        log.problem(f"{at}: {told(nic.network)} becomes {told(new)}",
+        here, there = wishes.to, World.ESXI if wishes.to is World.KVM else World.KVM
+        log.problem(f"{at}: {told(nic.network, there)} becomes {told(new, here)}",
                     f"see that it is there, or say --map-network '{nic.network.name or nic.network.port_group or 'NAME'}=…'")
     elif new.kind is NetworkKind.BRIDGE and nic.network.kind is NetworkKind.BRIDGE and wishes.to is World.KVM:
         log.problem(f"{at}: the port group {new.name!r} becomes a bridge of that name",
@@ -122,7 +124,7 @@ def _connected(nic: Nic, wishes: Wishes, log: Log, at: str) -> Nic:
 def _on(nic: Nic, network: Network, wishes: Wishes, log: Log, at: str) -> Nic:
     """The card on the network that the user says; ``none`` pulls its cable out, since QEMU wants a network in any case."""
     why = "--map-network"
-    log.change(f"{at}.network", told(nic.network), told(network), why)
+    log.change(f"{at}.network", nic.network, network, why)
     if network.kind is NetworkKind.NONE:
         return replace(nic, connected=log.change(f"{at}.connected", nic.connected, False, why),
                        network=_kvm_network(network) if wishes.to is World.KVM else _esxi_network(network))
@@ -148,7 +150,8 @@ def _esxi_network(network: Network) -> Network:
     return Network(kind=NetworkKind.BRIDGE, name=DEFAULT_PORT_GROUP)
 
 
-def told(network: Network) -> str:
-    """A network for a person."""
+def told(network: Network, world: World) -> str:
+    """A network for a person, in the words of a world."""
     name = network.name or network.port_group or network.switch
-    return f"{network.kind} {name!r}" if name else f"{network.kind}"
+    kind = "port group" if world is World.ESXI and network.kind is NetworkKind.BRIDGE else network.kind.value
+    return f"{kind} {name!r}" if name else kind

@@ -154,7 +154,7 @@ def _kvm_place(machine: Machine, disk: DiskSlot, wishes: Wishes, log: Log) -> Pl
             return Place(ide, None, "as it was" if ide is Bus.IDE else "q35 has no IDE: AHCI instead")
         case Bus.NVME:
             log.problem(f"{disk.path} is on NVMe, which this libvirt does not give: SATA instead",
-                        f"a guest without AHCI in its initramfs does not start: {ADAPT}")
+                        f"a guest that does not load AHCI when it starts needs it: {ADAPT}")
             return Place(Bus.SATA, None, "libvirt 9 has no NVMe disks")
         case Bus.XEN:
             log.problem(f"{disk.path} is a disk of Xen: {ide.value.upper()} instead", ADAPT)

@@ -22,9 +22,9 @@ LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
             "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set()}
 """These may import less than their layer."""
-ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
-"""Ways to do the same thing in ``formats``: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs")
+ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
+"""Ways to do the same thing: they know nothing of each other."""
+LAZY = ("lxml", "numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
@@ -93,13 +93,14 @@ def test_each_layer_imports_itself_and_those_to_its_left() -> None:
     assert not wrong
 
 
-def test_formats_do_not_know_each_other() -> None:
-    wrong = []
+@pytest.mark.parametrize("folder", ALTERNATIVES)
+def test_alternatives_do_not_know_each_other(folder: str) -> None:
+    wrong, prefix = [], f"imgtool.{folder}."
     for module in sources():
-        mine = module.split(".")[2] if module.startswith("imgtool.formats.") else None
-        for name in imports(module) if mine in ALTERNATIVES else ():
-            other = name.split(".")[2] if name.startswith("imgtool.formats.") else None
-            if other in ALTERNATIVES and other != mine:
+        mine = module.split(".")[2] if module.startswith(prefix) else None
+        for name in imports(module) if mine in ALTERNATIVES[folder] else ():
+            other = name.split(".")[2] if name.startswith(prefix) else None
+            if other in ALTERNATIVES[folder] and other != mine:
                 wrong.append(f"{module} imports {name}")
     assert not wrong
 
