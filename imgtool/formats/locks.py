@@ -45,10 +45,13 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
         yield from _vmware(directory, names | {re.sub(r"-flat(\.vmdk)$", r"\1", name, flags=re.IGNORECASE) for name in names})
 
 
-def hold(disk: Disk) -> None:
-    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks."""
+def hold(disk: Disk, *, writing: bool = False) -> None:
+    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks.
+
+    ``writing``: nor does it, or another imgtool, begin to read it.
+    """
     for file in disk.files:
-        for byte in HELD:
+        for byte in (*HELD, PERMISSION_WRITE) if writing else HELD:
             with suppress(OSError):
                 fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
 
