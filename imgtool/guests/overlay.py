@@ -166,3 +166,10 @@ def redo_path(path: str) -> str:
 def _place(path: str) -> str:
     real = os.path.realpath(path)
     return os.path.dirname(real) if os.path.isfile(real) else DEVICES
+
+
+def refuse_unfinished(paths: Sequence[str]) -> None:
+    """Raises RefusedError if an image is half changed: whoever reads it would see neither the old nor the new one."""
+    for path in paths:
+        if os.path.isdir(redo_path(path)):
+            raise RefusedError(f"{path} is half changed: an adapt was killed while it wrote it", "imgtool adapt it again: that finishes it")
