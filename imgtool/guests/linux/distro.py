@@ -18,13 +18,14 @@ RELEASE_FILES = (
     ("/etc/alpine-release", "alpine"), ("/etc/debian_version", "debian"), ("/etc/arch-release", "arch"),
 )
 """Of systems without os-release; the more special first: CentOS has redhat-release too."""
-ELF_MACHINES = {3: "i686", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+ELF_MACHINES = {3: "i686", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 """``e_machine`` of the ELF header, at byte 18 (System V ABI)."""
 PROGRAMS = ("/usr/bin/bash", "/bin/bash", "/usr/bin/ls", "/bin/ls", "/bin/busybox", "/usr/lib/systemd/systemd", "/sbin/init")
 PROGRAM_LIMIT = 64 << 20
 FAMILIES = {
     "debian": ("debian", "ubuntu", "linuxmint", "kali", "raspbian", "devuan", "pop"),
-    "rhel": ("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "scientific", "amzn", "photon", "openeuler", "anolis", "eurolinux"),
+    "rhel": ("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "scientific", "amzn", "photon",
+             "openeuler", "anolis", "eurolinux"),
     "suse": ("sles", "sled", "sles_sap", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "suse", "sle-micro"),
     "alpine": ("alpine",),
     "arch": ("arch", "manjaro", "endeavouros"),
@@ -34,10 +35,9 @@ FAMILIES = {
 
 def read_os(tree: Tree) -> OsInfo | None:
     """The Linux in this tree; None if there is none."""
-    fields = next((found for path in OS_RELEASE if (found := variables(text(tree, path))).get("ID")), None)
-    if fields:
-        distro, version, name = fields["ID"], fields.get("VERSION_ID"), fields.get("PRETTY_NAME")
-    else:
+    fields = next((found for path in OS_RELEASE if (found := variables(text(tree, path))).get("ID")), {})
+    distro, version, name = fields.get("ID"), fields.get("VERSION_ID"), fields.get("PRETTY_NAME")
+    if distro is None:
         distro, version, name = _old_release(tree)
     if distro is None and not (tree.is_dir("/etc") and any(tree.is_dir(path) for path in ("/lib/modules", "/usr/lib/modules"))):
         return None

@@ -21,8 +21,9 @@ BUSES: dict[str, tuple[tuple[str, ...], ...]] = {
     "nvme": (("nvme",),),
     "ide": (("ata_piix", "piix"), (SCSI_DISK, "ide_gd_mod", "ide_disk")),
 }
-"""Bus of a virtual disk → what is needed, each as alternatives. QEMU's ``lsilogic`` is another chip (sym53c8xx): see ``KVM_LSI``."""
+"""Bus of a virtual disk → what is needed, each as alternatives."""
 KVM_LSI = (("sym53c8xx",), (SCSI_DISK,))
+"""QEMU's ``lsilogic`` is another chip than VMware's."""
 NICS: dict[str, tuple[tuple[str, ...], ...]] = {
     "virtio": (("virtio_net",), ("virtio_pci",)), "vmxnet3": (("vmxnet3",),), "e1000e": (("e1000e",),), "e1000": (("e1000",),),
     "pcnet": (("pcnet32",),), "rtl8139": (("8139cp", "8139too"),),
@@ -48,15 +49,17 @@ COMMON_NICS = ("e1000e", "igb", "ixgbe", "i40e", "ice", "tg3", "bnx2", "bnx2x", 
 BASICS = (SCSI_DISK, "ahci", "nvme", "ata_piix", "sr_mod")
 """What every initramfs gets: most machines can offer one of these."""
 WANTED = {
-    Platform.KVM: ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_balloon", "virtio_rng", "sym53c8xx", *BASICS),
+    Platform.KVM: ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "sym53c8xx", *BASICS),
     Platform.ESXI: ("vmw_pvscsi", "mptspi", "mptsas", "vmxnet3", "e1000", "e1000e", *BASICS),
     Platform.METAL: (*CONTROLLERS, *USB_HOSTS, "e1000e", *BASICS),
 }
 """What goes into the initramfs, where the kernel has it."""
-BOOT = frozenset({"virtio_pci", "virtio_blk", "virtio_scsi", "vmw_pvscsi", "mptspi", "mptsas", "sym53c8xx", *BASICS, *CONTROLLERS})
+BOOT = frozenset({"virtio_pci", "virtio_blk", "virtio_scsi", "vmw_pvscsi", "mptspi", "mptsas", "sym53c8xx", *BASICS,
+                  *CONTROLLERS})
 """Of all these, what a root file system may lie behind: loaded early where an initramfs keeps a list."""
-ALL = tuple(dict.fromkeys(name for names in (*WANTED.values(), COMMON_NICS, ("pcnet32", "8139cp", "8139too", "hv_storvsc", "hv_netvsc",
-                                                                          "xen_blkfront", "xen_netfront")) for name in names))
+OTHERS = ("virtio_balloon", "virtio_rng", "pcnet32", "8139cp", "8139too", "hv_storvsc", "hv_netvsc", "xen_blkfront",
+          "xen_netfront")
+ALL = tuple(dict.fromkeys(name for names in (*WANTED.values(), COMMON_NICS, OTHERS) for name in names))
 """What ``inspect`` speaks of."""
 Q35_KERNEL = (2, 6, 32)
 """Older kernels cannot be trusted with PCI Express root ports."""
@@ -92,6 +95,6 @@ def lacking(platform: Platform, has: Callable[[str], bool]) -> tuple[str, ...]:
 def capabilities(platform: Platform, version: str, *, early: Callable[[str], bool], has: Callable[[str], bool],
                  agent: bool) -> Capabilities:
     """What a kernel can use: disks by what is there before the root file system (``early``), the rest by what it ``has``."""
-    number = tuple(int(part) for part in version.split("-")[0].split(".")[:3] if part.isdigit())
+    number = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:3] if part.isdigit())
     return Capabilities(disk_buses=buses(platform, early), nic_models=nics(platform, has), agent=agent,
                         machine="q35" if number >= Q35_KERNEL else "i440fx", rng=has("virtio_rng"), balloon=has("virtio_balloon"))

@@ -14,7 +14,7 @@ from imgtool.model.guest import Change
 KEPT = ".imgtool-orig"
 READ_WHOLE = ("/etc/network/interfaces.d", "/etc/sysconfig/network-scripts", "/etc/sysconfig/network", "/etc/sysconfig/modules",
               "/etc/NetworkManager/system-connections", "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d")
-"""Programs of the guest read every file of these folders, whatever its ending, but none with a leading dot: so is the old one kept."""
+"""Programs of the guest read every file of these folders, whatever its ending, but none with a leading dot."""
 
 
 def text(tree: Tree, path: str) -> str:
