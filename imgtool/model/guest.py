@@ -76,6 +76,8 @@ class FileSystem:
     """ext4, xfs, btrfs, vfat, ntfs, swap, LVM2_member, crypto_LUKS, …"""
     uuid: str | None = None
     label: str | None = None
+    partuuid: str | None = None
+    """Of the partition that it fills."""
     size: int | None = None
     free: int | None = None
     mounted_at: str | None = None
