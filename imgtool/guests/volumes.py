@@ -85,7 +85,7 @@ def _opens(handle: Handle, device: str, key: str, name: str) -> bool:
 
 def _file_system(handle: Handle, device: str, tags: dict[str, str]) -> FileSystem:
     return FileSystem(device=device, type=tags.get("TYPE") or "unknown", uuid=tags.get("UUID") or None, label=tags.get("LABEL") or None,
-                      size=int(handle.call("blockdev_getsize64", device)))
+                      partuuid=tags.get("PART_ENTRY_UUID") or None, size=int(handle.call("blockdev_getsize64", device)))
 
 
 def _names(tags: dict[str, str]) -> Iterator[str]:
