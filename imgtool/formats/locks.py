@@ -56,6 +56,14 @@ def hold(disk: Disk, *, writing: bool = False) -> None:
                 fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
 
 
+def release_extents(disk: Disk) -> None:
+    """Lets go of the extents that lie beside a descriptor: QEMU opens them itself, with its locks. The descriptor stays held."""
+    for file in (file for layer in disk.layers for file in layer.files[1:]):
+        for byte in (*HELD, PERMISSION_WRITE):
+            with suppress(OSError):
+                fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+
+
 def _is_flat(path: str) -> bool:
     return path.lower().endswith("-flat.vmdk")
 

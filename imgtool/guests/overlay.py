@@ -22,9 +22,9 @@ from contextlib import ExitStack, contextmanager
 
 from imgtool import qemu
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError
-from imgtool.files import host_id, sync, workspace
+from imgtool.files import clean, host_id, sync, workspace
 from imgtool.formats.disk import Disk, open_disk, qemu_reads
-from imgtool.formats.locks import hold, refuse_if_used
+from imgtool.formats.locks import hold, refuse_if_used, release_extents
 from imgtool.model import SourceOptions
 from imgtool.progress import Stop
 from imgtool.storage import free_space
@@ -122,6 +122,7 @@ def finish(path: str, *, stop: Stop) -> bool:
     images, reading = _record(folder)
     with opened(images, reading, writing=True, stop=stop) as disks:
         _write(folder, disks, stop)
+    clean(os.path.dirname(folder))
     return True
 
 
@@ -130,6 +131,7 @@ def _write(folder: str, disks: Sequence[Disk], stop: Stop) -> None:
     for number, disk in enumerate(disks):
         graph = {"driver": "qcow2", "file": {"driver": "file", "filename": os.path.join(folder, f"{number}.qcow2")},
                  "backing": disk.graph(locking=False)}
+        release_extents(disk)
         try:
             qemu.commit(graph, stop=stop)
         except ImgtoolError as error:
