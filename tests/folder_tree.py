@@ -24,7 +24,6 @@ class FolderTree:
     root: Path
     room: int | None = None
     """What ``free`` says; None: the truth."""
-    labels: bool = False
 
     def real(self, path: str, *, last: bool = True) -> Path:
         """Where a path of the guest is on this host; ``last``: a link at its end is followed too."""

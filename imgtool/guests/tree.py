@@ -29,10 +29,6 @@ class Stat:
 class Tree(Protocol):
     """The guest's files. What is missing raises FileNotFoundError, what else goes wrong another OSError."""
 
-    @property
-    def labels(self) -> bool:
-        """New files get the SELinux context of their folder."""
-
     def read(self, path: str, *, limit: int = READ_LIMIT) -> bytes:
         """The bytes of a regular file. Raises DamagedError if there are more than ``limit``, or if it is no regular file."""
 
@@ -64,7 +60,7 @@ class Tree(Protocol):
         """A whole file, atomically: written beside, flushed, renamed; a link to a file stays, and that file is written.
 
         Owner, mode and extended attributes (SELinux) of the old file are kept; a new file belongs to root, has ``mode``
-        (None: 0644) and, with ``labels``, the SELinux context of its folder. Missing folders are made.
+        (None: 0644) and the SELinux context of its folder. Missing folders are made.
         """
 
     def symlink(self, target: str, path: str) -> None:

@@ -137,7 +137,7 @@ def stabilize(editor: Editor, names: Names) -> None:
     for path, pattern, what in list(_tables(editor.tree)):
         editor.change(path, partial(in_lines, pattern, names), what=f"{what}: disks by UUID", why=WHY)
     command_lines.change(editor, partial(in_arguments, names), what="kernel command line: disks by UUID", why=WHY)
-    editor.change("/etc/default/grub", _with_uuids, what="GRUB writes UUIDs again", why="the next menu would name disks otherwise")
+    editor.change("/etc/default/grub", _with_uuids, what="GRUB writes UUIDs again", why=WHY)
     for path in MAPS:
         editor.remove(path, what="GRUB's map of disks removed", why="it names the old disks; GRUB looks for itself")
     for name in sorted(names.unknown):

@@ -43,8 +43,6 @@ class Editor:
     backup: bool = True
     changes: list[Change] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    created: bool = False
-    """A file was made that was not there: it may need a SELinux label."""
 
     def warn(self, words: str) -> None:
         """Something that a person has to know; said once."""
@@ -63,7 +61,6 @@ class Editor:
             return False
         if there:
             self._keep(real)
-        self.created |= not there
         self.tree.write(real, data, mode=mode)
         self.note(what, path, why)
         return True
@@ -91,7 +88,6 @@ class Editor:
         """True if there was no such link. Nothing else that has this name is replaced."""
         if self.tree.readlink(path) is not None or self.tree.exists(path):
             return False
-        self.created = True
         self.tree.symlink(target, path)
         self.note(what, path, why)
         return True

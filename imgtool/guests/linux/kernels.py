@@ -90,8 +90,8 @@ def _kernel(tree: Tree, folder: str, menu: Menu | None) -> Kernel | None:
         return None
     image = _initramfs(tree, entry, labels, version)
     contents, trouble = _contents(tree, image) if image else (None, None)
-    return Kernel(version=version, path=entry.kernel if entry else images[0], modules=read_modules(tree, folder), entry=entry, default=False, initramfs=image,
-                  contents=contents, trouble=trouble)
+    return Kernel(version=version, path=entry.kernel if entry else images[0], modules=read_modules(tree, folder), entry=entry,
+                  default=False, initramfs=image, contents=contents, trouble=trouble)
 
 
 def _labels(tree: Tree, folder: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Menu:
-    """What a loader calls ``/vmlinuz`` (separate ``/boot``), ``/@/boot/vmlinuz`` (btrfs), as the guest sees it."""
+    """``kind`` and ``config`` as in BootLoader; ``default`` is the place in ``entries`` of what boots, None if unknown."""
 
     kind: str
     config: str
