@@ -52,7 +52,7 @@ class Handle:
 
     def run(self, command: str, *, seconds: float = LONG) -> tuple[int, str]:
         """A program of the appliance itself (not of the guest): its exit code and what it said."""
-        said = str(self.call("debug", "sh", [f"{{ {command}; }} 2>&1 </dev/null; echo; echo $?"], seconds=seconds))
+        said = str(self.call("debug", "sh", [f"( {command} ) 2>&1 </dev/null; code=$?; echo; echo $code"], seconds=seconds))
         words, _, code = said.rstrip().rpartition("\n")
         return int(code), words.strip()
 

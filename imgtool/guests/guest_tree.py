@@ -76,7 +76,7 @@ class GuestTree:
 
     def _matching(self, folder: str, part: str) -> Iterator[str]:
         if not any(char in part for char in MAGIC):
-            if self.exists(os.path.join(folder, part)):
+            if self.lexists(os.path.join(folder, part)):
                 yield part
             return
         hidden = part.startswith(".")

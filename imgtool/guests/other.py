@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imgtool.guests.appliance import Handle
-from imgtool.guests.volumes import Volumes
+from imgtool.guests.volumes import Volumes, tags
 
 MBR_TYPES = {0xA5: "freebsd", 0xA6: "openbsd", 0xA9: "netbsd", 0xAF: "macos", 0xBF: "solaris", 0xFB: "esxi", 0xFC: "esxi"}
 GPT_TYPES = {
@@ -23,8 +23,7 @@ def family(handle: Handle, volumes: Volumes) -> str:
 
 def _families(handle: Handle, volumes: Volumes) -> Iterator[str]:
     for partition in handle.call("list_partitions"):
-        tags = handle.call("blkid", partition)
-        kind = str(tags.get("PART_ENTRY_TYPE") or "")
+        kind = tags(handle, partition).get("PART_ENTRY_TYPE", "")
         if kind.startswith("0x"):
             found = MBR_TYPES.get(int(kind, 16))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ from imgtool.model.guest import FileSystem
 LUKS = "crypto_LUKS"
 CONTAINERS = (LUKS, "LVM2_member", "linux_raid_member", "BitLocker", "zfs_member")
 """What holds other things, or what nobody here can open."""
+EXTENDED = ("0x5", "0xf", "0x85")
+"""Types of MBR partitions that hold others."""
 MAX_OPENED = 64
+SECTOR = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +36,18 @@ def devices(handle: Handle) -> Iterator[str]:
     partitions = handle.call("list_partitions")
     divided = {handle.call("part_to_dev", partition) for partition in partitions}
     yield from (device for device in handle.call("list_devices") if device not in divided)
-    for partition in partitions:
-        disk, number = handle.call("part_to_dev", partition), handle.call("part_to_partnum", partition)
-        if handle.call("part_get_mbr_part_type", disk, number) != "extended":
-            yield partition
+    yield from (partition for partition in partitions if tags(handle, partition).get("PART_ENTRY_TYPE") not in EXTENDED)
     yield from handle.call("list_md_devices")
     yield from handle.call("lvs")
+
+
+def tags(handle: Handle, device: str) -> dict[str, str]:
+    """What blkid(8) says of a device; names and labels as they are. Nothing for what it does not know."""
+    try:
+        found = handle.call("blkid", device)
+    except OSError:
+        return {}
+    return {key: re.sub(r"\\(.)", r"\1", value) for key, value in found.items()}
 
 
 def examine(handle: Handle, keys: Sequence[str] = ()) -> Volumes:
@@ -45,9 +55,9 @@ def examine(handle: Handle, keys: Sequence[str] = ()) -> Volumes:
     opened, locked = _unlock(handle, keys)
     found, names = [], {}
     for device in dict.fromkeys([*devices(handle), *opened.values()]):
-        tags = handle.call("blkid", device) if handle.call("vfs_type", device) or device not in opened else {}
-        found.append(_file_system(handle, device, tags))
-        names |= dict.fromkeys(_names(tags), device)
+        known = tags(handle, device)
+        found.append(_file_system(handle, device, known))
+        names |= dict.fromkeys(_names(known), device)
     for source, device in opened.items():
         uuid = handle.call("vfs_uuid", source)
         names |= {f"/dev/mapper/luks-{uuid}": device, f"LUKS:UUID={uuid}": device, f"LUKS:{source}": device}
@@ -83,15 +93,17 @@ def _opens(handle: Handle, device: str, key: str, name: str) -> bool:
     return True
 
 
-def _file_system(handle: Handle, device: str, tags: dict[str, str]) -> FileSystem:
-    return FileSystem(device=device, type=tags.get("TYPE") or "unknown", uuid=tags.get("UUID") or None, label=tags.get("LABEL") or None,
-                      partuuid=tags.get("PART_ENTRY_UUID") or None, size=int(handle.call("blockdev_getsize64", device)))
+def _file_system(handle: Handle, device: str, known: dict[str, str]) -> FileSystem:
+    sectors = known.get("PART_ENTRY_SIZE")
+    size = int(sectors) * SECTOR if sectors else int(handle.call("blockdev_getsize64", device))
+    return FileSystem(device=device, type=known.get("TYPE") or "unknown", uuid=known.get("UUID") or None,
+                      label=known.get("LABEL") or None, partuuid=known.get("PART_ENTRY_UUID") or None, size=size)
 
 
-def _names(tags: dict[str, str]) -> Iterator[str]:
+def _names(known: dict[str, str]) -> Iterator[str]:
     for tag, key, folder in (("UUID", "UUID", "by-uuid"), ("LABEL", "LABEL", "by-label"),
                              ("PARTUUID", "PART_ENTRY_UUID", "by-partuuid"), ("PARTLABEL", "PART_ENTRY_NAME", "by-partlabel")):
-        if value := tags.get(key):
+        if value := known.get(key):
             yield from (f"{tag}={value}", f"/dev/disk/{folder}/{value}")
 
 
