@@ -26,7 +26,8 @@ NEEDS: dict[str, list[str]] = {
     "net/virtio_net": ["net/net_failover", "net/failover", "virtio/virtio_ring", "virtio/virtio"],
     "scsi/vmw_pvscsi": ["scsi/scsi_mod", "scsi/scsi_common"], "net/vmxnet3/vmxnet3": [],
     "message/fusion/mptbase": [], "message/fusion/mptscsih": ["message/fusion/mptbase", "scsi/scsi_mod", "scsi/scsi_common"],
-    "scsi/scsi_transport_spi": ["scsi/scsi_mod", "scsi/scsi_common"], "scsi/scsi_transport_sas": ["scsi/scsi_mod", "scsi/scsi_common"],
+    "scsi/scsi_transport_spi": ["scsi/scsi_mod", "scsi/scsi_common"],
+    "scsi/scsi_transport_sas": ["scsi/scsi_mod", "scsi/scsi_common"],
     "message/fusion/mptspi": ["message/fusion/mptscsih", "message/fusion/mptbase", "scsi/scsi_transport_spi", "scsi/scsi_mod",
                               "scsi/scsi_common"],
     "message/fusion/mptsas": ["message/fusion/mptscsih", "message/fusion/mptbase", "scsi/scsi_transport_sas", "scsi/scsi_mod",
@@ -48,7 +49,7 @@ LAYOUT_FILES = {"initramfs-tools": ["conf/initramfs.conf", "conf/modules", "scri
 PACKERS = {"gzip": ["gzip", "-nc"], "zstd": ["zstd", "-qc"], "xz": ["xz", "--check=crc32", "-c"], "lzma": ["lzma", "-c"],
            "bzip2": ["bzip2", "-c"], "lz4": ["lz4", "-qlc"], "lzo": ["lzop", "-c"], "cpio": ["cat"]}
 DISK = (
-    FileSystem(device="/dev/sda1", type="ext4", uuid="11111111-aaaa-4aaa-8aaa-111111111111"),
+    FileSystem(device="/dev/sda1", type="ext4", uuid="11111111-aaaa-4aaa-8aaa-111111111111", partuuid="0badc0de-01"),
     FileSystem(device="/dev/sda2", type="ext4", uuid="22222222-bbbb-4bbb-8bbb-222222222222"),
     FileSystem(device="/dev/sda3", type="swap", uuid="33333333-cccc-4ccc-8ccc-333333333333"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,8 @@ def difference(before: dict[str, bytes | str], after: dict[str, bytes | str]) ->
         elif isinstance(new, str):
             yield f"*** {path} {new}\n"
         else:
-            lines = [[f"{line}\n" for line in bytes(one if isinstance(one, bytes) else b"").decode().split("\n")] for one in (old, new)]
+            texts = [re.sub("#{9,}", "###…", bytes(one if isinstance(one, bytes) else b"").decode()) for one in (old, new)]
+            lines = [[f"{line}\n" for line in one.split("\n")] for one in texts]
             yield f"*** {path}{': removed' if path not in after else ': new' if path not in before else ''}\n"
             yield from list(difflib.unified_diff(*lines, n=0))[2:]
 
@@ -57,7 +59,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, FolderTr
 
 
 @pytest.mark.parametrize("platform", [Platform.KVM, Platform.ESXI])
-def test_adapt_changes_what_the_golden_file_says_and_nothing_the_second_time(guest: tuple[str, FolderTree], platform: Platform) -> None:
+def test_adapt_changes_what_is_golden_and_nothing_later(guest: tuple[str, FolderTree], platform: Platform) -> None:
     name, phony = guest
     before = content(phony.root)
     options = Options(platform=platform, nics=(MAC,))
@@ -65,7 +67,8 @@ def test_adapt_changes_what_the_golden_file_says_and_nothing_the_second_time(gue
     after = content(phony.root)
     check(GUESTS / f"{name}.{platform}", "".join([*story(result), *difference(before, after)]))
     kept = {path.replace("/.", "/").removesuffix(".imgtool-orig"): data for path, data in after.items() if path.endswith("orig")}
-    assert [path for path, data in before.items() if after.get(path) != data and "initr" not in path and kept.get(path) != data] == []
+    changed = [path for path, data in before.items() if after.get(path) != data and "initr" not in path]
+    assert [path for path in changed if kept.get(path) != before[path]] == []
     again = adapt(phony, DISK, options)
     assert again.changes == ()
     assert content(phony.root) == after
@@ -85,7 +88,7 @@ def test_inspect_sees_what_the_golden_file_says(guest: tuple[str, FolderTree]) -
     name, phony = guest
     before = content(phony.root)
     info = inspect(phony, DISK)
-    lines = [f"os = {info.os}", f"firmware = {info.firmware}", f"tool = {info.initramfs_tool}", f"tools = {', '.join(info.tools)}",
+    lines = [f"os = {info.os}", f"firmware = {info.firmware}", f"tool = {info.initramfs_tool}", f"tools = {info.tools}",
              f"selinux = {info.selinux}", f"cloud-init = {info.cloud_init}", f"loader = {info.bootloader}",
              *(f"kernel = {kernel}" for kernel in info.kernels), *(f"nic = {nic}" for nic in info.nics),
              *(f"reference = {one.path}: {one.what}: {one.name} → {one.stable}" for one in info.references), *info.warnings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from imgtool.errors import RefusedError
+from imgtool.errors import RefusedError, UsageError
 from imgtool.guests.linux import (
     caches,
     console,
@@ -26,6 +26,7 @@ from imgtool.guests.linux.kernels import Kernel
 from imgtool.guests.linux.network import cloud_init, pin
 from imgtool.guests.linux.network.find import follow
 from imgtool.guests.linux.network.find import read as read_network
+from imgtool.guests.linux.network.names import mac
 from imgtool.guests.tree import Tree
 from imgtool.model.guest import AdaptResult, Capabilities, FileSystem, OsInfo, Platform
 
@@ -43,12 +44,12 @@ class Options:
 
 
 def adapt(tree: Tree, filesystems: Iterable[FileSystem], options: Options) -> AdaptResult:
-    """Changes the guest. Raises RefusedError if no kernel of it can boot there, NoSpaceError if ``/boot`` is full."""
+    """Changes the guest. Raises RefusedError if no kernel of it can boot there, NoSpaceError, UsageError."""
     editor = Editor(tree=tree, backup=options.backup)
     os = read_os(tree) or OsInfo(family="linux")
     found = find(tree)
     kernel, known = _kernels(editor, found, options.platform)
-    names = Names(filesystems)
+    names = Names(filesystems, bare=kernel.initramfs is None and not efi.is_uki(kernel.path))
     devices.stabilize(editor, names)
     caches.forget(editor)
     pins = _network(editor, options)
@@ -108,12 +109,19 @@ def _choose(editor: Editor, found: tuple[Menu, Chooser] | None, default: Kernel,
 
 
 def _network(editor: Editor, options: Options) -> dict[str, bytes]:
-    macs = {old.lower(): new.lower() for old, new in options.macs}
+    macs = {_mac(old): _mac(new) for old, new in options.macs}
     follow(editor, macs)
-    cards = tuple(mac.lower() for mac in options.nics) or tuple(macs.values())
+    cards = tuple(map(_mac, options.nics)) or tuple(macs.values())
     if cloud_init.installed(editor.tree) and not cloud_init.network_disabled(editor.tree):
         editor.warn("cloud-init may write the network configuration anew at first boot, if it finds another source of settings")
     return pin.apply(editor, pin.decide(editor, read_network(editor.tree), cards))
+
+
+def _mac(word: str) -> str:
+    found = mac(word)
+    if found is None:
+        raise UsageError(f"{word!r} is no MAC address", "write it as 52:54:00:12:34:56")
+    return found
 
 
 def _files_of(kernel: Kernel, platform: Platform) -> tuple[str, ...]:
@@ -122,11 +130,9 @@ def _files_of(kernel: Kernel, platform: Platform) -> tuple[str, ...]:
 
 
 def _keep_drivers(editor: Editor, known: Sequence[Kernel], platform: Platform) -> None:
-    """Only names that every kernel has: dracut fails on others."""
-    each = [set(_files_of(kernel, platform)) for kernel in known]
-    names = [name for name in drivers.WANTED[platform] if all(name in one for one in each)]
-    paths = tuple(known[0].modules.files[name] for name in names)
-    rebuild.keep(editor, rebuild.tool(editor.tree), names, paths)
+    """Those of the newest kernel: the next one will have them too."""
+    names = _files_of(known[0], platform)
+    rebuild.keep(editor, rebuild.tool(editor.tree), names, [known[0].modules.files[name] for name in names])
 
 
 def _capabilities(kernel: Kernel, options: Options, *, agent: bool) -> Capabilities:
