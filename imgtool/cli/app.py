@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from imgtool import __version__
-from imgtool.cli import images
+from imgtool.cli import guests, images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -24,6 +24,7 @@ app = typer.Typer(
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
     help="Disk images converted and compared, thin or thick: VMDK, QCOW2, raw, VHDX, VHD, VDI.")
 images.register(app)
+guests.register(app)
 
 
 def _version(wanted: bool) -> None:

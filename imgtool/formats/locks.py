@@ -45,12 +45,23 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
         yield from _vmware(directory, names | {re.sub(r"-flat(\.vmdk)$", r"\1", name, flags=re.IGNORECASE) for name in names})
 
 
-def hold(disk: Disk) -> None:
-    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks."""
+def hold(disk: Disk, *, writing: bool = False) -> None:
+    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks.
+
+    ``writing``: nor does it, or another imgtool, begin to read it.
+    """
     for file in disk.files:
-        for byte in HELD:
+        for byte in (*HELD, PERMISSION_WRITE) if writing else HELD:
             with suppress(OSError):
                 fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+
+
+def release_extents(disk: Disk) -> None:
+    """Lets go of the extents that lie beside a descriptor: QEMU opens them itself, with its locks. The descriptor stays held."""
+    for file in (file for layer in disk.layers for file in layer.files[1:]):
+        for byte in (*HELD, PERMISSION_WRITE):
+            with suppress(OSError):
+                fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def _is_flat(path: str) -> bool:

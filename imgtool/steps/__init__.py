@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from imgtool.progress import Control
+from imgtool.steps.adapt import adapt
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
 
 VERBS: dict[str, Callable[[Any, Control], object]] = {
     "convert": convert,
     "allocate": allocate,
+    "adapt": adapt,
 }
