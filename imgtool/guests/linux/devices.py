@@ -40,6 +40,8 @@ class Names:
     """The guest's names of disks, told by ``filesystems``: the appliance's names, in the machine's order of disks."""
 
     filesystems: Iterable[FileSystem]
+    bare: bool = False
+    """There is no initramfs: the kernel itself looks for its root, and knows no UUIDs of file systems."""
     unknown: set[str] = field(default_factory=set)
     guessed: set[str] = field(default_factory=set)
     """Names that stand for a disk by its number among several."""
@@ -49,18 +51,22 @@ class Names:
         disks = {re.sub(r"\d+$", "", device) for device in self._found if re.fullmatch(r"/dev/[sv]d[a-z]+\d*", device)}
         self._disks = sorted(disks, key=lambda disk: (len(disk), disk))
 
-    def stable(self, name: str) -> str | None:
-        """``UUID=…`` for a name that other hardware changes; None if it is stable or unknown (which is remembered)."""
+    def stable(self, name: str, *, kernel: bool = False) -> str | None:
+        """``UUID=…`` for a name that other hardware changes; None if it is stable or unknown (which is remembered).
+
+        ``kernel``: it stands in the kernel's arguments.
+        """
         matched = UNSTABLE.fullmatch(name)
         if matched is None or (matched["by"] or "").startswith(STABLE_IDS):
             return None
         volume = self._volume(matched)
-        if volume is None or volume.uuid is None:
+        tag, value = ("PARTUUID", volume and volume.partuuid) if kernel and self.bare else ("UUID", volume and volume.uuid)
+        if not value:
             self.unknown.add(name)
             return None
         if len(self._disks) > 1:
             self.guessed.add(name)
-        return f"UUID={volume.uuid}"
+        return f"{tag}={value}"
 
     def _volume(self, matched: re.Match[str]) -> FileSystem | None:
         disk, part = _place(matched)
@@ -94,7 +100,7 @@ def in_arguments(names: Names, arguments: str) -> str:
     """The kernel's arguments: ``root=/dev/sda1`` and those like it."""
 
     def renamed(found: re.Match[str]) -> str:
-        return str(found["key"]) + (names.stable(found["name"]) or found["name"])
+        return str(found["key"]) + (names.stable(found["name"], kernel=True) or found["name"])
 
     return ARGUMENTS.sub(renamed, arguments)
 
@@ -141,7 +147,7 @@ def stabilize(editor: Editor, names: Names) -> None:
     for path in MAPS:
         editor.remove(path, what="GRUB's map of disks removed", why="it names the old disks; GRUB looks for itself")
     for name in sorted(names.unknown):
-        editor.warn(f"{name} is named in the guest's configuration, but there is no such file system: it stays as it is")
+        editor.warn(f"{name} is named in the guest's configuration, but no stable name of it is known: it stays as it is")
     if names.guessed:
         editor.warn(f"taken by the order of the disks, please check: {', '.join(sorted(names.guessed))}")
 

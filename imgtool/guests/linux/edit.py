@@ -12,7 +12,8 @@ from imgtool.guests.tree import Tree
 from imgtool.model.guest import Change
 
 KEPT = ".imgtool-orig"
-READ_WHOLE = ("/etc/network/interfaces.d", "/etc/sysconfig/network-scripts", "/etc/sysconfig/network", "/etc/sysconfig/modules",
+READ_WHOLE = (*(f"/etc/{base}rc{level}.d" for base in ("", "rc.d/") for level in "0123456S"),
+              "/etc/network/interfaces.d", "/etc/sysconfig/network-scripts", "/etc/sysconfig/network",
               "/etc/NetworkManager/system-connections", "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d")
 """Programs of the guest read every file of these folders, whatever its ending, but none with a leading dot."""
 

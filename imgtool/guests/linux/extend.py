@@ -7,14 +7,20 @@ must not follow: kernels before 5.9 take them for a damaged block; so there the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from posixpath import dirname
 
 from imgtool.errors import DamagedError, NoSpaceError
-from imgtool.guests.linux import compression, cpio, drivers
+from imgtool.guests.linux import compression, cpio, initramfs
+from imgtool.guests.linux.bootloaders.efi import is_uki
+from imgtool.guests.linux.devices import Names
+from imgtool.guests.linux.drivers import BOOT
 from imgtool.guests.linux.edit import Editor
 from imgtool.guests.linux.initramfs import Initramfs
-from imgtool.guests.linux.modules import INDEXES, Modules, module_name
+from imgtool.guests.linux.kernels import Kernel
+from imgtool.guests.linux.modules import ENDING, INDEXES, Modules, module_name
+from imgtool.guests.linux.settings import changed
 from imgtool.guests.tree import Tree
 
 KEPT = ".pre-imgtool"
@@ -24,6 +30,40 @@ EARLY_LIST = "conf/modules"
 MAX_MODULE = 64 << 20
 MAX_ADDED = 512 << 20
 """Bytes of all added files; usual are 3 MiB."""
+
+
+def extend(editor: Editor, kernel: Kernel, drivers: Sequence[str], pins: Mapping[str, bytes], names: Names, *,
+           fatal: bool) -> Kernel:
+    """The kernel with an initramfs that has these drivers, what gives network cards their names, and UUIDs for disks.
+
+    Nothing is written if it has all of that. What cannot be done is a warning, or, with ``fatal``, NoSpaceError or DamagedError.
+    """
+    if kernel.initramfs is None:
+        if is_uki(kernel.path):
+            editor.warn(f"{kernel.path} is a unified kernel image: it is signed whole and cannot be extended; rebuild it")
+        return kernel
+    if kernel.contents is None:
+        editor.warn(f"{kernel.trouble}: it is left as it is (--rebuild-initramfs lets the guest make a new one)")
+        return kernel
+    try:
+        entries = additions(editor.tree, kernel.contents, kernel.modules, drivers, changed(kernel.contents, names, pins))
+        return _extend(editor, kernel, kernel.initramfs, entries)
+    except (NoSpaceError, DamagedError) as error:
+        if fatal:
+            raise
+        editor.warn(f"the initramfs of kernel {kernel.version} is left as it is: {error.message}")
+        return kernel
+
+
+def _extend(editor: Editor, kernel: Kernel, path: str, entries: Sequence[cpio.Entry]) -> Kernel:
+    if not entries or kernel.contents is None:
+        return kernel
+    modules = sum(ENDING.search(entry.name) is not None for entry in entries)
+    with initramfs.downloaded(editor.tree, path) as local:
+        append(local, kernel.contents, entries)
+        replace_file(editor, local, path, what=f"initramfs extended: {modules} drivers, {len(entries) - modules} other files",
+                     why="the root file system is behind other hardware")
+        return replace(kernel, contents=initramfs.read(local))
 
 
 def additions(tree: Tree, old: Initramfs, modules: Modules, names: Iterable[str],
@@ -40,8 +80,8 @@ def additions(tree: Tree, old: Initramfs, modules: Modules, names: Iterable[str]
     if missing and old.layout == "initramfs-tools":
         found[EARLY_LIST] = _early(old.texts.get(EARLY_LIST, b""), names, modules)
     found |= {old.real(name): data for name, data in settings.items()}
-    changed = {name: data for name, data in found.items() if old.texts.get(name) != data}
-    return (*_folders(changed, old), *(_file(name, data) for name, data in sorted(changed.items())))
+    new = {name: data for name, data in found.items() if old.texts.get(name) != data}
+    return (*_folders(new, old), *(_file(name, data) for name, data in sorted(new.items())))
 
 
 def _module_files(tree: Tree, folder: str, paths: Iterable[str]) -> dict[str, bytes]:
@@ -58,7 +98,7 @@ def _module_files(tree: Tree, folder: str, paths: Iterable[str]) -> dict[str, by
 
 def _early(old: bytes, names: Iterable[str], modules: Modules) -> bytes:
     lines = old.decode("utf-8", "surrogateescape").split("\n")
-    more = [name for name in names if name in drivers.BOOT and name in modules.files and name not in lines]
+    more = [name for name in names if name in BOOT and name in modules.files and name not in lines]
     whole = [line for line in lines if line] + more
     return ("\n".join(whole) + "\n").encode("utf-8", "surrogateescape")
 
@@ -89,7 +129,7 @@ def append(local: str, old: Initramfs, entries: Iterable[cpio.Entry]) -> None:
         os.fsync(file.fileno())
 
 
-def replace(editor: Editor, local: str, path: str, *, what: str, why: str) -> None:
+def replace_file(editor: Editor, local: str, path: str, *, what: str, why: str) -> None:
     """Puts the new initramfs in its place; the old one stays beside if there is room for it and one more. Raises NoSpaceError."""
     tree, size = editor.tree, os.path.getsize(local)
     path = tree.realpath(path)

@@ -48,6 +48,7 @@ def _nics(content: dict[str, object], path: str) -> Iterator[NicConfig]:
 def _version_1(card: dict[str, object], path: str) -> NicConfig:
     listed = card.get("subnets")
     subnets = [yamls.mapping(one) for one in (listed if isinstance(listed, list) else ())]
-    addresses = [names.with_prefix(yamls.word(one["address"]), yamls.word(one.get("netmask"))) for one in subnets if one.get("address")]
+    addresses = [names.with_prefix(yamls.word(one["address"]), yamls.word(one.get("netmask")))
+                 for one in subnets if one.get("address")]
     return NicConfig(name=yamls.word(card["name"]), system=SYSTEM, path=path, mac=names.mac(yamls.word(card.get("mac_address"))),
                      addresses=tuple(addresses), dhcp=any(yamls.word(one.get("type")).startswith("dhcp") for one in subnets))

@@ -77,6 +77,10 @@ def apply(editor: Editor, pins: Sequence[Pin]) -> dict[str, bytes]:
     """Writes what gives the cards their names. Returns the same for the initramfs: name there → content."""
     if not pins:
         return {}
+    if not udev.installed(editor.tree):
+        if [pin.name for pin in pins] != ["eth0"]:
+            editor.warn(f"the guest has no udev, so {', '.join(pin.name for pin in pins)} cannot be pinned")
+        return {}
     if udev.reads_links(editor.tree):
         return _links(editor, pins)
     return _rules(editor, pins)

@@ -14,6 +14,7 @@ RULES = "/etc/udev/rules.d"
 LINKS = "/etc/systemd/network"
 BUILTIN = ("/usr/lib/udev/rules.d/80-net-setup-link.rules", "/lib/udev/rules.d/80-net-setup-link.rules")
 """The rule that reads ``.link`` files (systemd 209 and later)."""
+FOLDERS = ("/usr/lib/udev", "/lib/udev")
 MASK = f"{RULES}/80-net-setup-link.rules"
 ADDRESS = re.compile(r"ATTRS?\{address\}==\"([^\"]+)\"")
 NAME = re.compile(r"(?<![A-Z_])NAME:?=\"([^\"]+)\"")
@@ -23,6 +24,11 @@ def files(tree: Tree) -> tuple[str, ...]:
     """Rules of the administrator that may name cards, and ``.link`` files."""
     rules = [path for path in tree.glob(f"{RULES}/*.rules") if "net" in text(tree, path)]
     return tuple(path for path in (*rules, *tree.glob(f"{LINKS}/*.link")) if tree.is_file(path))
+
+
+def installed(tree: Tree) -> bool:
+    """Alpine has mdev instead: the kernel's names stay."""
+    return any(tree.is_dir(path) for path in FOLDERS)
 
 
 def reads_links(tree: Tree) -> bool:
