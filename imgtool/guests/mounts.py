@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from imgtool.errors import DamagedError
-from imgtool.guests.appliance import LONG, Handle
+from imgtool.guests.appliance import LONG, Handle, letters
 from imgtool.guests.guest_tree import GuestTree
-from imgtool.guests.volumes import Volumes, letters, usable
+from imgtool.guests.volumes import Volumes, usable
 
 LINUX_FILES = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/redhat-release", "/etc/SuSE-release", "/etc/debian_version",
                "/etc/alpine-release", "/etc/arch-release")

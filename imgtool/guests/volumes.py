@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,10 +109,3 @@ def _names(known: dict[str, str]) -> Iterator[str]:
 def usable(volumes: Volumes) -> list[FileSystem]:
     """What can be mounted, or could be by another system."""
     return [one for one in volumes.filesystems if one.type not in (*CONTAINERS, "swap", "unknown")]
-
-
-def letters(count: int) -> list[str]:
-    """a, b, …, z, aa, …: how Linux names its disks."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    words = ("".join(word) for length in itertools.count(1) for word in itertools.product(alphabet, repeat=length))
-    return list(itertools.islice(words, count))
