@@ -197,6 +197,8 @@ class AdaptRequest:
     key_files: tuple[str, ...] = ()
     macs: tuple[tuple[str, str], ...] = ()
     """Old and new address of network cards that get another one: ``00:50:56:…``."""
+    nics: tuple[str, ...] = ()
+    """Addresses of the target's network cards, in their order, where they are known."""
     rebuild_initramfs: bool = False
     """By the guest's own tool, instead of extending it."""
     drivers: str | None = None

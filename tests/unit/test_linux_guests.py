@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.guests.linux import initramfs
-from imgtool.guests.linux.adapt import Options, adapt
-from imgtool.guests.linux.inspect import inspect
-from imgtool.model.guest import AdaptResult, Platform
+from imgtool.guests.linux import adapt, initramfs, inspect
+from imgtool.model.guest import AdaptRequest, AdaptResult, Platform
 from tests.folder_tree import FolderTree
 from tests.golden import check
 from tests.phony import DISK, GUESTS, tree
@@ -62,7 +60,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, FolderTr
 def test_adapt_changes_what_is_golden_and_nothing_later(guest: tuple[str, FolderTree], platform: Platform) -> None:
     name, phony = guest
     before = content(phony.root)
-    options = Options(platform=platform, nics=(MAC,))
+    options = AdaptRequest(images=(), platform=platform, nics=(MAC,))
     result = adapt(phony, DISK, options)
     after = content(phony.root)
     check(GUESTS / f"{name}.{platform}", "".join([*story(result), *difference(before, after)]))
@@ -77,7 +75,7 @@ def test_adapt_changes_what_is_golden_and_nothing_later(guest: tuple[str, Folder
 
 def test_each_initramfs_has_the_drivers_afterwards(guest: tuple[str, FolderTree]) -> None:
     _, phony = guest
-    adapt(phony, DISK, Options(platform=Platform.KVM, nics=(MAC,)))
+    adapt(phony, DISK, AdaptRequest(images=(), platform=Platform.KVM, nics=(MAC,)))
     for kernel in inspect(phony, DISK).kernels:
         wanted = {"virtio_blk", "virtio_pci", "virtio_scsi", "virtio_net", "ahci", "nvme", "sd_mod"} & set(kernel.drivers)
         if kernel.initramfs:
@@ -98,7 +96,7 @@ def test_inspect_sees_what_the_golden_file_says(guest: tuple[str, FolderTree]) -
 
 def test_no_backup_leaves_no_copies(tmp_path: Path) -> None:
     phony = tree("debian12", tmp_path / "guest")
-    adapt(phony, DISK, Options(platform=Platform.KVM, backup=False))
+    adapt(phony, DISK, AdaptRequest(images=(), platform=Platform.KVM, backup=False))
     assert not [path for path in content(phony.root) if path.endswith(("imgtool-orig", "pre-imgtool"))]
 
 
@@ -108,7 +106,7 @@ def test_what_is_appended_can_be_read_by_cpio(tmp_path: Path) -> None:
     path = phony.root / "boot/initrd.img-6.1.0-18-amd64"
     end = initramfs.read(str(path)).end
     old = path.read_bytes()
-    adapt(phony, DISK, Options(platform=Platform.KVM, nics=(MAC,)))
+    adapt(phony, DISK, AdaptRequest(images=(), platform=Platform.KVM, nics=(MAC,)))
     new = path.read_bytes()
     assert new.startswith(old[:end])
     begin = end + -end % 4

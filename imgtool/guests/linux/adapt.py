@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imgtool.errors import RefusedError, UsageError
 from imgtool.guests.linux import (
@@ -28,42 +28,30 @@ from imgtool.guests.linux.network.find import follow
 from imgtool.guests.linux.network.find import read as read_network
 from imgtool.guests.linux.network.names import mac
 from imgtool.guests.tree import Tree
-from imgtool.model.guest import AdaptResult, Capabilities, FileSystem, OsInfo, Platform
+from imgtool.model.guest import AdaptRequest, AdaptResult, Capabilities, FileSystem, OsInfo, Platform
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """``macs``: old address → new one; ``nics``: addresses of the target's cards, in order, where they are known."""
-
-    platform: Platform
-    macs: tuple[tuple[str, str], ...] = ()
-    nics: tuple[str, ...] = ()
-    backup: bool = True
-    rebuild: bool = False
-    """The initramfs is left alone: the guest's own tool makes it anew afterwards (``commands``)."""
-
-
-def adapt(tree: Tree, filesystems: Iterable[FileSystem], options: Options) -> AdaptResult:
+def adapt(tree: Tree, filesystems: Iterable[FileSystem], request: AdaptRequest) -> AdaptResult:
     """Changes the guest. Raises RefusedError if no kernel of it can boot there, NoSpaceError, UsageError."""
-    editor = Editor(tree=tree, backup=options.backup)
+    editor = Editor(tree=tree, backup=request.backup)
     os = read_os(tree) or OsInfo(family="linux")
     found = find(tree)
-    kernel, known = _kernels(editor, found, options.platform)
+    kernel, known = _kernels(editor, found, request.platform)
     names = Names(filesystems, bare=kernel.initramfs is None and not efi.is_uki(kernel.path))
     devices.stabilize(editor, names)
     caches.forget(editor)
-    pins = _network(editor, options)
+    pins = _network(editor, request)
     console.adapt(editor)
-    tools.adapt(editor, options.platform)
+    tools.adapt(editor, request.platform)
     efi.add_fallback(editor, os.arch)
-    _keep_drivers(editor, known, options.platform)
-    if not options.rebuild:
-        extended = [extend.extend(editor, one, _files_of(one, options.platform), pins, names, fatal=one.version == kernel.version)
+    _keep_drivers(editor, known, request.platform)
+    if not request.rebuild_initramfs:
+        extended = [extend.extend(editor, one, _files_of(one, request.platform), pins, names, fatal=one.version == kernel.version)
                     for one in known]
         kernel = next(one for one in extended if one.version == kernel.version)
-    able = _capabilities(kernel, options, agent="qemu-guest-agent" in tools.find(tree))
+    able = _capabilities(kernel, request, agent="qemu-guest-agent" in tools.find(tree))
     if not able.disk_buses:
-        editor.warn(f"kernel {kernel.version} will not find its disks on {options.platform}: its initramfs has no driver")
+        editor.warn(f"kernel {kernel.version} will not find its disks on {request.platform}: its initramfs has no driver")
     return AdaptResult(os=os, changes=tuple(editor.changes), warnings=tuple(editor.warnings), capabilities=able,
                        disk_bus=next(iter(able.disk_buses), None), nic_model=next(iter(able.nic_models), None))
 
@@ -108,10 +96,10 @@ def _choose(editor: Editor, found: tuple[Menu, Chooser] | None, default: Kernel,
     return replace(chosen, default=True)
 
 
-def _network(editor: Editor, options: Options) -> dict[str, bytes]:
-    macs = {_mac(old): _mac(new) for old, new in options.macs}
+def _network(editor: Editor, request: AdaptRequest) -> dict[str, bytes]:
+    macs = {_mac(old): _mac(new) for old, new in request.macs}
     follow(editor, macs)
-    cards = tuple(map(_mac, options.nics)) or tuple(macs.values())
+    cards = tuple(map(_mac, request.nics)) or tuple(macs.values())
     if cloud_init.installed(editor.tree) and not cloud_init.network_disabled(editor.tree):
         editor.warn("cloud-init may write the network configuration anew at first boot, if it finds another source of settings")
     return pin.apply(editor, pin.decide(editor, read_network(editor.tree), cards))
@@ -135,7 +123,7 @@ def _keep_drivers(editor: Editor, known: Sequence[Kernel], platform: Platform) -
     rebuild.keep(editor, rebuild.tool(editor.tree), names, [known[0].modules.files[name] for name in names])
 
 
-def _capabilities(kernel: Kernel, options: Options, *, agent: bool) -> Capabilities:
+def _capabilities(kernel: Kernel, request: AdaptRequest, *, agent: bool) -> Capabilities:
     """A tool of the guest that runs afterwards puts in all that the kernel has."""
-    early = kernel.has if options.rebuild else kernel.early
-    return drivers.capabilities(options.platform, kernel.version, early=early, has=kernel.has, agent=agent)
+    early = kernel.has if request.rebuild_initramfs else kernel.early
+    return drivers.capabilities(request.platform, kernel.version, early=early, has=kernel.has, agent=agent)
