@@ -65,7 +65,7 @@ class Handle:
 def appliance(overlays: Sequence[str], *, stop: Stop) -> Iterator[Handle]:
     """An appliance with these qcow2 overlays as ``/dev/sda``, ``/dev/sdb``, …, started; they are flushed at the end.
 
-    Raises MissingToolError, ImgtoolError, StoppedError. After an error the appliance is killed, and the overlays are worth nothing.
+    Raises MissingToolError, ImgtoolError, StoppedError. After an error the appliance is killed; the overlays are worth nothing.
     """
     require_guestfs()
     usable = kvm_state()[0]

@@ -9,7 +9,8 @@ from imgtool.errors import DamagedError, ImgtoolError
 from imgtool.guests.appliance import LONG, Handle, device_node
 from imgtool.guests.mounts import Mount
 
-CHECKERS = {"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn", "btrfs": "btrfs check --readonly", "vfat": "fsck.vfat -n"}
+CHECKERS = {"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn", "btrfs": "btrfs check --readonly",
+            "vfat": "fsck.vfat -n"}
 NTFS_STATES = {
     14: "Windows sleeps on it (hibernation, or a fast start)",
     15: "it was not shut down cleanly",

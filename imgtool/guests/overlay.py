@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from imgtool import qemu
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError
 from imgtool.files import clean, host_id, sync, workspace
-from imgtool.formats.disk import Disk, open_disk, qemu_reads
+from imgtool.formats.disk import Disk, open_given, qemu_reads
 from imgtool.formats.locks import hold, refuse_if_used, release_extents
 from imgtool.model import SourceOptions
 from imgtool.progress import Stop
@@ -42,8 +42,7 @@ MARGIN = 64 << 20
 def opened(paths: Sequence[str], reading: SourceOptions, *, writing: bool, stop: Stop) -> Iterator[list[Disk]]:
     """All disks of a machine, checked: nobody uses them, and they can be written where that is wanted. Raises RefusedError."""
     with ExitStack() as stack:
-        disks = [stack.enter_context(open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=stop))
-                 for path in paths]
+        disks = [stack.enter_context(open_given(path, reading, stop)) for path in paths]
         for disk in disks:
             disk.refuse_encrypted()
             hold(disk, writing=writing)  # first, so that of two of us at the same moment none goes on
@@ -94,7 +93,7 @@ def commit(folder: str, disks: Sequence[Disk], reading: SourceOptions, *, stop: 
     for disk, name in zip(disks, names, strict=True):
         need = os.path.getsize(os.path.join(folder, name)) + MARGIN
         if os.path.isfile(disk.path) and free_space(_place(disk.path)) < need:
-            raise NoSpaceError(f"{_place(disk.path)} has less than {need >> 20} MiB free, which the changes of {disk.path} may need")
+            raise NoSpaceError(f"{_place(disk.path)} has less than {need >> 20} MiB free: the changes of {disk.path} may need it")
     record = os.path.join(folder, RECORD)
     with open(record, "x", encoding="utf-8") as file:
         json.dump({"host": host_id(), "format": reading.format, "external": reading.allow_external,
@@ -174,4 +173,5 @@ def refuse_unfinished(paths: Sequence[str]) -> None:
     """Raises RefusedError if an image is half changed: whoever reads it would see neither the old nor the new one."""
     for path in paths:
         if os.path.isdir(redo_path(path)):
-            raise RefusedError(f"{path} is half changed: an adapt was killed while it wrote it", "imgtool adapt it again: that finishes it")
+            raise RefusedError(f"{path} is half changed: an adapt was killed while it wrote it",
+                               "imgtool adapt it again: that finishes it")

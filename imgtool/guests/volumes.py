@@ -52,7 +52,8 @@ def tags(handle: Handle, device: str) -> dict[str, str]:
 def examine(handle: Handle, keys: Sequence[str] = ()) -> Volumes:
     """Opens what is encrypted with the first of the passphrases that fits, then looks at everything."""
     opened, locked = _unlock(handle, keys)
-    found, names = [], {}
+    found: list[FileSystem] = []
+    names: dict[str, str] = {}
     for device in dict.fromkeys([*devices(handle), *opened.values()]):
         known = tags(handle, device)
         found.append(_file_system(handle, device, known))
