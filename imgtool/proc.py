@@ -109,7 +109,8 @@ def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits:
 
 
 @contextmanager
-def converse(argv: Sequence[str], name: str, *, stop: Stop, limits: Limits | None = None) -> Iterator[Callable[[bytes, float], bytes]]:
+def converse(argv: Sequence[str], name: str, *, stop: Stop,
+             limits: Limits | None = None) -> Iterator[Callable[[bytes, float], bytes]]:
     """A program that answers on stdout what is asked on stdin, for as long as the block lasts. ``name``: in errors.
 
     Both sides send a length (8 bytes, most significant first) and so many bytes. Yields ``ask(question, seconds)``, which

@@ -22,7 +22,6 @@ def inspect(request: InspectRequest, control: Control, *, keys: Sequence[str] = 
     """
     require_guestfs()
     keys = (*read_keys(request.key_files), *keys)
-    overlay.refuse_unfinished(request.images)
     with (overlay.opened(request.images, request.reading, writing=False, stop=control.stop) as disks,
           tempfile.TemporaryDirectory(prefix="imgtool-inspect-") as folder,
           overlay.overlays(disks, folder, stop=control.stop) as made,
