@@ -80,11 +80,17 @@ class FolderTree:
         return sorted(os.listdir(self.real(path))) if self.is_dir(path) else []
 
     def readlink(self, path: str) -> str | None:
-        real = self.real(path, last=False)
+        try:
+            real = self.real(path, last=False)
+        except OSError:
+            return None
         return os.readlink(real) if real.is_symlink() else None
 
     def realpath(self, path: str) -> str:
-        return "/" + str(self.real(path).relative_to(self.root)).removeprefix(".")
+        try:
+            return "/" + str(self.real(path).relative_to(self.root)).removeprefix(".")
+        except OSError:
+            return path
 
     def stat(self, path: str) -> Stat:
         found = self.real(path).stat()

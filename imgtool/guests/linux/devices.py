@@ -19,12 +19,13 @@ UNSTABLE = re.compile(
     r"/dev/(?:(?P<letters>(?:s|h|v|xv)d)(?P<disk>[a-z]{1,2})(?P<part>\d{0,3})"
     r"|(?P<nvme>nvme)(?P<controller>\d{1,3})n(?P<space>\d{1,3})(?:p(?P<nvmepart>\d{1,3}))?"
     r"|(?P<array>cciss/c\d{1,2}|ida/c\d{1,2}|mmcblk)d?(?P<number>\d{1,3})(?:p(?P<arraypart>\d{1,3}))?"
-    r"|disk/by-(?:path|id)/(?P<by>[^\s,;:\"']+?)(?:-part(?P<bypart>\d{1,3}))?)(?=$|[\s,;:\"'#])")
+    r"|disk/by-(?:path|id)/(?P<by>[^\s,;\"']+?)(?:-part(?P<bypart>\d{1,3}))?)")
 STABLE_IDS = ("dm-", "md-uuid-", "md-name-", "lvm-pv-uuid-")
 """Of ``/dev/disk/by-id``: those do not come from the hardware."""
 ARGUMENTS = re.compile(
     r"(?P<key>(?:^|(?<=[\s\"']))(?:root|real_root|resume|noresume|boot|swap|cryptdevice|cryptroot|mount\.usr|rd\.luks\.device)=)"
-    r"(?P<name>/dev/[^\s:\"',]+)")
+    r"(?P<name>/dev/disk/by-(?:path|id)/[^\s\"',]*?-part\d+(?![^\s:\"',])|/dev/[^\s:\"',]+)")
+"""``cryptdevice`` has more after a colon; there are colons in ``by-path`` names too."""
 FSTAB = re.compile(r"^([ \t]*)(/dev/\S+)", re.MULTILINE)
 CRYPTTAB = re.compile(r"^([ \t]*[^\s#]\S*[ \t]+)(/dev/\S+)", re.MULTILINE)
 HIBERNATE = re.compile(r"^([ \t]*resume device[ \t]*=[ \t]*)(/dev/\S+)", re.MULTILINE)

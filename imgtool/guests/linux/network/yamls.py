@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from imgtool.guests.linux.network import names
 from imgtool.model.guest import NicConfig
 
-MAX_YAML = 256 << 10
+MAX_YAML = 64 << 10
 
 
 def load(content: str) -> dict[str, object]:
