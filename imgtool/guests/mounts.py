@@ -97,12 +97,22 @@ def _root(handle: Handle, device: str, kind: str, options: str) -> Root | None:
 def choose(handle: Handle, found: list[Root], volumes: Volumes) -> Root:
     """Of several roots the one whose fstab names it as ``/``; else the first."""
     for root in found if len(found) > 1 else []:
-        if root.family == "linux":
-            mounted = mount_all(handle, root, volumes, write=False)
-            handle.call("umount_all")
-            if any(mount.point == "/" and mount.device == root.device for mount in mounted.mounts[1:2]):
-                return root
+        if root.family == "linux" and _names_itself(handle, root, volumes):
+            return root
     return found[0]
+
+
+def _names_itself(handle: Handle, root: Root, volumes: Volumes) -> bool:
+    options = ",".join(filter(None, ["ro", root.options]))
+    if not _mount(handle, Mount(device=root.device, point="/", type=root.type, options=options)):
+        return False
+    try:
+        with GuestTree(handle) as tree:
+            fstab = tree.text("/etc/fstab", limit=MAX_FSTAB)
+            names = volumes.names | _crypttab(tree.text("/etc/crypttab", limit=MAX_FSTAB), volumes)
+    finally:
+        handle.call("umount_all")
+    return any(point == "/" and resolve(source, names, volumes) == root.device for source, point, _ in _lines(fstab))
 
 
 def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> Mounted:

@@ -175,6 +175,21 @@ def test_errors_of_a_call(handle: Handle) -> None:
     assert handle.run("echo words; exit 3") == (3, "words")
 
 
+def test_of_two_roots_the_one_that_names_itself(handle: Handle) -> None:
+    """The other is an old copy: its fstab names the file system that it was copied from."""
+    handle.call("mkfs", "ext4", "/dev/sdb")
+    handle.call("mount", "/dev/sdb", "/")
+    handle.call("mkdir", "/etc")
+    handle.call("write", "/etc/fstab", b"LABEL=little / ext4 defaults 0 1\n")
+    handle.call("umount_all")
+    known = volumes.examine(handle)
+    found = mounts.roots(handle, known)
+    assert [root.device for root in found] == ["/dev/sda", "/dev/sdb"]
+    assert mounts.choose(handle, found[::-1], known).device == "/dev/sda"
+    assert find(handle, []).warnings == ("there are other systems on /dev/sdb: they are left alone",)
+    handle.call("wipefs", "/dev/sdb")
+
+
 def test_a_root_on_luks_on_lvm_on_md(handle: Handle) -> None:
     """/dev/md → vg/root → LUKS → btrfs with subvolumes; /boot beside it; named by fstab and crypttab."""
     handle.call("part_init", "/dev/sdd", "gpt")

@@ -66,7 +66,8 @@ def test_disks_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     described(monkeypatch, "a.vmdk", str(elsewhere / "b.vmdk"))
     with pytest.raises(RefusedError, match="outside its directory"):
         machine_disks.machine_disks([str(vmx)])
-    assert machine_disks.machine_disks([str(vmx)], [str(elsewhere)]) == (str(vmx.parent / "a.vmdk"), str(elsewhere / "b.vmdk"))
+    found = machine_disks.machine_disks([str(vmx)], [str(elsewhere)])
+    assert found == (str(vmx.parent / "a.vmdk"), str(elsewhere / "b.vmdk"))
     with pytest.raises(UsageError, match="name it alone"):
         machine_disks.machine_disks([str(vmx), "b.vmdk"])
     described(monkeypatch)
@@ -98,7 +99,8 @@ def test_folders_of_virtio_win(build: int, server: bool, first: str) -> None:
 
 @pytest.mark.parametrize("words", [
     ("adapt", "x.raw", "--for", "xen"), ("adapt", "x.raw"), ("adapt", "--for", "kvm"), ("inspect",),
-    ("adapt", "x.raw", "--for", "kvm", "--mac", "00:11:22:33:44:55"), ("adapt", "none.raw", "--for", "kvm"), ("inspect", "none.raw")])
+    ("adapt", "x.raw", "--for", "kvm", "--mac", "00:11:22:33:44:55"), ("adapt", "none.raw", "--for", "kvm"),
+    ("inspect", "none.raw")])
 def test_wrong_use(tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "x.raw").write_bytes(bytes(4096))
     done = imgtool(*words, cwd=tmp_path)
