@@ -109,8 +109,9 @@ def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits:
 
 
 @contextmanager
-def converse(argv: Sequence[str], name: str, *, stop: Stop, limits: Limits | None = None) -> Iterator[Callable[[bytes, float], bytes]]:
-    """A program that answers on stdout what is asked on stdin, for as long as the block lasts. ``name``: in error messages.
+def converse(argv: Sequence[str], name: str, *, stop: Stop,
+             limits: Limits | None = None) -> Iterator[Callable[[bytes, float], bytes]]:
+    """A program that answers on stdout what is asked on stdin, for as long as the block lasts. ``name``: in errors.
 
     Both sides send a length (8 bytes, most significant first) and so many bytes. Yields ``ask(question, seconds)``, which
     gives the answer; it raises StoppedError, TooLongError, and ImgtoolError with the program's last words when it has ended.

@@ -141,10 +141,10 @@ def guest_lines(info: GuestInfo) -> Iterable[str]:
 
 
 def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:
-    verb = "would be changed" if dry_run else "changed"
+    verb = "would be made" if dry_run else "made"
     for change in result.changes:
         yield f"{change.where}: {change.what} ({change.why})"
-    count = f"{len(result.changes)} change{'' if len(result.changes) == 1 else 's'}" if result.changes else "nothing"
+    count = f"{len(result.changes)} change{'' if len(result.changes) == 1 else 's'}" if result.changes else "no change"
     yield f"{result.os.name or result.os.family}: {count} {verb}, in {result.seconds:.1f} s"
     if result.disk_bus or result.nic_model:
         yield f"hardware:   disk on {result.disk_bus or '?'}, network card {result.nic_model or '?'}"

@@ -11,8 +11,10 @@ an error message. Where KVM is missing or does not work the appliance is emulate
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ CALL = 120.0
 """Seconds for a call that only looks or changes little."""
 LONG = 1800.0
 """Seconds for a call that reads or writes a file system."""
+LABEL = "imgtool"
+"""Begins the names of the disks in the appliance."""
 NAME = "the libguestfs appliance"
 HINT = "libguestfs-test-tool says why"
 
@@ -51,7 +55,7 @@ class Handle:
         return answer["result"]
 
     def run(self, command: str, *, seconds: float = LONG) -> tuple[int, str]:
-        """A program of the appliance itself (not of the guest): its exit code and what it said."""
+        """A program of the appliance itself (not of the guest): its exit code and what it said. Devices: ``device_node``."""
         said = str(self.call("debug", "sh", [f"( {command} ) 2>&1 </dev/null; code=$?; echo; echo $code"], seconds=seconds))
         words, _, code = said.rstrip().rpartition("\n")
         return int(code), words.strip()
@@ -61,7 +65,7 @@ class Handle:
 def appliance(overlays: Sequence[str], *, stop: Stop) -> Iterator[Handle]:
     """An appliance with these qcow2 overlays as ``/dev/sda``, ``/dev/sdb``, …, started; they are flushed at the end.
 
-    Raises MissingToolError, ImgtoolError, StoppedError. After an error the appliance is killed, and the overlays are worth nothing.
+    Raises MissingToolError, ImgtoolError, StoppedError. After an error the appliance is killed; the overlays are worth nothing.
     """
     require_guestfs()
     usable = kvm_state()[0]
@@ -77,6 +81,18 @@ def appliance(overlays: Sequence[str], *, stop: Stop) -> Iterator[Handle]:
             yield from _used(handle)
     except _NotStartedError as error:
         raise ImgtoolError(f"{NAME} failed: {error.message}", HINT) from error
+
+
+def device_node(device: str) -> str:
+    """Where a disk or a partition is for ``Handle.run``: its kernel may have found the disks in another order."""
+    return re.sub(r"^/dev/sd([a-z]+)(\d*)$", rf"/dev/disk/guestfs/{LABEL}\1\2", device)
+
+
+def letters(count: int) -> list[str]:
+    """a, b, …, z, aa, …: how Linux names its disks."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    words = ("".join(word) for length in itertools.count(1) for word in itertools.product(alphabet, repeat=length))
+    return list(itertools.islice(words, count))
 
 
 def require_guestfs() -> None:
@@ -101,8 +117,9 @@ def _started(overlays: Sequence[str], settings: Sequence[str], seconds: float, s
         try:
             handle.call("set_backend", "direct")
             handle.call("set_backend_settings", list(settings))
-            for overlay in overlays:
-                handle.call("add_drive_opts", os.path.abspath(overlay), format="qcow2", discard="enable", cachemode="unsafe")
+            for overlay, letter in zip(overlays, letters(len(overlays)), strict=True):
+                handle.call("add_drive_opts", os.path.abspath(overlay), format="qcow2", discard="enable", cachemode="unsafe",
+                            label=LABEL + letter)
             handle.call("launch", seconds=seconds)
         except (OSError, proc.TooLongError) as error:
             raise _NotStartedError(getattr(error, "message", None) or str(error)) from error

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from imgtool.errors import DamagedError, ImgtoolError
-from imgtool.guests.appliance import LONG, Handle
+from imgtool.guests.appliance import LONG, Handle, device_node
 from imgtool.guests.mounts import Mount
 
-CHECKERS = {"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn", "btrfs": "btrfs check --readonly", "vfat": "fsck.vfat -n"}
+CHECKERS = {"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn", "btrfs": "btrfs check --readonly",
+            "vfat": "fsck.vfat -n"}
 NTFS_STATES = {
     14: "Windows sleeps on it (hibernation, or a fast start)",
     15: "it was not shut down cleanly",
@@ -40,7 +41,7 @@ def _errors(handle: Handle, device: str, kind: str) -> str | None:
             return "xfs_repair -n finds errors" if handle.call("xfs_repair", device, nomodify=True, seconds=LONG) else None
     if kind not in CHECKERS:
         return None
-    code, words = handle.run(f"{CHECKERS[kind]} '{device}'")
+    code, words = handle.run(f"{CHECKERS[kind]} '{device_node(device)}'")
     return (words.splitlines() or [f"{CHECKERS[kind]} ended with {code}"])[-1] if code else None
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
+from typing import Self
 
 from imgtool.errors import DamagedError
 from imgtool.guests.appliance import LONG, Handle
@@ -29,7 +30,7 @@ class GuestTree:
         self._local = os.path.join(self._folder.name, "file")
         self._listed: dict[str, list[str]] = {}
 
-    def __enter__(self) -> GuestTree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -117,7 +118,8 @@ class GuestTree:
 
     def stat(self, path: str) -> Stat:
         found = self._handle.call("statns", path)
-        return Stat(mode=found["st_mode"], uid=found["st_uid"], gid=found["st_gid"], mtime=found["st_mtime_sec"], size=found["st_size"])
+        return Stat(mode=found["st_mode"], uid=found["st_uid"], gid=found["st_gid"], mtime=found["st_mtime_sec"],
+                    size=found["st_size"])
 
     def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
         if len(data) <= SMALL:

@@ -11,7 +11,6 @@ import base64
 import errno
 import json
 import os
-import sys
 from typing import Any
 
 LENGTH = 8
@@ -41,7 +40,7 @@ def _answer(handle: Any, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _errno(words: str) -> int:
-    """From the end of libguestfs's message, since its Python binding does not give the number; 0 where it is none of the usual."""
+    """From the end of libguestfs's message, since its Python binding does not give the number; 0: none of the usual."""
     return next((number for number in errno.errorcode if words.endswith(os.strerror(number))), 0)
 
 

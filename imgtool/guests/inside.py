@@ -40,9 +40,13 @@ class Inside:
 
 
 def find(handle: Handle, keys: Sequence[str]) -> Found:
-    """Raises LockedError if the system may be on what stays locked."""
+    """Raises LockedError or RefusedError if the system may be on what stays locked."""
     known = volumes.examine(handle, keys)
     roots = mounts.roots(handle, known)
+    bitlocker = [one.device for one in known.filesystems if one.type == "BitLocker"]
+    if not roots and bitlocker:
+        raise RefusedError(f"{bitlocker[0]} is encrypted with BitLocker",
+                           "start Windows, run: manage-bde -off C:, and wait until it is done")
     if not roots and known.locked:
         raise LockedError(f"{', '.join(known.locked)} is encrypted" + (", and none of the keys opens it" if keys else ""),
                           "--key-file FILE with its passphrase")

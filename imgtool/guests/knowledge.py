@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 
+from imgtool.errors import ImgtoolError
 from imgtool.guests import linux, other, windows
 from imgtool.guests.appliance import LONG, Handle
 from imgtool.guests.inside import Inside
@@ -25,18 +28,24 @@ def change(inside: Inside, request: AdaptRequest) -> AdaptResult:
     if inside.root.family == "windows":
         return windows.adapt(inside.handle, inside.tree, inside.filesystems, request)
     result = linux.adapt(inside.tree, inside.filesystems, request)
-    return _rebuilt(inside, request, result) if request.rebuild_initramfs else result
+    if not (request.rebuild_initramfs and result.changes):
+        return result
+    ran = tuple(_rebuilt(inside, request))
+    after = linux.adapt(inside.tree, inside.filesystems, replace(request, rebuild_initramfs=False))  # what the tool left out
+    return replace(after, changes=(*result.changes, *ran, *after.changes),
+                   warnings=tuple(dict.fromkeys((*result.warnings, *after.warnings))))
 
 
-def _rebuilt(inside: Inside, request: AdaptRequest, before: AdaptResult) -> AdaptResult:
-    """The guest's own tool makes each initramfs anew; what it leaves out is added to it."""
-    ran = []
+def _rebuilt(inside: Inside, request: AdaptRequest) -> Iterator[Change]:
+    """Runs the guest's own tool: in the appliance, with the guest's root as its root. Raises ImgtoolError."""
     for argv in linux.commands(inside.tree, request.platform):
-        inside.handle.call("command", list(argv), seconds=LONG)
-        ran.append(Change(what="initramfs made anew", where=" ".join(argv), why="--rebuild-initramfs"))
-    after = linux.adapt(inside.tree, inside.filesystems, replace(request, rebuild_initramfs=False))
-    return replace(after, changes=(*before.changes, *ran, *after.changes),
-                   warnings=tuple(dict.fromkeys((*before.warnings, *after.warnings))))
+        line = shlex.join(argv)
+        try:
+            inside.handle.call("command", list(argv), seconds=LONG)
+        except OSError as error:
+            raise ImgtoolError(f"the guest's own tool failed: {line}: {error.strerror}",
+                               "leave --rebuild-initramfs out: then its initramfs is extended") from error
+        yield Change(what=f"ran {line}", where="initramfs", why="the guest's own tool makes it anew")
 
 
 def stranger(handle: Handle, volumes: Volumes) -> GuestInfo:

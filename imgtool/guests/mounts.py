@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from imgtool.errors import DamagedError
-from imgtool.guests.appliance import LONG, Handle
+from imgtool.guests.appliance import LONG, Handle, letters
 from imgtool.guests.guest_tree import GuestTree
-from imgtool.guests.volumes import Volumes, letters, usable
+from imgtool.guests.volumes import Volumes, usable
 
-LINUX_FILES = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/redhat-release", "/etc/SuSE-release", "/etc/debian_version",
-               "/etc/alpine-release", "/etc/arch-release")
+LINUX_FILES = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/redhat-release", "/etc/SuSE-release",
+               "/etc/debian_version", "/etc/alpine-release", "/etc/arch-release")
 WINDOWS_SYSTEM = "/Windows/System32/config"
 MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "ntfs", "f2fs", "reiserfs", "jfs")
 NEEDED = ("/boot", "/boot/efi", "/efi", "/usr", "/etc", "/var", "/lib")
@@ -110,7 +110,8 @@ def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> M
     mode = "" if write else "ro"
     top = Mount(device=root.device, point="/", type=root.type, options=",".join(filter(None, [mode, root.options])))
     if not _mount(handle, top):
-        raise DamagedError(f"the root file system on {root.device} ({root.type}) cannot be mounted" + (" for writing" if write else ""),
+        how = " for writing" if write else ""
+        raise DamagedError(f"the root file system on {root.device} ({root.type}) cannot be mounted{how}",
                            "start the guest once and shut it down, or repair it with its own checker")
     done, warnings = [top], []
     for mount in _planned(handle, volumes) if root.family == "linux" else ():
@@ -119,7 +120,8 @@ def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> M
         if _mount(handle, mount):
             done.append(mount)
         elif write and mount.point in NEEDED:
-            raise DamagedError(f"{mount.device}, the guest's {mount.point}, cannot be mounted", "start the guest once and shut it down")
+            raise DamagedError(f"{mount.device}, the guest's {mount.point}, cannot be mounted",
+                               "start the guest once and shut it down")
         else:
             warnings.append(f"{mount.device}, the guest's {mount.point}, cannot be mounted ({mount.type})")
     return Mounted(mounts=tuple(done), warnings=tuple(warnings))

@@ -9,8 +9,8 @@ from imgtool.guests.volumes import Volumes, tags
 
 MBR_TYPES = {0xA5: "freebsd", 0xA6: "openbsd", 0xA9: "netbsd", 0xAF: "macos", 0xBF: "solaris", 0xFB: "esxi", 0xFC: "esxi"}
 GPT_TYPES = {
-    "516E7CB": "freebsd", "824CC7A": "openbsd", "49F48D": "netbsd", "48465300": "macos", "7C3457EF": "macos", "6A898CC3": "solaris",
-    "AA31E02A": "esxi", "9D275380": "esxi", "FE3A2A5D": "chromeos",
+    "516E7CB": "freebsd", "824CC7A": "openbsd", "49F48D": "netbsd", "48465300": "macos", "7C3457EF": "macos",
+    "6A898CC3": "solaris", "AA31E02A": "esxi", "9D275380": "esxi", "FE3A2A5D": "chromeos",
 }
 """First digits of partition types that only one system has."""
 FILE_SYSTEMS = {"ufs": "bsd", "hfsplus": "macos", "apfs": "macos", "VMFS_volume_member": "esxi", "minix": "minix"}

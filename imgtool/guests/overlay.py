@@ -23,15 +23,13 @@ from contextlib import ExitStack, contextmanager
 from imgtool import qemu
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError
 from imgtool.files import clean, host_id, sync, workspace
-from imgtool.formats.disk import Disk, open_disk, qemu_reads
-from imgtool.formats.locks import hold, refuse_if_used, release_extents
+from imgtool.formats.disk import Disk, open_given, qemu_reads
+from imgtool.formats.locks import hold, place_of, redo_path, refuse_if_used, release_extents
 from imgtool.model import SourceOptions
 from imgtool.progress import Stop
 from imgtool.storage import free_space
 
-REDO = ".imgtool-adapt"
 RECORD = "redo.json"
-DEVICES = "/var/tmp"  # noqa: S108 - the folder must outlive a reboot; only one of our own is believed
 WRITABLE = ("raw", "qcow2", "vmdk", "vhdx", "vpc", "vdi")
 NOT_WRITABLE = ("streamOptimized", "seSparse")
 MARGIN = 64 << 20
@@ -39,16 +37,16 @@ MARGIN = 64 << 20
 
 
 @contextmanager
-def opened(paths: Sequence[str], reading: SourceOptions, *, writing: bool, stop: Stop) -> Iterator[list[Disk]]:
+def opened(paths: Sequence[str], reading: SourceOptions, *, writing: bool, stop: Stop,
+           finishing: bool = False) -> Iterator[list[Disk]]:
     """All disks of a machine, checked: nobody uses them, and they can be written where that is wanted. Raises RefusedError."""
     with ExitStack() as stack:
-        disks = [stack.enter_context(open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=stop))
-                 for path in paths]
+        disks = [stack.enter_context(open_given(path, reading, stop)) for path in paths]
         for disk in disks:
             disk.refuse_encrypted()
             hold(disk, writing=writing)  # first, so that of two of us at the same moment none goes on
             if not reading.ignore_lock:
-                refuse_if_used(disk, writing=writing)
+                refuse_if_used(disk, writing=writing, finishing=finishing)
             if writing:
                 _refuse_unwritable(disk)
         yield disks
@@ -79,7 +77,7 @@ def overlays(disks: Sequence[Disk], folder: str, *, stop: Stop) -> Iterator[list
 @contextmanager
 def redo_folder(paths: Sequence[str]) -> Iterator[str]:
     """A folder for overlays that may be committed, on the storage of the first image; gone at the end if they were not."""
-    with workspace(_place(paths[0])) as work:
+    with workspace(place_of(paths[0])) as work:
         folder = os.path.join(work, "redo")
         os.mkdir(folder)
         yield folder
@@ -93,8 +91,8 @@ def commit(folder: str, disks: Sequence[Disk], reading: SourceOptions, *, stop: 
     names = [f"{number}.qcow2" for number in range(len(disks))]
     for disk, name in zip(disks, names, strict=True):
         need = os.path.getsize(os.path.join(folder, name)) + MARGIN
-        if os.path.isfile(disk.path) and free_space(_place(disk.path)) < need:
-            raise NoSpaceError(f"{_place(disk.path)} has less than {need >> 20} MiB free, which the changes of {disk.path} may need")
+        if os.path.isfile(disk.path) and free_space(place_of(disk.path)) < need:
+            raise NoSpaceError(f"{place_of(disk.path)} has less than {need >> 20} MiB free; {disk.path} may need it")
     record = os.path.join(folder, RECORD)
     with open(record, "x", encoding="utf-8") as file:
         json.dump({"host": host_id(), "format": reading.format, "external": reading.allow_external,
@@ -120,7 +118,7 @@ def finish(path: str, *, stop: Stop) -> bool:
     if not os.path.isdir(folder):
         return False
     images, reading = _record(folder)
-    with opened(images, reading, writing=True, stop=stop) as disks:
+    with opened(images, reading, writing=True, stop=stop, finishing=True) as disks:
         _write(folder, disks, stop)
     clean(os.path.dirname(folder))
     return True
@@ -156,22 +154,3 @@ def _record(folder: str) -> tuple[list[str], SourceOptions]:
     if not ours:
         raise RefusedError(f"{folder} was not made by imgtool on this host", "if nothing of worth is in it, remove it")
     return images, reading
-
-
-def redo_path(path: str) -> str:
-    """The folder that says: this image is being changed."""
-    real = os.path.realpath(path)
-    name = os.path.basename(real) if os.path.isfile(real) else real.strip("/").replace("/", "_")
-    return os.path.join(_place(path), name + REDO)
-
-
-def _place(path: str) -> str:
-    real = os.path.realpath(path)
-    return os.path.dirname(real) if os.path.isfile(real) else DEVICES
-
-
-def refuse_unfinished(paths: Sequence[str]) -> None:
-    """Raises RefusedError if an image is half changed: whoever reads it would see neither the old nor the new one."""
-    for path in paths:
-        if os.path.isdir(redo_path(path)):
-            raise RefusedError(f"{path} is half changed: an adapt was killed while it wrote it", "imgtool adapt it again: that finishes it")

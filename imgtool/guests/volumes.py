@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +52,8 @@ def tags(handle: Handle, device: str) -> dict[str, str]:
 def examine(handle: Handle, keys: Sequence[str] = ()) -> Volumes:
     """Opens what is encrypted with the first of the passphrases that fits, then looks at everything."""
     opened, locked = _unlock(handle, keys)
-    found, names = [], {}
+    found: list[FileSystem] = []
+    names: dict[str, str] = {}
     for device in dict.fromkeys([*devices(handle), *opened.values()]):
         known = tags(handle, device)
         found.append(_file_system(handle, device, known))
@@ -110,10 +110,3 @@ def _names(known: dict[str, str]) -> Iterator[str]:
 def usable(volumes: Volumes) -> list[FileSystem]:
     """What can be mounted, or could be by another system."""
     return [one for one in volumes.filesystems if one.type not in (*CONTAINERS, "swap", "unknown")]
-
-
-def letters(count: int) -> list[str]:
-    """a, b, …, z, aa, …: how Linux names its disks."""
-    alphabet = "abcdefghijklmnopqrstuvwxyz"
-    words = ("".join(word) for length in itertools.count(1) for word in itertools.product(alphabet, repeat=length))
-    return list(itertools.islice(words, count))

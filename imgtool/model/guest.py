@@ -182,7 +182,7 @@ class InspectRequest:
 
     images: tuple[str, ...]
     """All its disks, in their order."""
-    reading: SourceOptions = SourceOptions()
+    reading: SourceOptions = field(default_factory=SourceOptions)
     key_files: tuple[str, ...] = ()
     """Files with a passphrase each, for encrypted volumes. The passphrases themselves stand in no request."""
 
@@ -193,7 +193,7 @@ class AdaptRequest:
 
     images: tuple[str, ...]
     platform: Platform
-    reading: SourceOptions = SourceOptions()
+    reading: SourceOptions = field(default_factory=SourceOptions)
     key_files: tuple[str, ...] = ()
     macs: tuple[tuple[str, str], ...] = ()
     """Old and new address of network cards that get another one: ``00:50:56:…``."""

@@ -1,4 +1,4 @@
-"""inspect: the operating system inside the disks of a machine. Nothing is written: a throw-away overlay takes what a mount writes."""
+"""inspect: the operating system inside the disks of a machine. Nothing is written: an overlay takes what a mount writes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from imgtool.guests import overlay
 from imgtool.guests.appliance import appliance, require_guestfs
 from imgtool.guests.inside import entered, find
-from imgtool.guests.knowledge import describe, stranger
 from imgtool.guests.keys import read_keys
+from imgtool.guests.knowledge import describe, stranger
 from imgtool.model.guest import GuestInfo, InspectRequest
 from imgtool.progress import Control
 
@@ -22,7 +22,6 @@ def inspect(request: InspectRequest, control: Control, *, keys: Sequence[str] = 
     """
     require_guestfs()
     keys = (*read_keys(request.key_files), *keys)
-    overlay.refuse_unfinished(request.images)
     with (overlay.opened(request.images, request.reading, writing=False, stop=control.stop) as disks,
           tempfile.TemporaryDirectory(prefix="imgtool-inspect-") as folder,
           overlay.overlays(disks, folder, stop=control.stop) as made,

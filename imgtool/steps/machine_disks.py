@@ -33,7 +33,8 @@ def machine_disks(named: Sequence[str], roots: Sequence[str] = ()) -> tuple[str,
     allowed = [folder, *map(os.path.realpath, roots)]
     for path in paths:
         if not any(os.path.commonpath([os.path.realpath(path), root]) == root for root in allowed):
-            raise RefusedError(f"{named[0]} names {path!r}, which leads outside its directory", "--disk-root DIR, if you trust it")
+            raise RefusedError(f"{named[0]} names {path!r}, which leads outside its directory",
+                               "--disk-root DIR, if you trust it")
     if not paths:
         raise UsageError(f"{named[0]} names no disk that is a file")
     return tuple(paths)

@@ -1,4 +1,4 @@
-"""A change becomes part of the images whole, or not at all: killed at each point, the next run finds the old bytes or finishes."""
+"""A change becomes part of the images whole, or not at all: killed at any point, the next run finds the old or finishes."""
 
 from __future__ import annotations
 
@@ -175,9 +175,9 @@ def test_no_space_leaves_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     raw = images(tmp_path)[0]
     before = raw.read_bytes()
     monkeypatch.setattr(overlay, "free_space", lambda _: 1 << 20)
-    with (overlay.opened([str(raw)], RAW, writing=True, stop=Stop()) as disks, overlay.redo_folder([str(raw)]) as folder,
-          pytest.raises(NoSpaceError)):
+    with overlay.opened([str(raw)], RAW, writing=True, stop=Stop()) as disks, overlay.redo_folder([str(raw)]) as folder:
         with overlay.overlays(disks, folder, stop=Stop()):
             pass
-        overlay.commit(folder, disks, RAW, stop=Stop())
+        with pytest.raises(NoSpaceError):
+            overlay.commit(folder, disks, RAW, stop=Stop())
     assert raw.read_bytes() == before

@@ -25,7 +25,7 @@ NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "m
 ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
 """Ways to do the same thing in ``formats``: they know nothing of each other."""
 LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml")
-ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
+ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}, "lz4": {"imgtool.codec"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 

@@ -32,13 +32,13 @@ def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], re
     if build < OLDEST:
         return AdaptResult(os=info.os, warnings=("this Windows is older than 7 and 2008 R2: it is left as it is",))
     if info.details["fast_start"]:
-        raise RefusedError("Windows is set to start fast: what it calls a shut-down is hibernation, and other hardware would break it",
+        raise RefusedError("Windows is set to start fast: what it calls a shut-down is hibernation",
                            "start it, run: powercfg /h off, then shut it down")
     where = paths(tree)
     package = virtio.choose(request.drivers, info) if request.platform == Platform.KVM and request.drivers else None
     changes = list(virtio.copy(tree, package)) if package else []
     with opened(handle, where.system, "SYSTEM", write=True) as hive:
-        booting = _boot_drivers(hive, tree, where, info, request.platform, virtio_ready=package is not None)
+        booting = _boot_drivers(hive, tree, where, info, request.platform)
         _stop_tools(hive, info, request.platform)
     changes += hive.changes
     if package:
@@ -48,10 +48,10 @@ def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], re
     return _result(info, request, booting, changes)
 
 
-def _boot_drivers(hive: Hive, tree: GuestTree, where: Paths, info: GuestInfo, platform: Platform, *, virtio_ready: bool) -> list[BootDriver]:
+def _boot_drivers(hive: Hive, tree: GuestTree, where: Paths, info: GuestInfo, platform: Platform) -> list[BootDriver]:
     """Starts all that the guest has; says which."""
     current, booting = control_set(hive), []
-    wanted = (*(VIRTIO if virtio_ready or platform == Platform.KVM else ()), *IN_BOX[platform])
+    wanted = (*(VIRTIO if platform == Platform.KVM else ()), *IN_BOX[platform])
     for driver in wanted:
         if tree.folded(f"{where.drivers}/{driver.service}.sys") is None:
             continue

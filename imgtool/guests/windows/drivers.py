@@ -44,12 +44,15 @@ IN_BOX: dict[Platform, tuple[BootDriver, ...]] = {
 }
 """Best first; those that the guest has are started at boot."""
 VIRTIO = (VIOSTOR, VIOSCSI)
-VIRTIO_PACKAGES = ("viostor", "vioscsi", "netkvm", "balloon", "vioserial", "viorng", "pvpanic", "qemupciserial", "viogpudo", "vioinput")
+VIRTIO_PACKAGES = ("viostor", "vioscsi", "netkvm", "balloon", "vioserial", "viorng", "pvpanic", "qemupciserial",
+                   "viogpudo", "vioinput")
 """Folders of virtio-win that are copied, so that Windows finds them at its first start."""
 
 TOOLS = {
-    "VMTools": "VMware Tools", "VGAuthService": "VMware Tools", "vmvss": "VMware Tools", "VMwareCAFCommAmqpListener": "VMware Tools",
-    "QEMU-GA": "qemu-guest-agent", "VBoxService": "VirtualBox Guest Additions", "xenagent": "Xen PV tools", "XenSvc": "Xen PV tools",
+    "VMTools": "VMware Tools", "VGAuthService": "VMware Tools", "vmvss": "VMware Tools",
+    "VMwareCAFCommAmqpListener": "VMware Tools",
+    "QEMU-GA": "qemu-guest-agent", "VBoxService": "VirtualBox Guest Additions", "xenagent": "Xen PV tools",
+    "XenSvc": "Xen PV tools",
     "prl_tools": "Parallels Tools",
 }
 """Service → whose it is."""

@@ -15,7 +15,8 @@ from imgtool.model.guest import BootLoader, FileSystem, GuestInfo, NicConfig, Os
 
 SYSTEM32 = "/Windows/System32"
 VERSION_KEY = r"Microsoft\Windows NT\CurrentVersion"
-WATCHED = sorted({driver.service for drivers in (*IN_BOX.values(), VIRTIO) for driver in drivers} | {"netkvm", "vmxnet3ndis6", "E1G60"})
+CARDS = ("netkvm", "vmxnet3ndis6", "E1G60")
+WATCHED = sorted({driver.service for drivers in (*IN_BOX.values(), VIRTIO) for driver in drivers} | set(CARDS))
 MAX_INTERFACES = 256
 
 
@@ -97,7 +98,8 @@ def _nics(system: Hive, current: str) -> list[NicConfig]:
         addresses = zip(system.texts(rf"{key}\{name}", "IPAddress"), system.texts(rf"{key}\{name}", "SubnetMask"), strict=False)
         static = tuple(f"{address}/{_prefix(mask)}" for address, mask in addresses if address != "0.0.0.0")  # noqa: S104
         if static or dhcp:
-            found.append(NicConfig(name=name, system="Tcpip", path=f"HKLM\\SYSTEM\\{key}", addresses=() if dhcp else static, dhcp=dhcp))
+            found.append(NicConfig(name=name, system="Tcpip", path=f"HKLM\\SYSTEM\\{key}", dhcp=dhcp,
+                                   addresses=() if dhcp else static))
     return found
 
 

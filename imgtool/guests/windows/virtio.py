@@ -40,7 +40,8 @@ def choose(folder: str, info: GuestInfo) -> Package:
         if rank is not None and (parts[-1] not in best or rank < best[parts[-1]][0]):
             best[parts[-1]] = (rank, path)
     if not any(f"{driver.service}.sys" in best for driver in VIRTIO):
-        raise UsageError(f"{folder} has no virtio storage driver for {info.os.name} ({architecture})", f"looked for: {', '.join(releases)}")
+        raise UsageError(f"{folder} has no virtio storage driver for {info.os.name} ({architecture})",
+                         f"looked for: {', '.join(releases)}")
     return Package(files={name: path for name, (_, path) in best.items()})
 
 

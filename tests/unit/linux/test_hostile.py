@@ -120,7 +120,8 @@ def test_any_text_is_read(tmp_path: Path, content: str) -> None:
     phony = FolderTree(tmp_path)
     for path in ("/etc/netplan/a.yaml", "/etc/network/interfaces", "/etc/systemd/network/a.network",
                  "/etc/systemd/network/a.link", "/etc/NetworkManager/system-connections/a", "/etc/sysconfig/network/ifcfg-eth0",
-                 "/etc/cloud/cloud.cfg", "/etc/sysconfig/network-scripts/ifcfg-eth0", "/etc/udev/rules.d/70-net.rules", "/etc/os-release"):
+                 "/etc/cloud/cloud.cfg",
+                 "/etc/sysconfig/network-scripts/ifcfg-eth0", "/etc/udev/rules.d/70-net.rules", "/etc/os-release"):
         phony.write(path, content.encode("utf-8", "surrogateescape"))
     for nic in find.read(phony):
         assert nic.path
