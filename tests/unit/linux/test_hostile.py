@@ -110,8 +110,8 @@ def test_yaml_bombs_stay_small(tmp_path: Path) -> None:
 
 
 WORDS = ["network:", "ethernets:", "eth0", "[Match]", "Name=", "[", "]", "{", "}", ": ", "\n", "  ", "- ",
-         "iface eth0 inet static", "address ", "\"", "'", "&a", "*a", "DEVICE=", "IPADDR=", "[ipv4]", "address1=", "!!python/object:os.system ", "config:",
-         "type: physical", "name: "]
+         "iface eth0 inet static", "address ", "\"", "'", "&a", "*a", "DEVICE=", "IPADDR=", "[ipv4]", "address1=",
+         "!!python/object:os.system ", "config:", "type: physical", "name: "]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -119,7 +119,8 @@ WORDS = ["network:", "ethernets:", "eth0", "[Match]", "Name=", "[", "]", "{", "}
 def test_any_text_is_read(tmp_path: Path, content: str) -> None:
     phony = FolderTree(tmp_path)
     for path in ("/etc/netplan/a.yaml", "/etc/network/interfaces", "/etc/systemd/network/a.network",
-                 "/etc/systemd/network/a.link", "/etc/NetworkManager/system-connections/a", "/etc/sysconfig/network/ifcfg-eth0", "/etc/cloud/cloud.cfg",
+                 "/etc/systemd/network/a.link", "/etc/NetworkManager/system-connections/a", "/etc/sysconfig/network/ifcfg-eth0",
+                 "/etc/cloud/cloud.cfg",
                  "/etc/sysconfig/network-scripts/ifcfg-eth0", "/etc/udev/rules.d/70-net.rules", "/etc/os-release"):
         phony.write(path, content.encode("utf-8", "surrogateescape"))
     for nic in find.read(phony):

@@ -17,7 +17,7 @@ from imgtool.model.guest import AdaptRequest, NicConfig, Platform
 from tests.folder_tree import FolderTree
 from tests.phony import DISK, tree
 
-OLD, NEW, OTHER = "00:50:56:aa:00:01", "52:54:00:00:00:01", "52:54:00:00:00:02"
+OLD, NEW, OTHER = "00:50:56:aa:00:01", "52:54:00:bb:00:01", "52:54:00:bb:00:02"
 FILES = {
     "/etc/sysconfig/network-scripts/ifcfg-eth0":
         'DEVICE=eth0\nHWADDR="00:50:56:AA:00:01"  # card\nIPADDR0=192.0.2.1\nNETMASK0=255.255.0.0\n',
