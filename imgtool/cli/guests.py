@@ -12,7 +12,7 @@ import typer
 
 from imgtool.cli import output
 from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
-from imgtool.errors import UsageError
+from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
 from imgtool.progress import Control
 
@@ -33,8 +33,6 @@ def register(app: typer.Typer) -> None:
 
 def _with_keys(work: Callable[[Sequence[str]], Result]) -> Result:
     """Asks for a passphrase where one is missing and somebody sits at a terminal."""
-    from imgtool.guests.inside import LockedError
-
     try:
         return work(())
     except LockedError as error:

@@ -80,7 +80,7 @@ def appliance(overlays: Sequence[str], *, stop: Stop) -> Iterator[Handle]:
         with _started(overlays, ["force_tcg"], START, stop) as handle:
             yield from _used(handle)
     except _NotStartedError as error:
-        raise ImgtoolError(f"{NAME} failed: {error.message}", HINT) from error
+        raise ImgtoolError(f"{NAME} failed: {error}", HINT) from error
 
 
 def device_node(device: str) -> str:
@@ -101,7 +101,7 @@ def require_guestfs() -> None:
         raise MissingToolError("the Python binding of libguestfs is not installed", "apt-get install python3-guestfs")
 
 
-class _NotStartedError(ImgtoolError):
+class _NotStartedError(Exception):
     """The appliance did not come up."""
 
 
@@ -122,7 +122,7 @@ def _started(overlays: Sequence[str], settings: Sequence[str], seconds: float, s
                             label=LABEL + letter)
             handle.call("launch", seconds=seconds)
         except (OSError, proc.TooLongError) as error:
-            raise _NotStartedError(getattr(error, "message", None) or str(error)) from error
+            raise _NotStartedError(error.strerror if isinstance(error, OSError) else str(error)) from error
         yield handle
 
 

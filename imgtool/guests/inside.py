@@ -6,17 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from imgtool.errors import RefusedError
+from imgtool.errors import LockedError, RefusedError
 from imgtool.guests import checks, mounts, volumes
 from imgtool.guests.appliance import Handle
 from imgtool.guests.guest_tree import GuestTree
 from imgtool.guests.mounts import Root
 from imgtool.guests.volumes import Volumes
 from imgtool.model.guest import FileSystem
-
-
-class LockedError(RefusedError):
-    """An encrypted disk, and no key fits."""
 
 
 @dataclass(frozen=True, kw_only=True)

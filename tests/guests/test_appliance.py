@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.errors import DamagedError, ImgtoolError
+from imgtool.errors import DamagedError, ImgtoolError, LockedError
 from imgtool.guests import checks, mounts, overlay, volumes
 from imgtool.guests.appliance import Handle, appliance
 from imgtool.guests.guest_tree import SMALL, GuestTree
-from imgtool.guests.inside import LockedError, find
+from imgtool.guests.inside import find
 from imgtool.model import SourceOptions
 from imgtool.progress import Stop
 from tests import oracle

@@ -197,8 +197,8 @@ def test_each_error_has_a_code_of_the_table() -> None:
     from imgtool import proc  # noqa: F401 - TooLongError
 
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
-        "UsageError": 2, "DifferError": 3, "RefusedError": 4, "DamagedError": 5, "MissingToolError": 6, "NoSpaceError": 7,
-        "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1}
+        "UsageError": 2, "DifferError": 3, "RefusedError": 4, "LockedError": 4, "DamagedError": 5, "MissingToolError": 6,
+        "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()
