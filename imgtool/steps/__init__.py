@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imgtool.progress import Control
+from imgtool.steps.adapt import adapt
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
 from imgtool.steps.machine import convert_machine
@@ -14,4 +15,5 @@ VERBS: dict[str, Callable[[Any, Control], object]] = {
     "allocate": allocate,
     "machine": convert_machine,
     "translate": translate,
+    "adapt": adapt,
 }
