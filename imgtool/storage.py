@@ -269,6 +269,14 @@ def buffer(size: int) -> Buffer:
     return (ctypes.c_char * size)()
 
 
+def fill(fd: int, room: Buffer, length: int, offset: int) -> None:
+    """pread(2) into the first ``length`` bytes of a buffer; zeros for what lies behind the end of the file."""
+    view = room if length == len(room) else memoryview(room).cast("B")[:length]
+    count = os.preadv(fd, [view], offset)
+    if count < length:
+        memoryview(room).cast("B")[count:length] = bytes(length - count)
+
+
 def same_bytes(left: bytes | Buffer, right: bytes | Buffer, length: int) -> bool:
     """memcmp(3) of the first ``length`` bytes, without the interpreter's lock; both have as many."""
     return not _libc.memcmp(left, right, length)
