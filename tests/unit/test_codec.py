@@ -10,7 +10,7 @@ import pytest
 from imgtool import codec
 
 SIZE = 64 << 10
-PLAIN = random.Random(7).randbytes(SIZE // 4) + bytes(SIZE // 2) + b"abc" * (SIZE // 12)  # noqa: S311
+PLAIN = random.Random(7).randbytes(SIZE // 4) + bytes(SIZE // 2) + b"abc" * (SIZE // 12)
 
 
 def packed(*, bare: bool) -> bytes:

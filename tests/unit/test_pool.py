@@ -15,7 +15,7 @@ ITEMS = 40
 
 def test_turns_come_in_order_whoever_is_ready_first() -> None:
     turns, seen = Turns(), []
-    pauses = random.Random(1)  # noqa: S311
+    pauses = random.Random(1)
     waits = [pauses.random() / 500 for _ in range(ITEMS)]
 
     def work(number: int) -> int:
