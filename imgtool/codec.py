@@ -41,8 +41,21 @@ def deflate_window(data: bytes, level: int = DEFAULT_LEVEL) -> bytes:
     return slow.compress(data) + slow.flush()
 
 
-def inflate(payload: bytes, size: int, *, bare: bool = False) -> bytes:
-    """At most ``size`` bytes; what follows the stream is ignored. b"" if it is damaged."""
+def inflate(payload: bytes, size: int, *, bare: bool = False) -> bytes | bytearray:
+    """At most ``size`` bytes; what follows the stream is ignored. b"" if it is damaged.
+
+    libdeflate is the faster, but gives nothing for a stream that is cut off or longer: what there is then, ISA-L gives.
+    """
+    import deflate
+
+    try:
+        return deflate.deflate_decompress(payload, size) if bare else deflate.zlib_decompress(payload, size)
+    except deflate.DeflateError:
+        return _inflate_start(payload, size, bare=bare)
+
+
+def _inflate_start(payload: bytes, size: int, *, bare: bool) -> bytes:
+    """The first bytes of a stream that may have no end."""
     from isal import isal_zlib
 
     broken = cast("type[Exception]", isal_zlib.error)
