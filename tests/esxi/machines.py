@@ -32,7 +32,8 @@ def machine(datastore: Path, name: str, sizes: Sequence[int] = (8 * MIB,), *, fo
     folder = folder or name
     (datastore / folder).mkdir()
     lines = ['.encoding = "UTF-8"', 'config.version = "8"', 'virtualHW.version = "13"', f'displayName = "{name}"',
-             'guestOS = "debian10-64"', 'memSize = "512"', 'numvcpus = "2"', 'scsi0.present = "TRUE"', 'scsi0.virtualDev = "pvscsi"',
+             'guestOS = "debian10-64"', 'memSize = "512"', 'numvcpus = "2"',
+             'scsi0.present = "TRUE"', 'scsi0.virtualDev = "pvscsi"',
              'ethernet0.present = "TRUE"', 'ethernet0.virtualDev = "vmxnet3"', 'ethernet0.networkName = "VM Network"',
              'ethernet0.address = "00:50:56:00:00:01"']
     for number, size in enumerate(sizes):
