@@ -17,16 +17,18 @@ from tests.program import ENVIRONMENT, ROOT
 PACKAGE = ROOT / "imgtool"
 LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm"), ("qemu",),
           ("formats", "descriptions"),
-          ("copying",), ("guests",), ("steps",), ("runs",), ("cli",))
+          ("copying",), ("guests", "endpoints"), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
             "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set()}
 """These may import less than their layer."""
 ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
 """Ways to do the same thing in ``formats``: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs")
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "pyVmomi", "pyVim")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
-           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}}
+           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"},
+           "pyVmomi": {"imgtool.endpoints.vsphere.login", "imgtool.endpoints.vsphere.properties", "imgtool.endpoints.vsphere.lease"},
+           "pyVim": {"imgtool.endpoints.vsphere.login"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 
 

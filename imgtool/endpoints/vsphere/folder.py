@@ -90,7 +90,7 @@ class Folder:
         self.upload(path, [data], len(data))
 
     def upload(self, path: StorePath, pieces: Iterable[bytes | memoryview], length: int) -> None:
-        """A file of ``length`` bytes. There is no partial PUT: what failed begins again. Raises NoSpaceError, UnreachableError."""
+        """A file of ``length`` bytes. There is no partial PUT: what failed begins again. NoSpaceError, UnreachableError."""
         with self.session.slots, closing(self._connection()) as made:
             status = send(made, "PUT", self.url(path), pieces, {"Content-Length": str(length), **self._headers()}, self.session)
         if status == http.client.INSUFFICIENT_STORAGE:
@@ -144,7 +144,8 @@ def send(made: http.client.HTTPSConnection, method: str, address: str, pieces: I
     """Sends a body; the status of the answer, also of one that came before the body was through. Raises UnreachableError."""
     chunked = "Content-Length" not in headers
     try:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the server has said something and closed
+        made.connect()
+        with suppress(OSError):  # the server has said why and closed, or the answer is broken off as well
             made.request(method, address, body=pieces, headers=headers, encode_chunked=chunked)
         answer = made.getresponse()
         answer.read()

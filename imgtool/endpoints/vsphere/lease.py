@@ -1,8 +1,8 @@
 """HttpNfcLease: streamOptimized disks out of a machine (export) and into a new one (import).
 
 The way for disks that are no files (vSAN, vVols), and the best way in. Neither can go on after a cut: the disk begins again. A
-lease ends unless it hears of progress within its time-out (usually 300 s), whatever else happens: a thread tells it every two seconds.
-What every lease needs in the end is Complete, or Abort (which takes a half-made machine away).
+lease ends unless it hears of progress within its time-out (usually 300 s), whatever else happens: a thread tells it every two
+seconds. What every lease needs in the end is Complete, or Abort (which takes a half-made machine away).
 """
 
 from __future__ import annotations

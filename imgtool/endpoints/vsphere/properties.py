@@ -66,9 +66,19 @@ def _pages(collector: Any, spec: Any) -> dict[str, Properties]:
     answer = collector.RetrievePropertiesEx([spec], vmodl.query.PropertyCollector.RetrieveOptions(maxObjects=PAGE))
     while answer is not None:
         for each in answer.objects:
+            _check(each)
             found[each.obj._moId] = {prop.name: prop.val for prop in each.propSet}
         answer = collector.ContinueRetrievePropertiesEx(answer.token) if answer.token else None
     return found
+
+
+def _check(each: Any) -> None:
+    """Raises NotAuthenticated: a server may answer without a session, and leave out what it does not tell strangers."""
+    from pyVmomi import vim
+
+    for missing in each.missingSet or ():
+        if isinstance(missing.fault, vim.fault.NotAuthenticated):
+            raise missing.fault
 
 
 def bound(reference: Any, stub: Any) -> Any:

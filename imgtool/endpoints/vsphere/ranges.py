@@ -2,7 +2,8 @@
 
 A connection asks for ``REQUEST`` bytes and hands them on in pieces of ``PIECE``: what was handed on is done, only the piece
 that was under way when a connection broke is read again. Threads suffice: reading into a buffer releases the interpreter lock,
-and 1, 4 and 8 threads read from a server on this host at 0.9 of curl's speed. Larger pieces leave the processor's cache and are slower.
+and 1, 4 and 8 threads read from a server on this host at 0.9 of curl's speed. Larger pieces leave the processor's cache and
+are slower.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -221,23 +222,30 @@ class _Worker:
 
     def _attempt(self, wanted: _Range, position: int) -> Iterator[int]:
         """Asks from ``position`` on; gives the position after each piece that the sink has. Raises _Failure."""
-        session = self._job.folder.session
-        cookie = session.cookie()
-        try:
+        cookie = self._job.folder.session.cookie()
+        with self._breaking(wanted):
             answer = self._ask(wanted, position, cookie)
-            self._judge(answer, wanted, position, cookie)
-            while position < wanted.end:
-                piece = self._buffer[:min(PIECE, wanted.end - position)]
+        self._judge(answer, wanted, position, cookie)
+        while position < wanted.end:
+            piece = self._buffer[:min(PIECE, wanted.end - position)]
+            with self._breaking(wanted):
                 _fill(answer, piece)
-                self._job.control.rate.take(len(piece), self._job.control.stop)
-                self._hand_on(position + wanted.shift, piece)
-                position += len(piece)
-                yield position
+            self._job.control.rate.take(len(piece), self._job.control.stop)
+            self._hand_on(position + wanted.shift, piece)
+            position += len(piece)
+            yield position
+        with self._breaking(wanted):
             answer.read()  # its end, so that the connection can be used again
+
+    @contextmanager
+    def _breaking(self, wanted: _Range) -> Iterator[None]:
+        """What breaks a connection is a _Failure. Errors of the sink are none."""
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             self._job.check()
-            why = error or type(error).__name__
-            raise _Failure(UnreachableError(f"{session.account.host}: reading {wanted.extent.path} broke off: {why}",
+            host, why = self._job.folder.session.account.host, error or type(error).__name__
+            raise _Failure(UnreachableError(f"{host}: reading {wanted.extent.path} broke off: {why}",
                                             "run the same command again: it goes on here")) from error
 
     def _ask(self, wanted: _Range, position: int, cookie: str) -> http.client.HTTPResponse:

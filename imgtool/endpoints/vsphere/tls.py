@@ -92,7 +92,7 @@ def probe(host: str, port: int, context: ssl.SSLContext) -> None:
     except ssl.SSLCertVerificationError as error:
         why = getattr(error, "verify_message", None) or error.strerror
         raise UnreachableError(f"the certificate of {host}:{port} is not trusted: {why}",
-                               f"its SHA-256 is {_shown(host, port)}: compare that at the server; then --thumbprint or ?cacert=FILE"
+                               f"its SHA-256 is {_shown(host, port)}: compare it at the server; then --thumbprint or ?cacert=FILE"
                                ) from error
     except socket.gaierror as error:
         raise UnreachableError(f"the name {host} is not known: {error.strerror}") from error

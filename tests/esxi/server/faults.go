@@ -28,8 +28,10 @@ type counters struct {
 	Bytes       map[string]int64 // sent or received, by path
 	Requests    map[string]int   // by method and path
 	Calls       map[string]int   // of the API
+	Cuts        int              // that were made
 	Connections int              // now
 	Peak        int
+	Busy        int // requests for data under way
 	Sessions    int
 	Leases      int // that are neither done nor failed
 }
@@ -94,6 +96,13 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.count.Requests[r.Method+" "+path]++
+	f.count.Busy++
+	go func() { // the context of a request ends with it
+		<-r.Context().Done()
+		f.mutex.Lock()
+		defer f.mutex.Unlock()
+		f.count.Busy--
+	}()
 	counted := &throttled{ResponseWriter: w, faults: f, path: path, left: -1}
 	r.Body = &counting{ReadCloser: r.Body, faults: f, path: path, pace: pace{start: time.Now()}}
 	if !strings.Contains(path, f.orders.Match) || r.Method == http.MethodHead {
@@ -120,6 +129,12 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 		r.Body.(*counting).left, r.Body.(*counting).cut = counted.left, true
 	}
 	return counted, false
+}
+
+func (f *faults) cut() {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.count.Cuts++
 }
 
 func (f *faults) moved(path string, n int) {
@@ -164,6 +179,7 @@ func (t *throttled) Write(data []byte) (int, error) {
 		data = data[:t.left]
 		n, _ := t.ResponseWriter.Write(data)
 		t.faults.moved(t.path, n)
+		t.faults.cut()
 		t.ResponseWriter.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	}
@@ -191,6 +207,7 @@ func (c *counting) Read(data []byte) (int, error) {
 	c.faults.moved(c.path, n)
 	c.pace.wait(n)
 	if c.left -= int64(n); c.cut && c.left < 0 {
+		c.faults.cut()
 		panic(http.ErrAbortHandler)
 	}
 	return n, err
@@ -229,7 +246,7 @@ func (f *faults) control(front *front) http.Handler {
 		defer f.mutex.Unlock()
 		f.orders = orders{}
 		f.count = counters{Bytes: map[string]int64{}, Requests: map[string]int{}, Calls: map[string]int{},
-			Connections: f.count.Connections, Peak: f.count.Connections}
+			Connections: f.count.Connections, Peak: f.count.Connections, Busy: f.count.Busy}
 	})
 	mux.HandleFunc("/expire", func(w http.ResponseWriter, r *http.Request) { front.expire(r.URL.Query().Get("api") != "") })
 	return mux
