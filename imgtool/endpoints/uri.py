@@ -31,21 +31,21 @@ def parse(text: str) -> Uri:
         raise UsageError(f"{scheme}:// is no address that imgtool knows", f"known: {', '.join(REMOTE + LOCAL)}, or a path")
     try:
         parts = urlsplit(text)
-        password, port, host = parts.password, parts.port, parts.hostname
+        password, port, host = parts.password, parts.port, (parts.hostname or "").replace("%25", "%")  # of an IPv6 zone
     except ValueError:
         raise UsageError(f"this {scheme}:// address cannot be understood", "esx://user@host:port/") from None
     if password is not None:
         raise UsageError(f"a password must not stand in an address ({scheme}://…)",
                          "use --password-file, IMGTOOL_PASSWORD or the prompt")
     if parts.fragment:
-        raise UsageError(f"an address has no #fragment ({scheme}://{host or ''})", "write # as %23")
+        raise UsageError(f"an address has no #fragment ({scheme}://{host})", "write # as %23")
     _check_host(scheme, host)
     verify, cacert, rest = _query(scheme, parts.query)
-    return Uri(scheme=scheme, host=host, port=port, user=_decoded(parts.username, scheme), verify=verify, cacert=cacert,
+    return Uri(scheme=scheme, host=host or None, port=port, user=_decoded(parts.username, scheme), verify=verify, cacert=cacert,
                query=rest, path=_decoded(parts.path, scheme, keep=True) or "")
 
 
-def _check_host(scheme: str, host: str | None) -> None:
+def _check_host(scheme: str, host: str) -> None:
     if scheme in REMOTE and not host:
         raise UsageError(f"{scheme}:// needs a host", f"{scheme}://user@host/")
     if scheme in LOCAL and host:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from fixtures.esxi import Simulator
 from imgtool.endpoints.vsphere import VSphere, tls
@@ -70,7 +71,7 @@ class FileSink:
             position = stop
         return position == end
 
-    def __enter__(self) -> FileSink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

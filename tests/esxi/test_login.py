@@ -46,8 +46,8 @@ def test_a_good_certificate_lets_us_in(server: Simulator, by: str) -> None:
     assert server.counters()["sessions"] == 0
 
 
-@pytest.mark.parametrize(("kind", "by"), [("expired", "its certificate"), ("wrong-host", "its certificate"), ("good", "authorities"),
-                                          ("good", "another thumbprint")])
+@pytest.mark.parametrize(("kind", "by"), [("expired", "its certificate"), ("wrong-host", "its certificate"),
+                                          ("good", "authorities"), ("good", "another thumbprint")])
 def test_a_bad_certificate_stops_before_the_password(tmp_path: Path, kind: str, by: str) -> None:
     """Also on 127.0.0.1, where pyvmomi by itself trusts anybody."""
     with esxi([Datastore(name="ds", directory=tmp_path)], server=Server(certificate=kind)) as made:

@@ -27,7 +27,7 @@ ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
 LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "pyVmomi", "pyVim")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"},
-           "pyVmomi": {"imgtool.endpoints.vsphere.login", "imgtool.endpoints.vsphere.properties", "imgtool.endpoints.vsphere.lease"},
+           "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
            "pyVim": {"imgtool.endpoints.vsphere.login"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 
@@ -197,10 +197,11 @@ def test_exit_codes_are_the_contracts() -> None:
 
 def test_each_error_has_a_code_of_the_table() -> None:
     from imgtool import proc  # noqa: F401 - TooLongError
+    from imgtool.endpoints.vsphere import folder  # noqa: F401 - NoFileError
 
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
         "UsageError": 2, "DifferError": 3, "RefusedError": 4, "DamagedError": 5, "MissingToolError": 6, "NoSpaceError": 7,
-        "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1}
+        "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()

@@ -68,7 +68,7 @@ class VSphere:
         return self.files(facts.found).read(folder.StorePath.parse(facts.description))
 
     def read(self, found: Found, disk: RemoteDisk, sink: Sink, wanted: Iterable[tuple[int, int]], control: Control) -> None:
-        """Raises ``folder.NotFoundError`` where the disk is no flat file: ``lease.exporting`` is the way then."""
+        """Raises ``folder.NoFileError`` where the disk is no flat file: ``lease.exporting`` is the way then."""
         files = self.files(found)
         ranges.read(files, folder.extents(files, disk.path), wanted, sink, control)
 

@@ -25,7 +25,7 @@ MAX_SMALL = 4 << 20
 _PATH = re.compile(r"^\[([^\]]+)\] ?(.*)$", re.DOTALL)
 
 
-class NotFoundError(ImgtoolError):
+class NoFileError(ImgtoolError):
     """There is no such file, or the server does not give it out over HTTPS."""
 
 
@@ -75,7 +75,7 @@ class Folder:
         return False
 
     def read(self, path: StorePath) -> bytes:
-        """A small file: a .vmx, a descriptor. Raises NotFoundError, DamagedError (too large), UnreachableError."""
+        """A small file: a .vmx, a descriptor. Raises NoFileError, DamagedError (too large), UnreachableError."""
         status, body = self._request("GET", self.url(path))
         if status == http.client.NOT_FOUND and self.exists(path):
             status, body = self._request("GET", self.url(path))
@@ -159,7 +159,7 @@ def refusal(status: int, what: str, session: Session) -> ImgtoolError:
     """What an HTTP status means here."""
     host = session.account.host
     if status == http.client.NOT_FOUND:
-        return NotFoundError(f"{host} has no file {what}", "on vSAN and vVols disks are not given out as files")
+        return NoFileError(f"{host} has no file {what}", "on vSAN and vVols disks are not given out as files")
     if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
         return UnreachableError(f"{host} does not let {session.account.user} read {what} (HTTP {status})",
                                 "the account needs the privilege Datastore > Browse datastore")
@@ -171,7 +171,7 @@ def refusal(status: int, what: str, session: Session) -> ImgtoolError:
 def extents(folder: Folder, disk: str) -> tuple[Extent, ...]:
     """Where the bytes of a disk lie, from its descriptor: flat extents only, in the descriptor's own folder.
 
-    Raises NotFoundError (no flat file is given out), RefusedError (a name points elsewhere), DamagedError.
+    Raises NoFileError (no flat file is given out), RefusedError (a name points elsewhere), DamagedError.
     """
     place = StorePath.parse(disk)
     found, start = [], 0
@@ -183,14 +183,14 @@ def extents(folder: Folder, disk: str) -> tuple[Extent, ...]:
                 raise refusal(http.client.NOT_FOUND, str(file), folder.session)
             found.append(Extent(path=str(file), start=start, length=length, offset=line.offset * SECTOR))
         elif line.type != "ZERO":
-            raise NotFoundError(f"{disk} has an extent of type {line.type}", "remove the snapshots, or export it through a lease")
+            raise NoFileError(f"{disk} has an extent of type {line.type}", "remove the snapshots, or export it through a lease")
         start += length
     return tuple(found)
 
 
 def _plain(name: str | None, disk: str) -> str:
     if name and "://" in name:
-        raise NotFoundError(f"{disk} is an object ({name.split(':', maxsplit=1)[0]}), not a file")
+        raise NoFileError(f"{disk} is an object ({name.split(':', maxsplit=1)[0]}), not a file")
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise RefusedError(f"{disk} names the file {name!r}, outside its folder")
     return name

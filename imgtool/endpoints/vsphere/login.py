@@ -161,9 +161,7 @@ def said(error: BaseException, what: str) -> ImgtoolError:
 
 
 def message(fault: Any) -> str:
-    """What a fault says, on one line; else its kind and its most telling field."""
-    text = " ".join(str(getattr(fault, "msg", "") or "").split())
+    """What a fault says, on one line: its kind, its words, its most telling fields."""
     kind = type(fault).__name__.rsplit(".", 1)[-1]
-    telling = [str(value) for name in ("name", "file", "invalidProperty", "reason")
-               if (value := getattr(fault, name, None)) and isinstance(value, str)]
-    return f"{kind}: {text or ', '.join(telling)}".removesuffix(": ")
+    words = [str(getattr(fault, name, None) or "") for name in ("msg", "name", "file", "invalidProperty", "reason")]
+    return ": ".join([kind, *(" ".join(word.split()) for word in words if word.strip())])

@@ -32,6 +32,7 @@ type counters struct {
 	Connections int              // now
 	Peak        int
 	Busy        int // requests for data under way
+	Busiest     int // at most
 	Sessions    int
 	Leases      int // that are neither done nor failed
 }
@@ -97,6 +98,9 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 	defer f.mutex.Unlock()
 	f.count.Requests[r.Method+" "+path]++
 	f.count.Busy++
+	if f.count.Busy > f.count.Busiest {
+		f.count.Busiest = f.count.Busy
+	}
 	go func() { // the context of a request ends with it
 		<-r.Context().Done()
 		f.mutex.Lock()
