@@ -17,8 +17,8 @@ from imgtool.endpoints.vsphere.inventory import datacenter, find
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
 
 
-def account(simulator: Simulator, *, trust: tls.Trust | None = None, user: str | None = None, password: str | None = None) -> Account:
-    return Account(host=simulator.host, port=simulator.port, user=user or simulator.user, password=password or simulator.password,
+def account(simulator: Simulator, *, trust: tls.Trust | None = None, password: str | None = None) -> Account:
+    return Account(host=simulator.host, port=simulator.port, user=simulator.user, password=password or simulator.password,
                    trust=trust or tls.Trust(cacert=str(simulator.ca_file)))
 
 

@@ -8,6 +8,7 @@
 ``folder``      files of datastores over HTTPS
 ``ranges``      disks over HTTPS, in parallel, going on after a cut
 ``lease``       disks as streams: vSAN, and the way in
+``incoming``    a new machine, with its disks
 ``machines``    register, rename, start, remove; datastores, networks, …
 ``tasks``       waiting
 ==============  ==============================================================
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.endpoints.password import password
 from imgtool.endpoints.vsphere import folder, inventory, machines, ranges, tls
-from imgtool.endpoints.vsphere.login import Account, Session
+from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
 from imgtool.errors import UsageError
 from imgtool.model.endpoint import Credentials, Facts, Found, Places, RemoteDisk, Uri
 from imgtool.progress import Control, Stop
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 USER = "root"
 
 
-def connect(uri: Uri, credentials: Credentials) -> VSphere:
-    """Logs in. Raises UsageError, UnreachableError."""
+def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> VSphere:
+    """Logs in. At most ``streams`` connections carry data at once. Raises UsageError, UnreachableError."""
     if uri.host is None:
         raise UsageError(f"{uri.scheme}:// needs a host")
     user, port = uri.user or USER, uri.port or tls.PORT
     trust = tls.Trust(verify=uri.verify, cacert=uri.cacert, thumbprint=credentials.thumbprint)
     trust.context()  # what is wrong with it is said before the password is asked for
     secret = password(f"{user}@{uri.host}", credentials.password_file)
-    return VSphere(Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust)))
+    return VSphere(Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams))
 
 
 class VSphere:
