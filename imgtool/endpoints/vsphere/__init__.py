@@ -27,12 +27,12 @@ from imgtool.model.endpoint import Credentials, Facts, Found, Places, RemoteDisk
 from imgtool.progress import Control, Stop
 
 if TYPE_CHECKING:
-    from imgtool.endpoints import Sink
+    from imgtool.endpoints import Endpoint, Sink
 
 USER = "root"
 
 
-def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> VSphere:
+def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Endpoint:
     """Logs in. At most ``streams`` connections carry data at once. Raises UsageError, UnreachableError."""
     if uri.host is None:
         raise UsageError(f"{uri.scheme}:// needs a host")

@@ -72,7 +72,7 @@ def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapp
            provisioning: str = "thin") -> str:
     """A powered-off machine from an OVF; its id. ``streams`` by the OVF's file names. What fails leaves nothing.
 
-    ``provisioning``: thin, thick or eagerZeroedThick. Raises ImgtoolError, UnreachableError, StoppedError, and what a stream raises.
+    ``provisioning``: thin, thick or eagerZeroedThick. Raises ImgtoolError, UnreachableError, StoppedError, what a stream raises.
     """
     spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks,
                              provisioning=provisioning)

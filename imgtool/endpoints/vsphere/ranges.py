@@ -259,9 +259,9 @@ class _Worker:
     def _judge(self, answer: http.client.HTTPResponse, wanted: _Range, position: int, cookie: str) -> None:
         """Raises unless these are the bytes that were asked for."""
         session, what = self._job.folder.session, wanted.extent.path
-        if answer.status == http.client.PARTIAL_CONTENT:
-            said = str(answer.headers.get("Content-Range", "")).partition("/")[0]
-            if said != f"bytes {position}-{wanted.end - 1}":
+        if answer.status in (http.client.PARTIAL_CONTENT, http.client.REQUESTED_RANGE_NOT_SATISFIABLE):
+            said = str(answer.headers.get("Content-Range", ""))
+            if said.partition("/")[0] != f"bytes {position}-{wanted.end - 1}":
                 raise DamagedError(f"{what}: asked for bytes {position} to {wanted.end - 1}, got {said[:60]!r}",
                                    "the file is shorter than its descriptor says, or was changed")
             return
