@@ -55,6 +55,8 @@ def read(folder: Folder, extents: Iterable[Extent], wanted: Iterable[tuple[int, 
          patience: Patience | None = None) -> None:
     """Reads the ranges ``wanted`` (start, end) of a disk into ``sink``; holes between the extents are zeros.
 
+    What the sink is given to write never crosses a multiple of PIECE of the disk: a block map with that chunk gets whole chunks,
+    but for those in which an extent ends.
     At most as many connections as the session allows. Raises UnreachableError, RefusedError, DamagedError, StoppedError; what the
     sink has been given by then is whole.
     """
@@ -153,7 +155,7 @@ class _OverError(Exception):
 
 def _cut(extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: Sink) -> Iterator[_Range]:
     """Requests, in ascending order, at multiples of REQUEST. What no extent holds is told to the sink."""
-    for start, end in wanted:
+    for start, end in _joined(wanted):
         position = start
         for extent in extents:
             begin, stop = max(position, extent.start), min(end, extent.start + extent.length)
@@ -169,6 +171,19 @@ def _cut(extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: S
                 begin = to
         if position < end:
             sink.zero(position, end - position)
+
+
+def _joined(wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Neighbours as one, so that chunk after chunk does not become request after request."""
+    start = end = 0
+    for begin, stop in wanted:
+        if begin != end or end // REQUEST > start // REQUEST:
+            if end > start:
+                yield start, end
+            start = begin
+        end = stop
+    if end > start:
+        yield start, end
 
 
 class _Failure(Exception):  # noqa: N818 - an event, not an error yet
@@ -227,7 +242,7 @@ class _Worker:
             answer = self._ask(wanted, position, cookie)
         self._judge(answer, wanted, position, cookie)
         while position < wanted.end:
-            piece = self._buffer[:min(PIECE, wanted.end - position)]
+            piece = self._buffer[:min(PIECE - (position + wanted.shift) % PIECE, wanted.end - position)]
             with self._breaking(wanted):
                 _fill(answer, piece)
             self._job.control.rate.take(len(piece), self._job.control.stop)

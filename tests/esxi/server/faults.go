@@ -97,17 +97,10 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.count.Requests[r.Method+" "+path]++
-	f.count.Busy++
-	if f.count.Busy > f.count.Busiest {
-		f.count.Busiest = f.count.Busy
-	}
-	go func() { // the context of a request ends with it
-		<-r.Context().Done()
-		f.mutex.Lock()
-		defer f.mutex.Unlock()
-		f.count.Busy--
-	}()
 	counted := &throttled{ResponseWriter: w, faults: f, path: path, left: -1}
+	if r.Method != http.MethodHead {
+		f.enter(r, counted)
+	}
 	r.Body = &counting{ReadCloser: r.Body, faults: f, path: path, pace: pace{start: time.Now()}}
 	if !strings.Contains(path, f.orders.Match) || r.Method == http.MethodHead {
 		return counted, false
@@ -133,6 +126,18 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 		r.Body.(*counting).left, r.Body.(*counting).cut = counted.left, true
 	}
 	return counted, false
+}
+
+// enter counts a request that is under way until its context ends, if not earlier; the lock is held.
+func (f *faults) enter(r *http.Request, counted *throttled) {
+	f.count.Busy++
+	if f.count.Busy > f.count.Busiest {
+		f.count.Busiest = f.count.Busy
+	}
+	go func() {
+		<-r.Context().Done()
+		counted.leave()
+	}()
 }
 
 func (f *faults) cut() {
@@ -176,9 +181,22 @@ type throttled struct {
 	path   string
 	pace   pace
 	left   int64 // until the cut; negative: none
+	once   sync.Once
+}
+
+// leave says that the request is no longer under way: before its last byte, after which a client may send another one.
+func (t *throttled) leave() {
+	t.once.Do(func() {
+		t.faults.mutex.Lock()
+		defer t.faults.mutex.Unlock()
+		t.faults.count.Busy--
+	})
 }
 
 func (t *throttled) Write(data []byte) (int, error) {
+	if length := t.Header().Get("Content-Length"); length == strconv.FormatInt(t.pace.moved+int64(len(data)), 10) {
+		t.leave()
+	}
 	if t.left >= 0 && int64(len(data)) > t.left {
 		data = data[:t.left]
 		n, _ := t.ResponseWriter.Write(data)
