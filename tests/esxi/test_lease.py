@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
-from imgtool.endpoints.vsphere import inventory, lease, machines
+from imgtool.endpoints.vsphere import inventory, lease, login, machines
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
 from imgtool.progress import Control, Stop
@@ -115,6 +115,18 @@ def test_a_lease_is_kept_alive(impatient: Simulator, monkeypatch: pytest.MonkeyP
         with lease.exporting(made, found.id, Control()) as open_lease:
             time.sleep(2)
             assert lease.download(open_lease, open_lease.disks[0], io.BytesIO(), Control()) > 0
+
+
+def test_the_session_of_a_lease_is_not_renewed(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease ends with the session that it was made in."""
+    monkeypatch.setattr(login, "RENEW_AFTER", 0.0)
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            made.cookie()
+            assert lease.download(open_lease, open_lease.disks[0], io.BytesIO(), Control()) > 0
+        old = made.cookie()
+        assert made.cookie() != old
 
 
 def test_a_lease_that_is_lost(impatient: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

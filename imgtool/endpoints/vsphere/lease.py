@@ -137,9 +137,10 @@ def exporting(session: Session, machine: str, control: Control) -> Iterator[Leas
     def begin(stub: Any) -> str:
         return str(properties.bound(("VirtualMachine", machine), stub).ExportVm()._moId)
 
-    made = session.call("exporting the machine", begin, again=False)
-    with _held(Lease(session, made, importing=False), control) as lease:
-        yield lease
+    with session.kept():
+        made = session.call("exporting the machine", begin, again=False)
+        with _held(Lease(session, made, importing=False), control) as lease:
+            yield lease
 
 
 def download(lease: Lease, disk: LeasedDisk, file: BinaryIO, control: Control) -> int:
@@ -244,9 +245,10 @@ def importing(session: Session, spec: ImportSpec, control: Control, *, pool: str
         return str(properties.bound(("ResourcePool", pool), stub).ImportVApp(
             spec.spec, properties.bound(("Folder", folder), stub), where)._moId)
 
-    made = session.call("importing the machine", begin, again=False)
-    with _held(Lease(session, made, importing=True), control) as lease:
-        yield lease
+    with session.kept():
+        made = session.call("importing the machine", begin, again=False)
+        with _held(Lease(session, made, importing=True), control) as lease:
+            yield lease
 
 
 def upload(lease: Lease, disk: LeasedDisk, pieces: Iterable[bytes], control: Control, length: int | None = None) -> None:

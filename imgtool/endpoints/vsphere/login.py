@@ -11,8 +11,8 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -54,6 +54,7 @@ class Session:
         self._lock = threading.RLock()
         self._stub: Any = None
         self._since = 0.0
+        self._leases = 0
         tls.probe(account.host, account.port, self.context)
         self._login()
 
@@ -76,9 +77,20 @@ class Session:
     def cookie(self) -> str:
         """``name=value``, of a session that will last for a while. Raises UnreachableError."""
         with self._lock:
-            if time.monotonic() - self._since > RENEW_AFTER:
+            if not self._leases and time.monotonic() - self._since > RENEW_AFTER:
                 self.renew(self._value())
             return self._value()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """For a lease, which ends with the session that it was made in; its heartbeat keeps that alive."""
+        with self._lock:
+            self._leases += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leases -= 1
 
     def _value(self) -> str:
         return str(self._stub.cookie).split(";", maxsplit=1)[0]

@@ -29,6 +29,7 @@ type leased struct{ mo.HttpNfcLease }
 type lease struct {
 	shown     *leased
 	machine   types.ManagedObjectReference
+	session   string // it ends with it
 	importing bool
 
 	mutex    sync.Mutex
@@ -42,12 +43,12 @@ type leasedDisk struct {
 	thin         bool
 }
 
-func (f *front) newLease(machine types.ManagedObjectReference, importing bool) *lease {
+func (f *front) newLease(session string, machine types.ManagedObjectReference, importing bool) *lease {
 	shown := &leased{}
 	shown.State = types.HttpNfcLeaseStateInitializing
 	shown.Self.Type = "HttpNfcLease"
 	simulator.Map.Put(shown)
-	made := &lease{shown: shown, machine: machine, importing: importing, progress: time.Now()}
+	made := &lease{shown: shown, machine: machine, session: session, importing: importing, progress: time.Now()}
 	f.mutex.Lock()
 	f.leases[shown.Self.Value] = made
 	f.mutex.Unlock()
@@ -120,6 +121,19 @@ func (f *front) watch(l *lease) {
 	}
 }
 
+// loggedOut ends the leases of a session.
+func (f *front) loggedOut(session string) {
+	for _, l := range f.leases {
+		if l.session == session && l.shown.State == types.HttpNfcLeaseStateReady {
+			l.mutex.Lock()
+			l.over = true
+			l.mutex.Unlock()
+			l.fail("the session has ended")
+			f.drop(l)
+		}
+	}
+}
+
 // drop forgets a lease. One that was importing takes its machine with it.
 func (f *front) drop(l *lease) {
 	for _, disk := range l.disks {
@@ -141,7 +155,7 @@ func (f *front) exportVM(w http.ResponseWriter, method *simulator.Method) {
 		refuse(w, "The machine is running.", "InvalidPowerState",
 			"<requestedState>poweredOff</requestedState><existingState>"+string(vm.Runtime.PowerState)+"</existingState>")
 	default:
-		made := f.newLease(method.This, false)
+		made := f.newLease(method.Header.Cookie, method.This, false)
 		go f.ready(made)
 		reply(w, `<ExportVmResponse xmlns="urn:vim25"><returnval type="HttpNfcLease">`+made.shown.Self.Value+`</returnval></ExportVmResponse>`)
 	}
@@ -161,7 +175,7 @@ func (f *front) importVApp(w http.ResponseWriter, method *simulator.Method) {
 	if err == nil {
 		var info *types.TaskInfo
 		if info, err = task.WaitForResult(ctx, nil); err == nil {
-			made := f.newLease(info.Result.(types.ManagedObjectReference), true)
+			made := f.newLease(method.Header.Cookie, info.Result.(types.ManagedObjectReference), true)
 			go f.ready(made)
 			reply(w, `<ImportVAppResponse xmlns="urn:vim25"><returnval type="HttpNfcLease">`+made.shown.Self.Value+`</returnval></ImportVAppResponse>`)
 			return

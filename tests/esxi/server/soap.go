@@ -115,6 +115,9 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 			"<object type=\"Folder\">ha-folder-root</object><privilegeId>System.View</privilegeId>")
 		return
 	}
+	if cookie, err := r.Cookie(soap.SessionCookieName); err == nil {
+		method.Header.Cookie = cookie.Value
+	}
 	call(w, method)
 }
 
@@ -138,6 +141,7 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request, method string) {
 	}
 	if cookie, err := r.Cookie(soap.SessionCookieName); err == nil && method == "Logout" {
 		delete(f.sessions, cookie.Value)
+		f.loggedOut(cookie.Value)
 	}
 }
 
