@@ -79,6 +79,8 @@ class RemoteDisk:
     capacity: int
     key: int
     """Of the device."""
+    allocated: int | None = None
+    """Bytes that its files take on the datastore; None: not known."""
     kind: str = "flat"
     """flat, sparse, sesparse, rdm-virtual, rdm-physical, or a backing that imgtool does not know, by its name."""
     controller: str = ""

@@ -10,6 +10,7 @@ import pytest
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.endpoints.vsphere import inventory, machines
 from imgtool.errors import RefusedError, UsageError
+from imgtool.files import sync
 from imgtool.model.endpoint import Facts, Power, Volume
 from imgtool.progress import Stop
 from tests.esxi.machines import MIB, ODD_NAME, add_disk, machine
@@ -41,13 +42,15 @@ scsi1:0.fileName = "quorum.vmdk"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     place = tmp_path_factory.mktemp("ds")
-    plain = machine(place, ODD_NAME, [4 * MIB, 2 * MIB])
+    plain = machine(place, ODD_NAME, [4 * MIB, 2 * MIB], data=((0, MIB),))
     hard = machine(place, "hard", [MIB], extra=TEN_PROBLEMS)
     for name in ("rdm", "own", "quorum"):
         add_disk(place / "hard", name, MIB)
     (place / "hard" / "rdm.vmdk").write_text(RDM)
     hosts = [Registered(path=f"[ds 1] {plain}", tools=True, hostname="web", volumes=(("/", 100, 7),)),
              Registered(path=f"[ds 1] {hard}", running=True, snapshots=("before", "after"))]
+    for path in place.rglob("*-flat.vmdk"):
+        sync(str(path))  # what is not written yet takes no space
     with esxi([Datastore(name="ds 1", directory=place)], hosts, Server(networks=("VMNet",))) as made:
         yield made
 
@@ -83,6 +86,7 @@ def test_a_plain_machine(server: Simulator) -> None:
     assert [(disk.path, disk.capacity, disk.kind, disk.controller) for disk in told.disks] == [
         (f"[ds 1] {ODD_NAME}/{ODD_NAME}.vmdk", 4 * MIB, "flat", "scsi0:0"),
         (f"[ds 1] {ODD_NAME}/{ODD_NAME}_1.vmdk", 2 * MIB, "flat", "scsi0:1")]
+    assert [disk.allocated for disk in told.disks] == [MIB, MIB]
     assert {disk.datastore_kind for disk in told.disks} == {"VMFS"}
     assert (told.snapshots, told.networks, told.macs) == ((), ("VM Network",), ("00:50:56:00:00:01",))
     assert (told.tools_running, told.hostname, told.volumes) == (True, "web", (Volume(path="/", capacity=100, free=7),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from imgtool.endpoints.vsphere import properties
@@ -17,7 +18,7 @@ MACHINE = ("name", "parent", "runtime.powerState")
 ALL_FACTS = (
     "name", "parent", "runtime.powerState", "runtime.consolidationNeeded", "config.files.vmPathName", "config.hardware.device",
     "config.changeTrackingEnabled", "config.keyId", "config.template", "config.uuid", "snapshot", "guest.toolsRunningStatus",
-    "guest.hostName", "guest.disk")
+    "guest.hostName", "guest.disk", "layoutEx.disk", "layoutEx.file")
 
 RDM = {"physicalMode": "rdm-physical", "virtualMode": "rdm-virtual"}
 DISKS = {"FlatVer1": "flat", "FlatVer2": "flat", "SparseVer1": "sparse", "SparseVer2": "sparse", "SeSparse": "sesparse"}
@@ -98,7 +99,7 @@ def facts(session: Session, found: Found) -> Facts:
     cards = [one for one in devices if hasattr(one, "macAddress")]
     tools = seen.get("guest.toolsRunningStatus")
     return Facts(
-        found=found, description=str(seen.get("config.files.vmPathName", "")), disks=_disks(session, devices),
+        found=found, description=str(seen.get("config.files.vmPathName", "")), disks=_disks(session, devices, _allocated(seen)),
         snapshots=tuple(_snapshots(getattr(seen.get("snapshot"), "rootSnapshotList", None) or ())),
         networks=tuple(_network(one) for one in cards), macs=tuple(str(one.macAddress or "").lower() for one in cards),
         uuid=seen.get("config.uuid"), devices=tuple(_kind(one) for one in devices if not _is_disk(one)),
@@ -129,11 +130,19 @@ def _network(card: Any) -> str:
     return str(getattr(backing, "deviceName", None) or getattr(getattr(backing, "port", None), "portgroupKey", None) or "")
 
 
-def _disks(session: Session, devices: list[Any]) -> tuple[RemoteDisk, ...]:
+def _allocated(seen: properties.Properties) -> dict[int, int]:
+    """Bytes that the extents of each disk take, its whole chain, by the device's key."""
+    sizes = {each.key: int(each.size or 0) for each in seen.get("layoutEx.file") or () if each.type == "diskExtent"}
+    return {each.key: sum(sizes.get(key, 0) for unit in each.chain or () for key in unit.fileKey or ())
+            for each in seen.get("layoutEx.disk") or ()}
+
+
+def _disks(session: Session, devices: list[Any], allocated: dict[int, int]) -> tuple[RemoteDisk, ...]:
     disks = [one for one in devices if _is_disk(one)]
     stores = [one.backing.datastore for one in disks if getattr(one.backing, "datastore", None) is not None]
     kinds = properties.of_all(session, stores, ("summary.type",), "reading the datastores")
-    return tuple(_disk(one, {each.key: each for each in devices}, kinds) for one in disks)
+    found = (_disk(one, {each.key: each for each in devices}, kinds) for one in disks)
+    return tuple(replace(one, allocated=allocated.get(one.key)) for one in found)
 
 
 def _disk(device: Any, devices: dict[int, Any], kinds: dict[str, properties.Properties]) -> RemoteDisk:

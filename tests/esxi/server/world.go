@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/vmware/govmomi/object"
@@ -212,6 +213,7 @@ func measure(ref types.ManagedObjectReference) {
 		return
 	}
 	simulator.Map.WithLock(vm, func() {
+		taken(vm)
 		for _, device := range vm.Config.Hardware.Device {
 			disk, ok := device.(*types.VirtualDisk)
 			if !ok {
@@ -228,6 +230,16 @@ func measure(ref types.ManagedObjectReference) {
 			mapped(disk, backing, file)
 		}
 	})
+}
+
+// taken gives the layout of a machine the space that its files take, as a host does: of a thin disk less than its size.
+func taken(vm *simulator.VirtualMachine) {
+	for number := range vm.LayoutEx.File {
+		file, _ := local(vm.LayoutEx.File[number].Name)
+		if found, err := os.Stat(file); err == nil {
+			vm.LayoutEx.File[number].Size = found.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
 }
 
 func mapped(disk *types.VirtualDisk, backing *types.VirtualDiskFlatVer2BackingInfo, file string) {
