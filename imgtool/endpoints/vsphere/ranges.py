@@ -5,7 +5,7 @@ that was under way when a connection broke is read again. Threads suffice: readi
 and 1, 4 and 8 threads read from a server on this host at 0.9 of curl's speed. Larger pieces leave the processor's cache and
 are slower.
 
-The server sends holes as zeros: they become holes again here, but they cost the line as much as data. Of a disk that takes far less
+The server sends holes as zeros: they become holes again here, but cost the line as much as data. Of a disk that takes far less
 than its size (``RemoteDisk.allocated``), a lease sends less.
 """
 
