@@ -14,6 +14,7 @@ from __future__ import annotations
 import http.client
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -114,13 +115,17 @@ class _Job:
             return None if self._over else next(self._ranges, None)
 
     def end(self) -> None:
-        """Closes what is open, so that nobody waits for a server that is silent."""
+        """Closes what is open, so that nobody waits for a server that is silent.
+
+        Not by SSLSocket.shutdown: that takes TLS off first, and a thread that is reading would go on with the encrypted bytes.
+        """
         with self._lock:
             self._over = True
             opened = list(self._open)
         for made in opened:
-            with suppress(OSError, AttributeError):
-                made.sock.shutdown(2)
+            if (sock := made.sock) is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def check(self) -> None:
         self.control.stop.check()
@@ -249,6 +254,7 @@ class _Worker:
             with self._breaking(wanted):
                 _fill(answer, piece)
             self._job.control.rate.take(len(piece), self._job.control.stop)
+            self._job.check()
             self._hand_on(position + wanted.shift, piece)
             position += len(piece)
             yield position
