@@ -15,6 +15,7 @@ import http.client
 import logging
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,8 @@ ATTEMPTS = 8
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 """Seconds; also of what a server asks for in Retry-After."""
+RESET = struct.pack("ii", 1, 0)
+"""``struct linger`` of socket(7): close sends a reset."""
 LOOK = 0.2
 """Seconds between two looks whether to stop."""
 
@@ -145,11 +148,13 @@ class _Job:
             self._open.add(made)
         return made
 
-    def close(self, made: http.client.HTTPSConnection | None) -> None:
-        if made is not None:
-            with self._lock:
-                self._open.discard(made)
-            made.close()
+    def close(self, made: http.client.HTTPSConnection) -> None:
+        """At once, with a reset: what is left of an answer is not wanted, and the server need not try to send it."""
+        with self._lock:
+            self._open.discard(made)
+        if made.sock is not None:
+            made.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        made.close()
 
     def work(self) -> None:
         """One connection, from the first range to the last."""
@@ -213,7 +218,7 @@ class _Worker:
             while (wanted := self._job.next()) is not None:
                 self._all(wanted)
         finally:
-            self._job.close(self._made)
+            self._drop()
 
     def _all(self, wanted: _Range) -> None:
         """A range to its end, in as many attempts as it takes; those that brought something do not count."""
@@ -240,7 +245,8 @@ class _Worker:
         return min(self._job.patience.pause * 2.0 ** (failed - 1), LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
     def _drop(self) -> None:
-        self._job.close(self._made)
+        if self._made is not None:
+            self._job.close(self._made)
         self._made = None
 
     def _attempt(self, wanted: _Range, position: int) -> Iterator[int]:
@@ -276,6 +282,8 @@ class _Worker:
         folder = self._job.folder
         if self._made is None:
             self._made = self._job.connect()
+            self._made.connect()
+            self._job.check()  # the end of the job shuts down only what is connected
         self._made.request("GET", folder.url(StorePath.parse(wanted.extent.path)),
                            headers={"Cookie": cookie, "Range": f"bytes={position}-{wanted.end - 1}"})
         return self._made.getresponse()
