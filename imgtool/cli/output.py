@@ -15,8 +15,8 @@ from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
 
 if TYPE_CHECKING:
-    from imgtool.model.translation import MachineResult, TranslateResult
     from imgtool.model.guest import AdaptResult, GuestInfo
+    from imgtool.model.translation import MachineResult, TranslateResult
 
 BAR = 64
 ROWS = 8

@@ -24,7 +24,7 @@ NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "m
 """These may import less than their layer."""
 ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
 """Ways to do the same thing: they know nothing of each other."""
-LAZY = ("lxml", "numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim")
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
