@@ -69,7 +69,7 @@ def adapt(
     rebuild_initramfs: Annotated[bool, typer.Option(
         "--rebuild-initramfs", help="Run the guest's own tool instead of extending its initramfs.")] = False,
     virtio_win: Annotated[Path | None, typer.Option(
-        "--virtio-win", metavar="ISO|DIR", help="Windows: where the drivers are, as in virtio-win.iso.")] = None,
+        "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")] = None,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")] = False,
     key_file: KeyFile = None, as_json: AsJson = False,

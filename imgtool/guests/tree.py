@@ -57,7 +57,7 @@ class Tree(Protocol):
         """Links followed."""
 
     def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
-        """A whole file, atomically: written beside, flushed, renamed; a link to a file stays, and that file is written.
+        """A whole file; a link to a file stays, and that file is written. All or nothing: the overlay below sees to that.
 
         Owner, mode and extended attributes (SELinux) of the old file are kept; a new file belongs to root, has ``mode``
         (None: 0644) and the SELinux context of its folder. Missing folders are made.

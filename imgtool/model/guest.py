@@ -202,9 +202,7 @@ class AdaptRequest:
     rebuild_initramfs: bool = False
     """By the guest's own tool, instead of extending it."""
     drivers: str | None = None
-    """Windows: folder or ISO with drivers (virtio-win)."""
-    packages: str | None = None
-    """Folder with packages of tools that may be installed."""
+    """Windows: folder with drivers, as virtio-win has them."""
     backup: bool = True
     """Keep each changed file as ``*.imgtool-orig``."""
     dry_run: bool = False
