@@ -19,6 +19,8 @@ from imgtool.formats.opener import raise_file_limit
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 app = typer.Typer(
     name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,11 +47,15 @@ def options(
 
 def main() -> NoReturn:
     """Runs the command line; ends the process with the contract's exit code."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(signum, lambda number, _frame: images.STOP.set(number))
     raise_file_limit()
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    finally:  # the result is there: a signal while the interpreter ends must not turn it into a death by signal
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _run() -> int:
