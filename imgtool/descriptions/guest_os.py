@@ -16,7 +16,8 @@ SCHEMES = ("http://", "https://")
 
 
 def from_vmware(word: str) -> GuestOs:
-    """A ``guestOS`` of a ``.vmx``, or an id of VMware's API, in any case. What has no row becomes ``linux`` or ``other``."""
+    """A ``guestOS`` of a ``.vmx``, or an id of VMware's API, in any case. What has no row becomes ``linux``, or ``other`` with
+    64 bit, on which a system of 32 bit runs too."""
     key = _vmx_word(word).lower()
     arm = key.startswith("arm-")
     key = key.removeprefix("arm-")
@@ -24,7 +25,9 @@ def from_vmware(word: str) -> GuestOs:
     arch = AARCH64 if arm else X86_64 if key != base else I686
     if name := _by_word().get(key) or _by_word().get(base) or ALIASES.get(base):
         return GuestOs(id=name, arch=arch)
-    return GuestOs(id="linux" if base in LINUX_WORDS else "other", arch=arch, word=word)
+    if base in LINUX_WORDS:
+        return GuestOs(id="linux", arch=arch, word=word)
+    return GuestOs(arch=AARCH64 if arm else X86_64, word=word)
 
 
 def to_vmware(os: GuestOs, hardware_version: int | None = None) -> str:

@@ -21,7 +21,7 @@ class System(NamedTuple):
     cim: tuple[int, int] | None = None
     """32 and 64 bit."""
     since: int = 4
-    """Hardware version of the first host that knows the API id."""
+    """The lowest hardware version that no older host runs: 12 and 16 came with Workstation, and need ESXi 6.5 and 7.0."""
     older: str | None = None
     """What a host before that gets, and every host where there is no API id."""
     safe: tuple[str, str] = ("lsilogic", "e1000")
@@ -63,7 +63,7 @@ WINDOWS = (
            safe=SASE),
     System("windows2016", (None, "windows9Server64Guest"), "microsoft.com/win/2k16", cim=(118, 118), since=11,
            older="windows2012", safe=SASE),
-    System("windows2019", (None, "windows2019srv_64Guest"), "microsoft.com/win/2k19", since=17, older="windows2016", safe=SASE),
+    System("windows2019", (None, "windows2019srv_64Guest"), "microsoft.com/win/2k19", since=16, older="windows2016", safe=SASE),
     System("windows11", (None, "windows11_64Guest"), "microsoft.com/win/11", since=20, older="windows10",
            safe=("nvme", "e1000e")),
     System("windows2022", (None, "windows2019srvNext_64Guest"), "microsoft.com/win/2k22", since=18, older="windows2019",
@@ -93,8 +93,8 @@ RED_HAT = (
     System("centos5", ("centosGuest", "centos64Guest"), "centos.org/centos/{release}", "centos.org/centos/5.11", cim=CENTOS_CIM,
            since=7, older="linux26"),
     System("centos6", ("centos6Guest", "centos6_64Guest"), "centos.org/centos/{release}", "centos.org/centos/6.10",
-           cim=CENTOS_CIM, since=13, older="centos", safe=PV),
-    System("centos7", ("centos7Guest", "centos7_64Guest"), "centos.org/centos/7.0", cim=CENTOS_CIM, since=13, older="centos",
+           cim=CENTOS_CIM, since=12, older="centos", safe=PV),
+    System("centos7", ("centos7Guest", "centos7_64Guest"), "centos.org/centos/7.0", cim=CENTOS_CIM, since=12, older="centos",
            safe=PV),
     System("centos8", (None, "centos8_64Guest"), "centos.org/centos/8", cim=CENTOS_CIM, since=14, older="centos7", safe=PV),
     System("centos-stream8", (None, "centos8_64Guest"), "centos.org/centos-stream/8", cim=CENTOS_CIM, since=14, older="centos7",
@@ -105,9 +105,9 @@ RED_HAT = (
     System("oracle5", ("oracleLinuxGuest", "oracleLinux64Guest"), "oracle.com/ol/{release}", "oracle.com/ol/5.11", cim=ORACLE_CIM,
            since=7, older="linux26"),
     System("oracle6", ("oracleLinux6Guest", "oracleLinux6_64Guest"), "oracle.com/ol/{release}", "oracle.com/ol/6.10",
-           cim=ORACLE_CIM, since=13, older="oracle", safe=PV),
+           cim=ORACLE_CIM, since=12, older="oracle", safe=PV),
     System("oracle7", ("oracleLinux7Guest", "oracleLinux7_64Guest"), "oracle.com/ol/{release}", "oracle.com/ol/7.9",
-           cim=ORACLE_CIM, since=13, older="oracle", safe=PV),
+           cim=ORACLE_CIM, since=12, older="oracle", safe=PV),
     System("oracle8", (None, "oracleLinux8_64Guest"), "oracle.com/ol/{release}", "oracle.com/ol/8.5", cim=ORACLE_CIM,
            since=14, older="oracle7", safe=PV),
     System("oracle9", (None, "oracleLinux9_64Guest"), "oracle.com/ol/{release}", "oracle.com/ol/9.0", cim=ORACLE_CIM,
@@ -139,10 +139,10 @@ LINUX = (
     *(System(f"debian{n}", (f"debian{n}Guest", f"debian{n}_64Guest"), f"debian.org/debian/{n}", cim=DEBIAN_CIM, since=since,
              older=older, safe=("lsilogic", "e1000") if n < 7 else PV)
       for n, since, older in ((4, 7, "linux26"), (5, 7, "linux26"), (6, 8, "debian5"), (7, 10, "debian6"), (8, 11, "debian7"),
-                              (9, 13, "debian8"), (10, 13, "debian9"), (11, 17, "debian10"), (12, 20, "debian11"),
+                              (9, 12, "debian8"), (10, 12, "debian9"), (11, 16, "debian10"), (12, 20, "debian11"),
                               (13, 22, "debian12"))),
     System("ubuntu", ("ubuntuGuest", "ubuntu64Guest"), "ubuntu.com/ubuntu/{release}", cim=(93, 94), safe=PV),
-    System("photon", (None, "vmwarePhoton64Guest"), since=13, older="linux3", safe=PV),
+    System("photon", (None, "vmwarePhoton64Guest"), since=12, older="linux3", safe=PV),
     System("coreos", (None, "coreos64Guest"), since=11, older="linux3", safe=PV),
     System("flatcar", (None, "flatcar_64Guest"), since=20, older="coreos", safe=PV),
     System("alpine", osinfo="alpinelinux.org/alpinelinux/{release}", older="linux5", safe=PV),

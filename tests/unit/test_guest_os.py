@@ -80,7 +80,8 @@ other-64         other            otherGuest64                unknown    lsilogi
 """
 ROWS = [tuple(line.split()) for line in FACTS.splitlines()]
 NO_OSINFO = {"amazonlinux2-64": "amazonlinux2_64Guest", "vmware-photon-64": "vmwarePhoton64Guest",
-             "flatcar-64": "flatcar_64Guest", "coreos-64": "coreos64Guest", "other26xlinux": "other26xLinuxGuest", "other26xlinux-64": "other26xLinux64Guest",
+             "flatcar-64": "flatcar_64Guest", "coreos-64": "coreos64Guest", "other26xlinux": "other26xLinuxGuest",
+             "other26xlinux-64": "other26xLinux64Guest",
              "os2": "os2Guest", "centos": "centosGuest", "centos-64": "centos64Guest", "oraclelinux-64": "oracleLinux64Guest"}
 
 
@@ -165,7 +166,7 @@ def test_other_words_of_vmware(word: str) -> None:
 
 
 def test_unknown_words_are_kept() -> None:
-    assert from_vmware("vmkernel7") == GuestOs(id="other", arch="i686", word="vmkernel7")
+    assert from_vmware("vmkernel7") == GuestOs(id="other", arch="x86_64", word="vmkernel7")
     assert to_vmware(from_vmware("vmkernel7"), 10) == "vmkernel7"
     assert to_vmware(from_vmware("kylinlinux_64Guest")) == "kylinlinux-64"
     assert from_osinfo("http://haiku-os.org/haiku/r1") == GuestOs(word="http://haiku-os.org/haiku/r1")
