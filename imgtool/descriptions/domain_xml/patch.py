@@ -302,4 +302,10 @@ def _written(element: etree._Element, margin: str) -> str:
     """An element as text, indented as what is around it."""
     copy = etree.fromstring(etree.tostring(element, with_tail=False))
     etree.indent(copy, STEP)
-    return etree.tostring(copy, encoding="unicode").replace("\n", margin.replace("\r\n", "\n") or "\n")
+    margin = margin.replace("\r\n", "\n") or "\n"
+    for parent in copy.iter():
+        if len(parent):  # a text of several lines keeps its own
+            parent.text = (parent.text or "").replace("\n", margin)
+        for child in parent:
+            child.tail = (child.tail or "").replace("\n", margin)
+    return etree.tostring(copy, encoding="unicode")
