@@ -112,7 +112,7 @@ WEIRD = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(inputs(".xml")), st.data())
 def test_any_value_in_a_real_domain_is_read_or_damaged(path: Path, data: st.DataObject) -> None:
     """And what was read can be written; what was written onto the same file too."""

@@ -31,6 +31,8 @@ BY_FIELD = frozenset({"disk", "interface", "serial", "parallel", "video", "graph
 BY_NAME = {"feature": ("name",), "timer": ("name",), "controller": ("type", "index")}
 """Elements that are known by an attribute."""
 STEP = "  "
+PRIVATE_USE = range(0xE000, 0xF900)
+"""Characters that mean nothing to anybody else."""
 Key = tuple[str, ...]
 
 
@@ -299,13 +301,14 @@ def _inner_margin(edit: Edit, parent: etree._Element, children: list[etree._Elem
 
 
 def _written(element: etree._Element, margin: str) -> str:
-    """An element as text, indented as what is around it."""
+    """An element as text, indented as what is around it; line ends in its texts stay what they are."""
     copy = etree.fromstring(etree.tostring(element, with_tail=False))
     etree.indent(copy, STEP)
-    margin = margin.replace("\r\n", "\n") or "\n"
-    for parent in copy.iter():
-        if len(parent):  # a text of several lines keeps its own
-            parent.text = (parent.text or "").replace("\n", margin)
+    used = etree.tostring(copy, encoding="unicode")
+    line_end = next(mark for mark in map(chr, PRIVATE_USE) if mark not in used)
+    for parent in copy.iter("*"):
+        if len(parent):
+            parent.text = (parent.text or "").replace("\n", line_end)
         for child in parent:
-            child.tail = (child.tail or "").replace("\n", margin)
-    return etree.tostring(copy, encoding="unicode")
+            child.tail = (child.tail or "").replace("\n", line_end)
+    return etree.tostring(copy, encoding="unicode").replace(line_end, margin or "\n")
