@@ -27,7 +27,8 @@ def test_from_esxi_to_kvm(tmp_path: Path) -> None:
     disk = build(TO_KVM, tmp_path)
     before = sha256(disk.path)
     found = result("inspect", disk.path)
-    assert (found["os"]["distro"], found["os"]["version"], found["os"]["hostname"]) == ("debian", "12", "esxi-born")
+    assert (found["os"]["distro"], found["os"]["hostname"]) == ("debian", "esxi-born")
+    assert found["os"]["version"].split(".")[0] == "12"
     assert (found["firmware"], found["bootloader"]["kind"]) == ("bios", "grub2")
     (kernel,) = found["kernels"]
     assert "vmw_pvscsi" in kernel["early"]
