@@ -13,7 +13,9 @@ QEMU = ("qemu-img", "convert")
 VARIANTS: tuple[tuple[str, ...], ...] = ((), ("-W", "-m", "16"), ("-W", "-m", "16", "-t", "none"))
 """Options of qemu-img that make it faster, or not: the fastest counts. ``-T none`` would read past the warm cache."""
 IN_ORDER: tuple[tuple[str, ...], ...] = ((), ("-m", "16"))
-"""For compressed targets: qemu-img does not write them out of order."""
+"""For compressed qcow2: qemu-img does not write it out of order."""
+ONE_BY_ONE: tuple[tuple[str, ...], ...] = ((),)
+"""For streamOptimized: qemu-img compresses one grain after the other, whatever the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ KINDS = {kind.name: kind for kind in (
     Kind("qcow2", "qcow2", ("--to", "qcow2"), ("-O", "qcow2")),
     Kind("sparse", "vmdk", *_vmdk("monolithicSparse")),
     Kind("flat", "vmdk", *_vmdk("monolithicFlat", "vmfs")),
-    Kind("stream", "vmdk", *_vmdk("streamOptimized"), IN_ORDER),
+    Kind("stream", "vmdk", *_vmdk("streamOptimized"), ONE_BY_ONE),
     Kind("vhdx", "vhdx", ("--to", "vhdx"), ("-O", "vhdx")),
     Kind("vdi", "vdi", ("--to", "vdi"), ("-O", "vdi")),
     Kind("qcow2, zlib", "qcow2", ("--to", "qcow2", "--compress", "--compress-type", "zlib"), ("-O", "qcow2", "-c"), IN_ORDER),

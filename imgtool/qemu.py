@@ -98,6 +98,15 @@ def create_overlay(path: str, backing: str, size: int, *, stop: Stop) -> None:
         raise ImgtoolError(f"qemu-img create: {_reason(done.stderr)}")
 
 
+def commit(graph: Graph, *, stop: Stop) -> None:
+    """Writes what the top image of a graph holds into the one below it, and flushes that. Raises NoSpaceError, ImgtoolError."""
+    done = proc.run(["qemu-img", "commit", "-q", "-d", "json:" + json.dumps(graph)], stop=stop, limits=COPY_LIMITS)
+    if done.returncode and "No space left" in done.stderr:
+        raise NoSpaceError(f"no space left: {_reason(done.stderr)}")
+    if done.returncode:
+        raise ImgtoolError(f"qemu-img commit: {_reason(done.stderr)}")
+
+
 def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return re.sub(r"^qemu-(img|nbd): ", "", lines[-1]) if lines else "qemu-img failed without a word"

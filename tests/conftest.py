@@ -11,6 +11,6 @@ from hypothesis import settings
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The program is started some thousand times: it may keep its compiled modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# The machine that runs them may be busy: no test has a time of its own.
+# How long an example takes says how busy the machine is.
 settings.register_profile("imgtool", deadline=None)
 settings.load_profile("imgtool")

@@ -15,6 +15,7 @@ from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
 
 if TYPE_CHECKING:
+    from imgtool.model.guest import AdaptResult, GuestInfo
     from imgtool.model.translation import MachineResult, TranslateResult
 
 BAR = 64
@@ -152,6 +153,34 @@ def machine_lines(result: MachineResult) -> Iterable[str]:
         yield f"  {os.path.basename(disk.destination)}: {kind}, {size(disk.virtual_size)}"
     yield f"  {os.path.basename(result.description)}: the machine's description"
     yield "verified: the guest reads the same bytes" if result.verified else "not verified"
+def guest_lines(info: GuestInfo) -> Iterable[str]:
+    system = info.os
+    yield f"system:     {system.name or system.family}" + (f", {system.arch}" if system.arch else "")
+    if system.hostname:
+        yield f"host name:  {system.hostname}"
+    yield f"boots by:   {info.bootloader.kind}, {info.firmware}"
+    for kernel in info.kernels:
+        yield f"kernel:     {kernel.version}" + (" (default)" if kernel.default else "")
+        yield f"            early drivers: {', '.join(kernel.early) or 'none'}"
+    for one in info.filesystems:
+        where = f" at {one.mounted_at}" if one.mounted_at else ""
+        free = f", {size(one.free)} free" if one.free is not None else ""
+        yield f"disk:       {one.device} {one.type}{where}" + (f", {size(one.size)}{free}" if one.size is not None else "")
+    for nic in info.nics:
+        how = "DHCP" if nic.dhcp else ", ".join(nic.addresses)
+        yield f"network:    {nic.name} ({nic.system}) {how}".rstrip()
+    if info.tools:
+        yield f"tools:      {', '.join(info.tools)}"
+
+
+def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:
+    verb = "would be made" if dry_run else "made"
+    for change in result.changes:
+        yield f"{change.where}: {change.what} ({change.why})"
+    count = f"{len(result.changes)} change{'' if len(result.changes) == 1 else 's'}" if result.changes else "no change"
+    yield f"{result.os.name or result.os.family}: {count} {verb}, in {result.seconds:.1f} s"
+    if result.disk_bus or result.nic_model:
+        yield f"hardware:   disk on {result.disk_bus or '?'}, network card {result.nic_model or '?'}"
 
 
 def map_json(virtual_size: int, extents: Iterable[Mapped]) -> None:

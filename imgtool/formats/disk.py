@@ -64,11 +64,20 @@ class Disk:
         extents = _overlay(self.layers, 0, start, self.virtual_size if end is None else end)
         return _bounded(extents, self.path, sum(file.size for file in self.files) + SLACK * len(self.layers))
 
-    def read(self, extent: Extent) -> bytes:
+    def read(self, extent: Extent) -> bytes | bytearray:
         """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
         if extent.file is None or extent.coded:
             return self.layers[extent.layer].decode(extent)
         return os.pread(extent.file.fd, extent.length, extent.offset).ljust(extent.length, b"\0")
+
+    def read_into(self, extent: Extent, room: memoryview) -> None:
+        """As ``read``, into ``extent.length`` bytes of a buffer."""
+        if extent.file is None or extent.coded:
+            room[:] = self.layers[extent.layer].decode(extent)
+            return
+        count = os.preadv(extent.file.fd, [room], extent.offset)
+        if count < extent.length:  # the last cluster may reach behind the end of the file
+            room[count:] = bytes(extent.length - count)
 
     def refuse_encrypted(self) -> None:
         """Raises RefusedError."""

@@ -16,7 +16,7 @@ SECTOR = 512
 
 ExtentsOf = Callable[[int, int], Iterator[Extent]]
 """(start, end) → the extents of that range of the guest's disk: sorted, complete, cut to the range."""
-BytesOf = Callable[[Extent], bytes]
+BytesOf = Callable[[Extent], bytes | bytearray]
 """An extent that has no plain payload in a file (compressed, or behind qemu) → its bytes."""
 
 

@@ -187,10 +187,10 @@ def _write_qemu(request: ConvertRequest, disk: Disk, folder: str, name: str, con
 
 def _write_native(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     spec = request.spec
-    share = choose(disk, spec, os.path.dirname(folder), clone=request.clone).share
+    choice = choose(disk, spec, os.path.dirname(folder), clone=request.clone)
     with closing(_target(folder, name, disk.virtual_size, spec)) as target:
-        copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=share,
-                        detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
+        copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=choice.share,
+                        clones=choice.clones, detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
         try:
             stats = copier.run()
             target.finish()

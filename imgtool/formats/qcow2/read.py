@@ -155,7 +155,7 @@ class _Reader:
             raise DamagedError(f"{self.file.path}: a compressed cluster lies outside the file")
         return Extent(start, self.header.cluster_size, Kind.DATA, self.file, self.file.base + offset, length)
 
-    def decode(self, extent: Extent) -> bytes:
+    def decode(self, extent: Extent) -> bytes | bytearray:
         """The bytes of (a part of) one compressed cluster."""
         size = self.header.cluster_size
         payload = read_at(self.file, extent.coded, extent.offset - self.file.base)
@@ -164,7 +164,7 @@ class _Reader:
         if len(cluster) != size:
             raise DamagedError(f"{self.file.path}: the compressed cluster at {extent.offset} does not unpack")
         skip = extent.start % size
-        return cluster[skip:skip + extent.length]
+        return cluster if extent.length == size else cluster[skip:skip + extent.length]
 
     def first_is_compressed(self) -> bool:
         """Whether a cluster in the first L2 table that there is is compressed; a hint for ``info``, and cheap."""

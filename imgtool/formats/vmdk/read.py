@@ -124,7 +124,7 @@ def _layer(file: ImageFile, described: Descriptor, parts: list[Part], header: Sp
             if low < high:
                 yield from shifted(part.extents(low - part.start, high - part.start), part.start)
 
-    def decode(extent: Extent) -> bytes:
+    def decode(extent: Extent) -> bytes | bytearray:
         part = by_file[id(extent.file)]
         assert part.sparse is not None  # noqa: S101 - only these are in by_file
         return part.sparse.decode(extent, part.start)

@@ -200,17 +200,21 @@ class SparseExtent:
             yield from table_extents(first, header.grain, kinds, entries * SECTOR, self.file)
 
     def _coded(self, first: int, kinds: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[Extent]:
-        grain = self.header.grain
-        for index, (kind, offset) in enumerate(zip(kinds.tolist(), offsets.tolist(), strict=True)):
+        import numpy as np
+
+        grain, limit = self.header.grain, _coded_limit(self.header.grain)
+        room = np.diff(offsets, append=0)  # up to the next grain, where that follows: no need to read more
+        limits = np.where((room > 0) & (room < limit), room, limit)
+        for index, (kind, offset, most) in enumerate(zip(kinds.tolist(), offsets.tolist(), limits.tolist(), strict=True)):
             start = first + index * grain
             if kind != Kind.DATA:
                 yield Extent(start, grain, Kind(kind))
                 continue
             if offset + MARKER.size > self.file.size:
                 raise DamagedError(f"{self.file.path}: a grain lies outside the file", "the file may be cut off")
-            yield Extent(start, grain, Kind.DATA, self.file, self.file.base + offset, _coded_limit(grain))
+            yield Extent(start, grain, Kind.DATA, self.file, self.file.base + offset, most)
 
-    def decode(self, extent: Extent, base: int) -> bytes:
+    def decode(self, extent: Extent, base: int) -> bytes | bytearray:
         """(A part of) one compressed grain; ``base`` is the guest offset at which this file begins."""
         grain, start = self.header.grain, extent.start - base
         raw = read_at(self.file, extent.coded, extent.offset - self.file.base)
@@ -225,7 +229,7 @@ class SparseExtent:
         if not short <= len(data) <= grain:
             raise DamagedError(f"{self.file.path}: the compressed grain at {extent.offset} does not unpack")
         skip = start % grain
-        return data[skip:skip + extent.length]
+        return data if extent.length == len(data) else data[skip:skip + extent.length]
 
 
 def _coded_limit(grain: int) -> int:
