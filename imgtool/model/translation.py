@@ -40,6 +40,8 @@ class Wishes:
     """What retargeting is told from outside; it looks at nothing itself."""
 
     to: World
+    whose: World | None = None
+    """Whose hardware the machine has, where the format of its description says it; None: found out."""
     accelerator: str = "kvm"
     """kvm, or qemu where the host has none."""
     capabilities: Capabilities = NOBODY_LOOKED

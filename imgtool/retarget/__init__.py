@@ -42,7 +42,7 @@ def world(machine: Machine) -> World | None:
 def retarget(machine: Machine, wishes: Wishes) -> Retargeted:
     """The machine as ``wishes.to`` can run it."""
     log = Log()
-    rules = STAYING if world(machine) is wishes.to else RULES[wishes.to]
+    rules = STAYING if (wishes.whose or world(machine)) is wishes.to else RULES[wishes.to]
     if rules is STAYING and wishes.to is World.ESXI:
         machine = replace(machine, accelerator=log.change("accelerator", machine.accelerator, None, "what a .vmx need not say"))
     for rule in (*rules, identity.identity):

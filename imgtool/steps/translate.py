@@ -16,6 +16,7 @@ from imgtool.kvm import kvm_state
 from imgtool.model.description import Parsed, Rendered
 from imgtool.model.devices import Backing
 from imgtool.model.machine import Machine
+from imgtool.model.problem import Problem
 from imgtool.model.translation import (
     Line,
     Note,
@@ -29,7 +30,7 @@ from imgtool.model.translation import (
 )
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control
-from imgtool.retarget import retarget
+from imgtool.retarget import retarget, world
 
 WORLDS = {".xml": World.KVM, ".vmx": World.ESXI, ".ovf": World.ESXI}
 
@@ -79,13 +80,25 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
     """The description in the other format; nothing is written. ``source``: it was read already."""
     source = source or load(request.source)
     home = os.path.dirname(os.path.abspath(request.destination or request.source))
+    whose = World.ESXI if source.suffix == ".vmx" else world(source.parsed.machine)
     wishes = Wishes(
-        to=WORLDS[request.suffix], accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks,
+        to=WORLDS[request.suffix], whose=whose,
+        accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks,
         storage=request.storage, files=(*_files(source, request.disk_roots), *request.placed), origin=source.directory, home=home,
         name=request.name, new_identity=request.new_identity, hardware_version=request.hardware_version)
-    onto = read_text(request.onto) if request.onto else source.text if request.suffix == source.suffix else None
     machine = _with_capacity(source, request.disk_roots) if request.suffix == ".ovf" else source.parsed.machine
-    return rendered(source.parsed, retarget(machine, wishes), request.suffix, onto=onto)
+    target, parsed = retarget(machine, wishes), source.parsed
+    onto = read_text(request.onto) if request.onto else None
+    if onto is None and request.suffix == source.suffix and whose is wishes.to:
+        onto, parsed = source.text, replace(parsed, problems=_secrets(machine))  # what it has no field for stays in the text
+    return rendered(parsed, target, request.suffix, onto=onto)
+
+
+def _secrets(machine: Machine) -> tuple[Problem, ...]:
+    """A description that is changed, not written anew, keeps what is not changed."""
+    if any(one.password for one in machine.graphics):
+        return (Problem(what="the new file has the password of the screen, as the old one has", hint="protect it, or take it out"),)
+    return ()
 
 
 def rendered(parsed: Parsed, target: Retargeted, suffix: str, *, onto: bytes | None = None) -> Translation:

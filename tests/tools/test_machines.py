@@ -15,7 +15,7 @@ import pytest
 
 from fixtures import machine_folder, notes_machine
 from tests import oracle
-from tests.program import ENVIRONMENT, imgtool, result
+from tests.program import ENVIRONMENT, ROOT, imgtool, result
 
 DISKS = (("vm", 16 << 20), ("vm_1", 36 << 20))
 
@@ -305,6 +305,21 @@ def test_strict(vmx: Path, tmp_path: Path) -> None:
     done = imgtool("translate", vmx, tmp_path / "other.xml", "--json", "--explain")
     assert "password" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr + (tmp_path / "other.xml").read_text()
+
+
+@pytest.mark.parametrize("name", ["networks.xml", "encrypted.xml", "disks.xml", "resources.xml", "devices.xml"])
+def test_what_is_not_changed_is_no_loss(tmp_path: Path, name: str) -> None:
+    old = ROOT / "fixtures" / "descriptions" / "domain_xml" / name
+    told = result("translate", old, tmp_path / "new.xml", "--name", "other")
+    assert [problem["what"] for problem in told["problems"] if "password" not in problem["what"]] == []
+    left, right = old.read_text().splitlines(), (tmp_path / "new.xml").read_text().splitlines()
+    assert [new for one, new in zip(left, right, strict=True) if one != new] == ["  <name>other</name>"]
+
+
+def test_a_dump_of_libvirts_esx_driver_becomes_a_machine_of_kvm(tmp_path: Path) -> None:
+    old = ROOT / "fixtures" / "descriptions" / "domain_xml" / "libvirt-esx.xml"
+    result("translate", old, tmp_path / "new.xml")
+    assert "vmware" not in (tmp_path / "new.xml").read_text()
 
 
 def test_rewriting_keeps_what_it_does_not_know(vmx: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Edit:
 def patched(onto: bytes, base: etree._Element, new: etree._Element) -> tuple[bytes, tuple[Problem, ...]]:
     """The text with what differs between two written machines put into it; and what that did not reach. Raises DamagedError."""
     fresh = etree.tostring(new)
-    wanted = dict(said(parse(fresh).machine))
+    wanted = _goal(onto, base, fresh)
     problems: tuple[Problem, ...] = ()
     result = onto
     for whole in (False, True):
@@ -83,6 +83,14 @@ def patched(onto: bytes, base: etree._Element, new: etree._Element) -> tuple[byt
         outcome = "could not be changed in the existing file" if whole else "the existing file said it in another way: replaced"
         problems = tuple(Problem(what=f"{path}: {outcome}", fatal=whole) for path in wrong)
     return result, problems
+
+
+def _goal(onto: bytes, base: etree._Element, fresh: bytes) -> dict[str, object]:
+    """What the result shall say: the new machine where it differs from the old one, else what the file says, written or not."""
+    there, old, new = (dict(said(parse(text).machine)) for text in (onto, etree.tostring(base), fresh))
+    every = {**there, **new}
+    goal = {path: there.get(path) if old.get(path) == new.get(path) else new.get(path) for path in every}
+    return {path: value for path, value in goal.items() if value is not None}
 
 
 def _is_written(path: str) -> bool:

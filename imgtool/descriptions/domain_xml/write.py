@@ -42,7 +42,8 @@ def render(machine: Machine, *, onto: bytes | None = None) -> Rendered:
         return _rendered(etree.tostring(root, encoding="utf-8") + b"\n", (*problems, *lost))
     old = parse(onto).machine
     base = etree.Element("domain", nsmap={})
-    list(_domain(base, _named(old)[0]))
+    before = set(_domain(base, _named(old)[0]))
+    problems = tuple(one for one in problems if one not in before)  # what cannot be written, and is there already, stays
     kept = {path for path, value in said(old) if (path, value) in set(said(clean))}
     lost = tuple(one for one in lost if one.what.partition(" = ")[0] not in kept)
     text, by_hand = patch.patched(onto, base, root)
