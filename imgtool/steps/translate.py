@@ -97,7 +97,8 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
 def _secrets(machine: Machine) -> tuple[Problem, ...]:
     """A description that is changed, not written anew, keeps what is not changed."""
     if any(one.password for one in machine.graphics):
-        return (Problem(what="the new file has the password of the screen, as the old one has", hint="protect it, or take it out"),)
+        return (Problem(what="the new file has the password of the screen, as the old one has",
+                        hint="protect it, or take it out"),)
     return ()
 
 
