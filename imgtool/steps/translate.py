@@ -90,15 +90,15 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
     target, parsed = retarget(machine, wishes), source.parsed
     onto = read_text(request.onto) if request.onto else None
     if onto is None and request.suffix == source.suffix and whose is wishes.to:
-        onto, parsed = source.text, replace(parsed, problems=_secrets(machine))  # what it has no field for stays in the text
+        onto = description(source.suffix).without_secrets(source.text)
+        parsed = replace(parsed, problems=_secrets(machine))  # what it has no field for stays in the text
     return rendered(parsed, target, request.suffix, onto=onto)
 
 
 def _secrets(machine: Machine) -> tuple[Problem, ...]:
-    """A description that is changed, not written anew, keeps what is not changed."""
+    """A description that is changed, not written anew, keeps all but these."""
     if any(one.password for one in machine.graphics):
-        return (Problem(what="the new file has the password of the screen, as the old one has",
-                        hint="protect it, or take it out"),)
+        return (Problem(what="the password of the screen is not carried over", hint="set a new one at the target"),)
     return ()
 
 

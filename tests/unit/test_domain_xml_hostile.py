@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from imgtool.descriptions.domain_xml import parse, render
+from imgtool.descriptions.domain_xml import parse, render, without_secrets
 from imgtool.descriptions.domain_xml.document import MAX_SIZE
 from imgtool.errors import DamagedError
 from imgtool.model.devices import Bus, DiskSlot, Network, NetworkKind, Nic
@@ -174,6 +174,18 @@ def test_no_name_becomes_markup(name: str) -> None:
     tags = [one.tag for one in etree.fromstring(rendered.text).iter()]
     assert tags == [one.tag for one in etree.fromstring(plain.text).iter()] or (not name and rendered.problems)
     assert parse(rendered.text).machine.name == name or rendered.problems
+
+
+@pytest.mark.parametrize(("graphics", "left"), [
+    ("<graphics type='vnc' passwd='a\"b' port='1'/>", "<graphics type='vnc' port='1'/>"),
+    ('<graphics\n  passwd = "x>y" passwdValidTo="2030-01-01T00:00:00"\ttype="spice"><!-- passwd="c" --></graphics>',
+     '<graphics\ttype="spice"><!-- passwd="c" --></graphics>'),
+    ("<!-- <graphics passwd='x'/> --><graphicsx passwd='y'/>", "<!-- <graphics passwd='x'/> --><graphicsx passwd='y'/>"),
+])
+def test_secrets_are_taken_out_of_a_text(graphics: str, left: str) -> None:
+    before, after = (f"<?xml version='1.0'?>\n<domain type='kvm'>\n <name>x</name><devices>{one}</devices></domain>\n".encode()
+                     for one in (graphics, left))
+    assert without_secrets(before) == after
 
 
 def test_no_password_goes_anywhere() -> None:

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 from imgtool.descriptions.domain_xml.held import HOLDS
+from imgtool.descriptions.domain_xml.patch import without_secrets
 from imgtool.descriptions.domain_xml.read import parse
 from imgtool.descriptions.domain_xml.write import render
 
-__all__ = ["HOLDS", "parse", "render"]
+__all__ = ["HOLDS", "parse", "render", "without_secrets"]

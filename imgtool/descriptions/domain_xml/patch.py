@@ -31,6 +31,7 @@ BY_FIELD = frozenset({"disk", "interface", "serial", "parallel", "video", "graph
 BY_NAME = {"feature": ("name",), "timer": ("name",), "controller": ("type", "index")}
 """Elements that are known by an attribute."""
 STEP = "  "
+PASSWORDS = re.compile(r"""\s+passwd(?:ValidTo)?\s*=\s*(?:"[^"]*"|'[^']*')""")
 PRIVATE_USE = range(0xE000, 0xF900)
 """Characters that mean nothing to anybody else."""
 Key = tuple[str, ...]
@@ -83,6 +84,14 @@ def patched(onto: bytes, base: etree._Element, new: etree._Element) -> tuple[byt
         outcome = "could not be changed in the existing file" if whole else "the existing file said it in another way: replaced"
         problems = tuple(Problem(what=f"{path}: {outcome}", fatal=whole) for path in wrong)
     return result, problems
+
+
+def without_secrets(text: bytes) -> bytes:
+    """The description without the passwords of its screens; all else byte for byte. Raises DamagedError."""
+    string, encoding = decoded(text)
+    opened(text)  # in a text that is well-formed, tokens are what they look like
+    clean = TOKENS.sub(lambda token: PASSWORDS.sub("", token[0]) if re.match(r"<graphics\s", token[0]) else token[0], string)
+    return clean.encode(encoding, "xmlcharrefreplace") if clean != string else text
 
 
 def _goal(onto: bytes, base: etree._Element, fresh: bytes) -> dict[str, object]:

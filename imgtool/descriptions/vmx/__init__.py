@@ -11,7 +11,7 @@ from imgtool.descriptions.vmx.check import lost
 from imgtool.descriptions.vmx.hardware import lowest_hardware
 from imgtool.descriptions.vmx.keys import MACHINE
 from imgtool.descriptions.vmx.neighbours import belongs_to, snapshots
-from imgtool.descriptions.vmx.onto import rewritten
+from imgtool.descriptions.vmx.onto import rewritten, without_secrets
 from imgtool.descriptions.vmx.read import parse
 from imgtool.descriptions.vmx.text import statement, take_apart
 from imgtool.descriptions.vmx.write import Setting, settings
@@ -19,7 +19,7 @@ from imgtool.descriptions.vmx.write_devices import devices
 from imgtool.model.description import Rendered, Trace
 from imgtool.model.machine import Machine
 
-__all__ = ["HOLDS", "belongs_to", "lowest_hardware", "parse", "render", "snapshots"]
+__all__ = ["HOLDS", "belongs_to", "lowest_hardware", "parse", "render", "snapshots", "without_secrets"]
 
 HOLDS = frozenset(one.field for one in MACHINE) | frozenset({
     "genid", "guest_os.id", "guest_os.arch", "guest_os.word", "cpu.topology.sockets", "cpu.topology.cores", "memory.size",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from imgtool.descriptions.vmx.text import UTF8, Text, statement
+from imgtool.descriptions.vmx.text import UTF8, Text, statement, take_apart
 from imgtool.descriptions.vmx.write import Setting
 
 DEVICE = re.compile(r"((?:scsi|sata|nvme|ide)\d+:\d+|(?:scsi|sata|nvme|ethernet|serial|parallel|floppy|pcipassthru|"
                     r"sharedfolder)\d+)\..*")
 INNER = re.compile(r"""^(\s*[^=]*?\s*=\s*)(.*?)(\s*)$""", re.DOTALL)
+PASSWORDS = ("remotedisplay.vnc.password", "remotedisplay.vnc.key")
+"""``key`` is the password, obscured."""
 STALE = {"memsize": (), "sched.mem.min": ("sched.mem.minsize",)}
 """Older keys for the same thing: they go when the key is set."""
 
@@ -34,6 +36,13 @@ def rewritten(text: Text, old: Iterable[Setting], new: Iterable[Setting]) -> byt
         return _with(text, lines, changed, dropped, text.encoding)
     except UnicodeEncodeError:
         return _with(*_as_utf8(text, lines), changed, dropped, UTF8)
+
+
+def without_secrets(data: bytes) -> bytes:
+    """The file without the password of its screen, in either of its spellings; all else byte for byte. Raises DamagedError."""
+    text = take_apart(data)
+    secret = {number for key in PASSWORDS for number in text.places.get(key, ())}
+    return b"".join(line for number, line in enumerate(text.lines) if number not in secret)
 
 
 def _devices(settings: Mapping[str, Setting]) -> set[str]:
