@@ -70,7 +70,7 @@ def as_kind(disk: Source, kind: str) -> Iterator[Source]:
         flat_descriptor(path, flat)
         yield from _used(Source(KINDS[kind], path, (path, flat)))
         return
-    call("qemu-img", "convert", "-f", disk.kind.format, *KINDS[kind].theirs, *KINDS[kind].variants[1], disk.path, path)
+    call("qemu-img", "convert", "-f", disk.kind.format, *KINDS[kind].theirs, *KINDS[kind].variants[:2][-1], disk.path, path)
     call("sync", path)
     yield from _used(Source(KINDS[kind], path, (path,)))
 
