@@ -1,4 +1,5 @@
-"""imgtool next to the best that there is, in the same run. Needs root, 20 GiB of disk and about 10 minutes.
+"""imgtool next to the best that there is, in the same run. Needs root, 20 GiB of disk and some 10 minutes; twice that
+on a machine that is busy with other things.
 
     python -m bench                                   all; writes bench/RESULTS.md and bench/results.svg
     python -m bench --only stream --runs 5            one topic (or several); writes to build/bench
