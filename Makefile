@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long lint bench clean
+.PHONY: setup demo test test-long boot-matrix lint bench clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -13,10 +13,13 @@ demo: setup ## a real Debian disk: VMDK to thick QCOW2, checked, compared, boote
 	@tools/demo $(if $(NO_BOOT),,--boot)
 
 test: setup ## the suite that CI runs
-	$(PYTEST) -n 2 --dist worksteal -m "not long" $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "not long and not boot_matrix" $(ARGS)
 
 test-long: setup ## what needs longer
 	$(PYTEST) -n 2 --dist worksteal -m long $(ARGS)
+
+boot-matrix: setup ## guests moved in all six directions, booted before and after: 40 minutes
+	$(PYTEST) -n 1 -m boot_matrix $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check imgtool tests fixtures bench

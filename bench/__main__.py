@@ -2,7 +2,7 @@
 
     python -m bench                                   all; writes bench/RESULTS.md and bench/results.svg
     python -m bench --only stream --runs 5            one topic (or several); writes to build/bench
-    python -m bench --large                           16 GiB of data, 70 GiB of disk
+    python -m bench --large --every                   16 GiB of shared data, too, and every pair of formats: 45 GiB of disk
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import cast
 
 from bench import chart, report
 from bench.case import Case, Outcome, Table
-from bench.measure import GIB, ROOT
+from bench.measure import GIB, ROOT, load, others
 from bench.runner import race
-from bench.topics import Settings, Topic, codecs, compressed, copy, hard, share, startup, stream, thin, verify
+from bench.topics import Settings, Topic, codecs, compressed, copy, esxi, hard, share, startup, stream, thin, verify
 
 TOPICS: dict[str, tuple[str, Topic]] = {
     "startup": ("Start-up", startup.cases),
@@ -32,6 +32,7 @@ TOPICS: dict[str, tuple[str, Topic]] = {
     "compressed": ("Compressed qcow2", compressed.cases),
     "codecs": ("Codecs", codecs.cases),
     "hard": ("Hard for memory", hard.cases),
+    "esxi": ("From ESXi over HTTPS", esxi.cases),
 }
 UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -46,24 +47,24 @@ def size(text: str) -> int:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", choices=TOPICS, help="this topic; may be repeated")
-    parser.add_argument("--data", type=size, help="data of the large disks (4G)")
+    parser.add_argument("--data", type=size, default=4 * GIB, help="data of the large disks (4G)")
     parser.add_argument("--small", type=size, default=GIB, help="data of the small disks (1G)")
     parser.add_argument("--thin", type=size, default=1024 * GIB, help="size of the nearly empty disks (1T)")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--large", action="store_true", help="as --data 16G")
+    parser.add_argument("--patience", type=float, default=20.0, help="seconds after which a case is not run once more (20)")
+    parser.add_argument("--large", action="store_true", help="shared blocks with 16 GiB of data, too")
     parser.add_argument("--every", action="store_true", help="every pair of formats, not a choice")
     parser.add_argument("--directory", type=Path, help="where the disks stand; default: the temporary directory")
     parser.add_argument("--out", type=Path, help="where the results go; default: bench/, or build/bench/ with --only")
     found = parser.parse_args(argv)
-    found.data = found.data or (16 if found.large else 4) * GIB
     found.out = found.out or (ROOT / "build" / "bench" if found.only else ROOT / "bench")
     return found
 
 
-def run(topic: Topic, settings: Settings, runs: int) -> list[Outcome | Table]:
+def run(topic: Topic, settings: Settings, runs: int, patience: float) -> list[Outcome | Table]:
     """The disks of a topic go when it ends, also when it fails or is interrupted."""
     with closing(cast("Generator[Case | Table]", topic(settings))) as found:
-        return [each if isinstance(each, Table) else race(each, runs) for each in found]
+        return [each if isinstance(each, Table) else race(each, runs, patience) for each in found]
 
 
 def main() -> int:
@@ -72,13 +73,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     done = []
     with tempfile.TemporaryDirectory(prefix="imgtool-bench-", dir=args.directory) as name:
-        settings = Settings(Path(name), args.data, args.small, args.thin, every=args.every)
+        settings = Settings(Path(name), args.data, args.small, args.thin, every=args.every, large=args.large)
         about = report.machine(settings.place, f"data: {args.data / GIB:g} GiB and {args.small / GIB:g} GiB; nearly empty disks: "
-                               f"{args.thin / GIB:g} GiB; medians of {args.runs} runs in turn; warm caches; results flushed")
+                               f"{args.thin / GIB:g} GiB; medians of up to {args.runs} runs in turn; warm caches; "
+                               "results flushed")
         for topic in args.only or TOPICS:
             title, cases = TOPICS[topic]
             print(title, file=sys.stderr)
-            done.append((title, run(cases, settings, args.runs)))
+            before = load()
+            found = run(cases, settings, args.runs, args.patience)
+            about_load = Table(f"Programs of others used {others(before, load()):.0%} of the processors.", (), ())
+            done.append((title, [*found, about_load]))
             write(args.out, about, done)
     assert "numpy" not in sys.modules, "its memory would count for what is measured"
     return int(any(each.missed() for _, found in done for each in found if isinstance(each, Outcome)))

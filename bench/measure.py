@@ -25,6 +25,28 @@ class Run(NamedTuple):
     """Bytes of the files that it made."""
 
 
+class Load(NamedTuple):
+    """Seconds since the machine was started, times its processors; and what of them programs used, all and this one's own."""
+
+    available: float
+    used: float
+    own: float
+
+
+def load() -> Load:
+    """The kernel's own threads do not count: they work for whoever writes. proc_stat(5)."""
+    user, nice = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=3)[1:3]
+    own = os.times()
+    return Load(time.monotonic() * (os.cpu_count() or 1), (int(user) + int(nice)) / os.sysconf("SC_CLK_TCK"),
+                own.user + own.children_user)
+
+
+def others(before: Load, after: Load) -> float:
+    """The part of the machine's processors that programs of others used between two moments, 0 to 1."""
+    used, own = after.used - before.used, after.own - before.own
+    return max(0.0, used - own) / max(after.available - before.available, 1e-6)
+
+
 def measured(argv: Sequence[object]) -> Run:
     """Fails if the program does."""
     return finished(started(argv))

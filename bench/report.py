@@ -14,7 +14,7 @@ from bench.case import Outcome, Table
 from bench.measure import GIB, MIB
 from bench.statistics import best
 
-HEADER = ("case", "imgtool", "against", "its time", "ratio", "required", "memory", "its memory", "result")
+HEADER = ("case", "imgtool", "against", "its time", "ratio", "required", "runs", "memory", "its memory", "result")
 
 
 def document(about: Sequence[str], topics: Sequence[tuple[str, Sequence[Outcome | Table]]]) -> str:
@@ -37,7 +37,7 @@ def section(found: Sequence[Outcome | Table]) -> list[str]:
         lines += [*markdown(HEADER, [row for each in outcomes for row in rows(each)]), ""]
     for each in found:
         if isinstance(each, Table):
-            lines += [each.note, "", *markdown(each.header, each.rows), ""]
+            lines += [each.note, "", *(markdown(each.header, each.rows) if each.header else ()), *([""] if each.header else ())]
     return lines
 
 
@@ -59,7 +59,7 @@ def rows(done: Outcome) -> list[tuple[str, ...]]:
         wanted = ", ".join(filter(None, [bound, f"{done.case.seconds:g} s" if done.case.seconds else "",
                                          _size(done, rival.size)]))
         found.append((done.case.name, seconds(done.ours.seconds), rival.name, seconds(rival.seconds), f"{ratio:.2f}", wanted,
-                      f"{done.ours.memory / MIB:.0f} MiB", f"{rival.memory / MIB:.0f} MiB", missed))
+                      str(done.ours.runs), f"{done.ours.memory / MIB:.0f} MiB", f"{rival.memory / MIB:.0f} MiB", missed))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +14,21 @@ from bench.measure import MIB, Run, measured
 from bench.statistics import survivors
 
 
-def race(case: Case, runs: int) -> Outcome:
+def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
     """The first round is of all; after it, only the fastest of each family goes on. Each round begins with another one.
+    None begins after ``patience`` seconds: what takes long varies less.
 
     Before it, a run that does not count: the very first run here was seen to take ten times as long as the next (2 GiB: 4.8 s,
     then 0.2 s), perhaps since a virtual machine is given its memory only when it first touches it.
     """
+    began = time.monotonic()
     found: list[list[Run]] = [[] for _ in case.contenders]
     running = list(range(len(found)))
     if case.rivals and not case.runs:
-        once(case.rivals[0], case.sources)
+        once(case.ours, case.sources)
     for number in range(min(runs, case.runs or runs)):
+        if number and time.monotonic() - began > patience:
+            break
         for position in [*running[number % len(running):], *running[:number % len(running)]]:
             found[position].append(once(case.contenders[position], case.sources))
         if not number:

@@ -23,6 +23,15 @@ def raw(folder: Path, name: str, size: int, data: int, kind: str = "raw") -> Ite
 
 
 @contextmanager
+def repeated(part: Source, path: Path, times: int) -> Iterator[Source]:
+    """A raw disk that is ``times`` times another, sharing its blocks. Needs xfs_io, and reflinks."""
+    size = part.path.stat().st_size
+    for number in range(times):
+        call("xfs_io", "-f", "-c", f"reflink {part.path} 0 {number * size} {size}", path)
+    yield from _used(Source(KINDS["raw"], path, (path,)))
+
+
+@contextmanager
 def fragmented(folder: Path, size: int, data: int) -> Iterator[Source]:
     """A qcow2 whose every cluster is another extent than its neighbour."""
     path = build("fragmented", folder / "fragmented.qcow2", size, data)
@@ -61,7 +70,7 @@ def as_kind(disk: Source, kind: str) -> Iterator[Source]:
         flat_descriptor(path, flat)
         yield from _used(Source(KINDS[kind], path, (path, flat)))
         return
-    call("qemu-img", "convert", "-f", disk.kind.format, *KINDS[kind].theirs, *KINDS[kind].variants[1], disk.path, path)
+    call("qemu-img", "convert", "-f", disk.kind.format, *KINDS[kind].theirs, *KINDS[kind].variants[:2][-1], disk.path, path)
     call("sync", path)
     yield from _used(Source(KINDS[kind], path, (path,)))
 

@@ -35,6 +35,10 @@ class RefusedError(ImgtoolError):
     exit_code = 4
 
 
+class LockedError(RefusedError):
+    """A volume is encrypted, and no key fits."""
+
+
 class DamagedError(ImgtoolError):
     """The input is damaged or not what it says it is."""
 

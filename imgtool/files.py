@@ -224,6 +224,15 @@ def sync(path: str) -> None:
         os.close(fd)
 
 
+def put(path: str, content: bytes, *, replace: bool) -> None:
+    """A small new file, whole or not at all. Raises RefusedError if it exists and may not be replaced."""
+    directory, name = os.path.split(os.path.abspath(path))
+    with workspace(directory) as folder:
+        with open(os.path.join(folder, name), "xb") as file:
+            file.write(content)
+        publish(folder, [name], replace=replace)
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
     """A new content for one small file: written aside with the same mode and owner, flushed, renamed."""

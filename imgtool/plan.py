@@ -16,7 +16,7 @@ from imgtool.model import Problem
 @dataclass(frozen=True, kw_only=True)
 class Step:
     verb: str
-    """A key of ``steps.VERBS``."""
+    """A key of ``steps.verbs.VERBS``."""
     summary: str
     request: object
     """The frozen dataclass that the verb takes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import shlex
 import shutil
@@ -30,6 +31,11 @@ POLL = 0.2
 """Seconds between two looks at ``stop``."""
 KEPT_OUTPUT = 16 << 20
 """Bytes of output that are kept; a tool that says more is cut off."""
+
+KEPT_WORDS = 1 << 16
+"""Bytes of a partner's stderr that are kept."""
+LENGTH = 8
+"""Bytes of the length before a question or an answer."""
 
 PACKAGES = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "prlimit": "util-linux", "setpriv": "util-linux"}
 
@@ -103,13 +109,25 @@ def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits:
 
 
 @contextmanager
-def _started(argv: Sequence[str], limits: Limits | None) -> Iterator[subprocess.Popen[bytes]]:
+def converse(argv: Sequence[str], name: str, *, stop: Stop,
+             limits: Limits | None = None) -> Iterator[Callable[[bytes, float], bytes]]:
+    """A program that answers on stdout what is asked on stdin, for as long as the block lasts. ``name``: in errors.
+
+    Both sides send a length (8 bytes, most significant first) and so many bytes. Yields ``ask(question, seconds)``, which
+    gives the answer; it raises StoppedError, TooLongError, and ImgtoolError with the program's last words when it has ended.
+    """
+    with _started(argv, limits, stdin=subprocess.PIPE) as process:
+        yield _Talk(process, name, stop).ask
+
+
+@contextmanager
+def _started(argv: Sequence[str], limits: Limits | None, *, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
     log.debug("run: %s", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shlex.join(argv)))
     full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
     if limits:
         cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
         full = [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu, *full]
-    process = subprocess.Popen(full, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    process = subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=_environment(), start_new_session=True)
     try:
         yield process
@@ -133,9 +151,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
     with suppress(ProcessLookupError):  # what the program started and left behind
         os.killpg(process.pid, signal.SIGKILL)
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 class _Reader:
@@ -174,3 +193,62 @@ class _Reader:
 
     def text(self, pipe: object) -> str:
         return self._kept[pipe].decode(errors="replace")
+
+
+class _Talk:
+    """One question, one answer. A partner that hangs, dies or says too much does not hold us up."""
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str, stop: Stop) -> None:
+        self._process, self._name, self._stop = process, name, stop
+        self._words = b""
+        self._answer = bytearray()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None  # noqa: S101 - all are PIPE
+            os.set_blocking(pipe.fileno(), False)
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018
+        self._in, self._out, self._err = process.stdin.fileno(), process.stdout.fileno(), process.stderr.fileno()
+
+    def ask(self, question: bytes, seconds: float) -> bytes:
+        waiting = memoryview(len(question).to_bytes(LENGTH) + question)
+        self._answer.clear()
+        deadline = time.monotonic() + seconds
+        while waiting or not self._complete():
+            self._stop.check()
+            if time.monotonic() > deadline:
+                raise TooLongError(f"{self._name} did not answer within {seconds:.0f} s")
+            waiting = self._exchange(waiting)
+        return bytes(self._answer[LENGTH:])
+
+    def _complete(self) -> bool:
+        wanted = LENGTH + int.from_bytes(self._answer[:LENGTH])
+        if len(self._answer) >= LENGTH and wanted > KEPT_OUTPUT:
+            raise ImgtoolError(f"{self._name} gave an answer of {wanted} bytes")
+        return len(self._answer) >= LENGTH and len(self._answer) >= wanted
+
+    def _exchange(self, waiting: memoryview) -> memoryview:
+        """Sends what can be sent, takes what has come; returns what is still to be sent."""
+        poll = select.poll()  # not select: a disk may have more than 1024 files
+        for fd in (self._out, self._err):
+            poll.register(fd, select.POLLIN)
+        if waiting:
+            poll.register(self._in, select.POLLOUT)
+        ready = {fd for fd, _ in poll.poll(POLL * 1000)}
+        if self._err in ready:
+            self._words = (self._words + os.read(self._err, 1 << 16))[-KEPT_WORDS:]
+        if self._out in ready:
+            piece = os.read(self._out, 1 << 16)
+            if not piece:
+                raise self._ended()
+            self._answer += piece
+        if self._in in ready:
+            try:
+                return waiting[os.write(self._in, waiting):]
+            except BrokenPipeError:
+                raise self._ended() from None
+        return waiting
+
+    def _ended(self) -> ImgtoolError:
+        with suppress(OSError):
+            self._words += os.read(self._err, 1 << 16)
+        last = self._words.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        return ImgtoolError(f"{self._name} ended: {last[-1]}")

@@ -25,19 +25,23 @@ JSON_INTERVAL = 0.5
 class Stop:
     """Set by a signal; asked by every loop that lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Stop | None = None) -> None:
+        """``parent``: stops this one too."""
         self._event = threading.Event()
         self._signum = int(signal.SIGTERM)
+        self._parent = parent
 
     def set(self, signum: int = signal.SIGTERM) -> None:
         self._signum = int(signum)
         self._event.set()
 
     def is_set(self) -> bool:
-        return self._event.is_set()
+        return self._event.is_set() or (self._parent is not None and self._parent.is_set())
 
     def check(self) -> None:
         """Raises StoppedError once the stop was asked for."""
+        if self._parent is not None:
+            self._parent.check()
         if self._event.is_set():
             raise StoppedError(self._signum)
 
@@ -86,6 +90,16 @@ class Silent:
     @contextmanager
     def bar(self, total: int, what: str) -> Iterator[Bar]:
         yield _NoBar()
+
+
+class Named:
+    """Several things under way at once: each line says of which it speaks."""
+
+    def __init__(self, below: Progress, name: str) -> None:
+        self._below, self._name = below, name
+
+    def bar(self, total: int, what: str) -> AbstractContextManager[Bar]:
+        return self._below.bar(total, f"{what} {self._name}")
 
 
 class JsonLines:

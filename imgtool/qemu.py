@@ -31,10 +31,12 @@ def file_node(file: ImageFile, *, locking: bool = True) -> Graph:
     """A file in QEMU's words. Without ``locking`` it is read although a machine writes to it.
 
     The words are JSON, which cannot hold a name that is no UTF-8: such a file goes by our descriptor.
+    So does an archive, of which QEMU shall see a range.
     """
-    path = file.path if is_utf8(file.path) else f"/proc/{os.getpid()}/fd/{file.fd}"
+    path = file.path if is_utf8(file.path) and not file.base else f"/proc/{os.getpid()}/fd/{file.fd}"
     driver = "host_device" if path.startswith("/dev/") and not os.path.isfile(path) else "file"
-    return {"driver": driver, "filename": path, "locking": "auto" if locking else "off"}
+    whole = {"driver": driver, "filename": path, "locking": "auto" if locking else "off"}
+    return {"driver": "raw", "offset": file.base, "size": file.size, "file": whole} if file.base else whole
 
 
 def is_utf8(path: str) -> bool:
@@ -94,6 +96,15 @@ def create_overlay(path: str, backing: str, size: int, *, stop: Stop) -> None:
     done = proc.run(argv, stop=stop, limits=INFO_LIMITS)
     if done.returncode:
         raise ImgtoolError(f"qemu-img create: {_reason(done.stderr)}")
+
+
+def commit(graph: Graph, *, stop: Stop) -> None:
+    """Writes what the top image of a graph holds into the one below it, and flushes that. Raises NoSpaceError, ImgtoolError."""
+    done = proc.run(["qemu-img", "commit", "-q", "-d", "json:" + json.dumps(graph)], stop=stop, limits=COPY_LIMITS)
+    if done.returncode and "No space left" in done.stderr:
+        raise NoSpaceError(f"no space left: {_reason(done.stderr)}")
+    if done.returncode:
+        raise ImgtoolError(f"qemu-img commit: {_reason(done.stderr)}")
 
 
 def _reason(stderr: str) -> str:

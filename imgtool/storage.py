@@ -41,6 +41,8 @@ COPIES = {0xEF53: "ext4", 0x01021994: "tmpfs", 0x4D44: "vfat"}
 
 ZEROS = bytes(1 << 20)
 
+Buffer = ctypes.Array[ctypes.c_char]
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -262,12 +264,22 @@ def _blocks(fd: int, offset: int, length: int) -> Iterator[Physical]:
             raise
 
 
-def same_bytes(left: memoryview, right: memoryview) -> bool:
-    """memcmp(3) of two buffers of one length, without the interpreter's lock."""
-    import numpy as np
+def buffer(size: int) -> Buffer:
+    """Memory whose address C knows."""
+    return (ctypes.c_char * size)()
 
-    one, other = (np.frombuffer(view, np.uint8).ctypes.data for view in (left, right))
-    return not _libc.memcmp(one, other, len(left))
+
+def fill(fd: int, room: Buffer, length: int, offset: int) -> None:
+    """pread(2) into the first ``length`` bytes of a buffer; zeros for what lies behind the end of the file."""
+    view = room if length == len(room) else memoryview(room).cast("B")[:length]
+    count = os.preadv(fd, [view], offset)
+    if count < length:
+        memoryview(room).cast("B")[count:length] = bytes(length - count)
+
+
+def same_bytes(left: bytes | Buffer, right: bytes | Buffer, length: int) -> bool:
+    """memcmp(3) of the first ``length`` bytes, without the interpreter's lock; both have as many."""
+    return not _libc.memcmp(left, right, length)
 
 
 def unwritten(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -14,9 +14,12 @@ from tests.program import ROOT
 DESCRIPTIONS = ROOT / "fixtures" / "descriptions"
 """Hand-written inputs, a folder a format; beside ``x.vmx`` stands ``x.vmx.machine``: what is read from it."""
 
+TRANSLATIONS = DESCRIPTIONS / "golden"
+"""What each of them becomes in the other formats: ``x.vmx.to.xml``, and beside it what was said on the way."""
+
 
 def inputs(*suffixes: str) -> list[Path]:
-    return sorted(path for path in DESCRIPTIONS.rglob("*") if path.suffix in suffixes)
+    return sorted(path for path in DESCRIPTIONS.rglob("*") if path.suffix in suffixes and TRANSLATIONS not in path.parents)
 
 
 def meaning(parsed: Parsed) -> str:

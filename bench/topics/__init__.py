@@ -25,6 +25,8 @@ class Settings:
     layers: int = 20
     every: bool = False
     """Every pair of formats, not a choice of them."""
+    large: bool = False
+    """Shared blocks with 16 GiB of data, too."""
 
 
 Topic = Callable[[Settings], Iterator[Case | Table]]

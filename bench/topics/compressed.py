@@ -13,7 +13,7 @@ from bench.topics import Settings
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    with mounted(settings.place, "ext4", 8 * settings.small + 2 * GIB) as place, debian(place, settings.small) as disk:
+    with mounted(settings.place, "ext4", 8 * settings.small + 2 * GIB) as place, debian(place, settings.small // 4) as disk:
         for kind in ("qcow2, zlib", "qcow2, zstd"):
             yield Case(f"Debian root → {kind}", ours(disk, KINDS[kind], place), qemu(disk, KINDS[kind], place), disk.files,
                        (Bound("qemu-img", 1.0),))

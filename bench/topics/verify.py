@@ -17,14 +17,13 @@ CLONED = 0.5
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    data = settings.data // 2
-    with mounted(settings.place, "ext4", 4 * settings.data) as place, raw(place, "full", data, data, "full") as disk:
+    data = settings.data
+    with mounted(settings.place, "ext4", 4 * data) as place, raw(place, "full", data, data, "full") as disk:
         for kind in ("qcow2", "sparse"):
             with as_kind(disk, kind) as other:
                 yield _compare(f"ext4: verify raw, {kind}; {data / GIB:g} GiB without holes", disk, other,
                                (Bound("qemu-img", EQUAL),))
         yield _convert("ext4: convert and verify, raw → qcow2", disk)
-    data = settings.data
     with mounted(settings.place, "xfs", 4 * data) as place, raw(place, "full", data, data, "full") as disk:
         copy = disk.path.with_name("clone.raw")
         call("cp", "--reflink=always", disk.path, copy)

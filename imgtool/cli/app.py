@@ -12,18 +12,21 @@ import typer
 from typer.exceptions import TyperException
 
 from imgtool import __version__
-from imgtool.cli import images
+from imgtool.cli import convert, guests, images, machines
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 app = typer.Typer(
     name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
-    help="Disk images converted and compared, thin or thick: VMDK, QCOW2, raw, VHDX, VHD, VDI.")
-images.register(app)
+    help="Disk images (VMDK, QCOW2, raw, VHDX, VHD, VDI) and machines (.vmx, libvirt, OVF) converted, and proved equal.")
+for module in (images, convert, machines, guests):
+    module.register(app)
 
 
 def _version(wanted: bool) -> None:
@@ -44,11 +47,15 @@ def options(
 
 def main() -> NoReturn:
     """Runs the command line; ends the process with the contract's exit code."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(signum, lambda number, _frame: images.STOP.set(number))
     raise_file_limit()
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    finally:  # the result is there: a signal while the interpreter ends must not turn it into a death by signal
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _run() -> int:

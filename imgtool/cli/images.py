@@ -1,4 +1,4 @@
-"""The commands on disk images: info, map, check, convert, allocate, verify, doctor."""
+"""The commands on disk images: info, map, check, allocate, verify, doctor; and options that others share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ import typer
 
 from imgtool.cli import output
 from imgtool.errors import DamagedError, DifferError, MissingToolError, UsageError
-from imgtool.model import (
-    AllocateRequest,
-    AllocateResult,
-    Allocation,
-    ConvertRequest,
-    ConvertResult,
-    SourceOptions,
-)
+from imgtool.model import AllocateRequest, AllocateResult, Allocation, ConvertResult, SourceOptions
 from imgtool.progress import Control, Rate, Stop
 
 if TYPE_CHECKING:
@@ -45,11 +38,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
-    for command in (info, map_, check, convert, allocate, verify, doctor):
+    for command in (info, map_, check, allocate, verify, doctor):
         app.command(name=command.__name__.rstrip("_"))(command)
 
 
-def _control(progress: str = "none", rate_limit: str | None = None) -> Control:
+def control_of(progress: str = "none", rate_limit: str | None = None) -> Control:
+    """What the options say of progress and rate. Raises UsageError."""
     if progress not in ("auto", "bar", "json", "none"):
         raise UsageError(f"--progress {progress}: one of auto, bar, json, none")
     return Control(progress=output.progress_of(progress), stop=STOP, rate=Rate(_bytes(rate_limit) if rate_limit else None))
@@ -62,14 +56,15 @@ def _bytes(text: str) -> int:
     return int(match[1]) * MULTIPLIERS[match[2].upper()]
 
 
-def _allocation(*, thin: bool, thick: bool, eager: bool) -> Allocation | None:
+def allocation_of(*, thin: bool, thick: bool, eager: bool) -> Allocation | None:
+    """Which of the three was said. Raises UsageError for more than one."""
     said = [kind for kind, is_said in zip(Allocation, (thin, thick, eager), strict=True) if is_said]
     if len(said) > 1:
         raise UsageError(f"--{said[0].value} and --{said[1].value} exclude each other")
     return said[0] if said else None
 
 
-def _carry_out(plan: Plan, control: Control, lines: Callable[[Any], Iterable[str]], *, dry_run: bool, as_json: bool) -> None:
+def carry_out(plan: Plan, control: Control, lines: Callable[[Any], Iterable[str]], *, dry_run: bool, as_json: bool) -> None:
     """Prints a plan of one step, or does it and prints its result."""
     from imgtool.runs import local
 
@@ -132,61 +127,11 @@ def check(image: Image, as_json: AsJson = False, source_format: SourceFormat = N
     """
     from imgtool.steps.check import check as run
 
-    result = run(str(image), SourceOptions(format=source_format, allow_external=allow_external), _control())
+    result = run(str(image), SourceOptions(format=source_format, allow_external=allow_external), control_of())
     output.show(result, output.check_lines(result), as_json=as_json)
     output.say_warnings(result.warnings)
     if not result.sound:
         raise typer.Exit(DamagedError.exit_code)
-
-
-def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A disk image, or the descriptor of one.")],
-    destination: Annotated[Path | None, typer.Argument(
-        metavar="DST", help="Default: beside SRC, with the suffix of FORMAT.")] = None,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.")] = "",
-    thin: Thin = False, thick: Thick = False, eager: Eager = False,
-    subformat: Annotated[str | None, typer.Option(help="Of vmdk: monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "
-                                                  "twoGbMaxExtentFlat, streamOptimized, vmfs.")] = None,
-    compress: Annotated[bool, typer.Option("--compress", help="Compress (qcow2, streamOptimized vmdk).")] = False,
-    compress_type: Annotated[str | None, typer.Option(metavar="zlib|zstd", help="Of a compressed qcow2.")] = None,
-    compress_level: Annotated[int | None, typer.Option(metavar="N", help="1 (fast) to 9 (small).")] = None,
-    option: Annotated[list[str] | None, typer.Option(
-        "-o", metavar="KEY=VALUE", help="As for qemu-img, e.g. cluster_size=2M.")] = None,
-    detect_zeroes: Annotated[bool | None, typer.Option(
-        "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")] = None,
-    no_clone: Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")] = False,
-    only_used: Annotated[bool, typer.Option(
-        "--only-used", help="What the guest's file systems do not use becomes zeros.")] = False,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the result with the source.")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
-    rate_limit: RateLimit = None, source_format: SourceFormat = None, allow_external: External = False,
-    ignore_lock: IgnoreLock = False, dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
-) -> None:
-    """Convert a disk image into any other format, thin or thick, and prove it equal.
-
-    Examples: imgtool convert x.vmdk --to qcow2 --thick; imgtool convert x.qcow2 --to vmdk --subformat vmfs
-    """
-    from imgtool.runs import build
-    from imgtool.steps.spec import destination_of, image_spec
-
-    if not to:
-        raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
-    pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
-    spec = image_spec(to, subformat=subformat, allocation=_allocation(thin=thin, thick=thick, eager=eager), compress=compress,
-                      compress_type=compress_type, compress_level=compress_level, options=pairs)
-    request = ConvertRequest(
-        source=str(source), destination=destination_of(str(source), str(destination) if destination else None, to), spec=spec,
-        reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock), force=force,
-        verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
-    control = _control(progress, rate_limit)
-    _carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"-o {text}: KEY=VALUE")
-    return key.strip(), value
 
 
 def allocate(
@@ -200,13 +145,13 @@ def allocate(
     """
     from imgtool.runs import build
 
-    allocation = _allocation(thin=thin, thick=thick, eager=eager)
+    allocation = allocation_of(thin=thin, thick=thick, eager=eager)
     if allocation is None:
         raise UsageError("one of --thin, --thick, --eager is missing")
     request = AllocateRequest(path=str(image), allocation=allocation, reading=SourceOptions(
         format=source_format, allow_external=allow_external, ignore_lock=ignore_lock))
-    control = _control(progress, rate_limit)
-    _carry_out(build.allocate_plan(request, control), control, output.allocate_lines, dry_run=dry_run, as_json=as_json)
+    control = control_of(progress, rate_limit)
+    carry_out(build.allocate_plan(request, control), control, output.allocate_lines, dry_run=dry_run, as_json=as_json)
 
 
 def verify(
@@ -223,7 +168,7 @@ def verify(
     from imgtool.steps.verify import verify as run
 
     result = run(str(left), str(right), SourceOptions(format=source_format, allow_external=allow_external),
-                 _control(progress, rate_limit), used=only_used)
+                 control_of(progress, rate_limit), used=only_used)
     output.show(result, output.verify_lines(result), as_json=as_json)
     output.say_warnings(result.warnings)
     if not result.identical:

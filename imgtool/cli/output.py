@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING
 
 from imgtool.errors import ImgtoolError
 from imgtool.model import AllocateResult, CheckResult, ConvertResult, ImageInfo, Mapped, VerifyResult
+from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
+
+if TYPE_CHECKING:
+    from imgtool.model.guest import AdaptResult, GuestInfo
+    from imgtool.model.translation import MachineResult, TranslateResult
 
 BAR = 64
 ROWS = 8
 SHADES = " ░▒▓█"
 PLAIN_SHADES = " .:+#"
+WIDEST = 70
+"""Columns of ``--explain``, in characters."""
 MAP_AT_ONCE = 200_000
 """Ranges that are read before anything is printed, so that an error leaves no half document; more would take memory."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -49,6 +58,10 @@ def say_error(error: ImgtoolError) -> None:
 def say_warnings(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
+
+
+def say_problems(problems: Iterable[Problem]) -> None:
+    say_warnings(one.what + (f" ({one.hint})" if one.hint else "") for one in problems)
 
 
 def progress_of(kind: str) -> Progress:
@@ -114,6 +127,60 @@ def check_lines(result: CheckResult) -> Iterable[str]:
 def allocate_lines(result: AllocateResult) -> Iterable[str]:
     yield (f"{result.path}: {result.before} → {result.allocation}, {size(result.allocated_size_before)} → "
            f"{size(result.allocated_size)} on disk, in {result.seconds:.1f} s")
+
+
+def translate_lines(result: TranslateResult, *, explain: bool) -> Iterable[str]:
+    """Where it was written; with ``explain`` a table of all settings before that."""
+    if explain:
+        rows = [("THERE", "FIELD", "HERE", "WHY")]
+        rows += [(_setting(one.source_key, one.source_value), one.field, _setting(one.target_key, one.target_value), one.why)
+                 for one in result.fields]
+        widths = [min(WIDEST, max(len(row[column]) for row in rows)) for column in range(3)]
+        for row in rows:
+            yield "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+    yield f"{result.destination or 'stdout'}: {result.format} of {result.name}" + (
+        f", {len(result.problems)} warnings" if result.problems else ", nothing lost")
+
+
+def _setting(key: str, value: str) -> str:
+    return f"{key} = {value}" if key else "-"
+
+
+def machine_lines(result: MachineResult) -> Iterable[str]:
+    yield f"{result.destination}: {result.name}, {len(result.disks)} disks, in {result.seconds:.1f} s"
+    for disk in result.disks:
+        kind = f"{disk.allocation} {disk.subformat or disk.format}"
+        yield f"  {os.path.basename(disk.destination)}: {kind}, {size(disk.virtual_size)}"
+    yield f"  {os.path.basename(result.description)}: the machine's description"
+    yield "verified: the guest reads the same bytes" if result.verified else "not verified"
+def guest_lines(info: GuestInfo) -> Iterable[str]:
+    system = info.os
+    yield f"system:     {system.name or system.family}" + (f", {system.arch}" if system.arch else "")
+    if system.hostname:
+        yield f"host name:  {system.hostname}"
+    yield f"boots by:   {info.bootloader.kind}, {info.firmware}"
+    for kernel in info.kernels:
+        yield f"kernel:     {kernel.version}" + (" (default)" if kernel.default else "")
+        yield f"            early drivers: {', '.join(kernel.early) or 'none'}"
+    for one in info.filesystems:
+        where = f" at {one.mounted_at}" if one.mounted_at else ""
+        free = f", {size(one.free)} free" if one.free is not None else ""
+        yield f"disk:       {one.device} {one.type}{where}" + (f", {size(one.size)}{free}" if one.size is not None else "")
+    for nic in info.nics:
+        how = "DHCP" if nic.dhcp else ", ".join(nic.addresses)
+        yield f"network:    {nic.name} ({nic.system}) {how}".rstrip()
+    if info.tools:
+        yield f"tools:      {', '.join(info.tools)}"
+
+
+def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:
+    verb = "would be made" if dry_run else "made"
+    for change in result.changes:
+        yield f"{change.where}: {change.what} ({change.why})"
+    count = f"{len(result.changes)} change{'' if len(result.changes) == 1 else 's'}" if result.changes else "no change"
+    yield f"{result.os.name or result.os.family}: {count} {verb}, in {result.seconds:.1f} s"
+    if result.disk_bus or result.nic_model:
+        yield f"hardware:   disk on {result.disk_bus or '?'}, network card {result.nic_model or '?'}"
 
 
 def map_json(virtual_size: int, extents: Iterable[Mapped]) -> None:

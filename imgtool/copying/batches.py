@@ -15,26 +15,29 @@ MAX_ITEMS = 256
 def split(extents: Iterable[Extent], size: int = BATCH) -> Iterator[Extent]:
     """No DATA extent longer than ``size``; cuts at multiples of it, so that they fall on clusters and blocks."""
     for extent in extents:
-        if extent.kind != Kind.DATA or extent.length <= size or extent.coded:
+        step = min(size, BATCH) if extent.file is None else size
+        if extent.kind != Kind.DATA or extent.length <= step or extent.coded:
             yield extent
             continue
         position = extent.start
         while position < extent.end:
-            stop = min(extent.end, (position // size + 1) * size)
+            stop = min(extent.end, (position // step + 1) * step)
             yield extent.part(position, stop)
             position = stop
 
 
 def batches(extents: Iterable[Extent], size: int = BATCH) -> Iterator[list[Extent]]:
-    """Groups of neighbours, of about ``size`` bytes of DATA."""
+    """Groups of neighbours, of about ``size`` bytes of DATA; of BATCH, where that has to go through memory."""
     batch: list[Extent] = []
-    total = 0
+    total = held = 0
     for extent in split(extents, size):
         batch.append(extent)
-        total += extent.length if extent.kind == Kind.DATA else 0
-        if total >= size or len(batch) >= MAX_ITEMS:
+        if extent.kind == Kind.DATA:
+            total += extent.length
+            held += extent.length if extent.coded or extent.file is None else 0
+        if total >= size or held >= BATCH or len(batch) >= MAX_ITEMS:
             yield batch
-            batch, total = [], 0
+            batch, total, held = [], 0, 0
     if batch:
         yield batch
 

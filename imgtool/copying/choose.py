@@ -18,6 +18,8 @@ class Choice(NamedTuple):
     reason: str
     share: bool = False
     """Blocks may be shared with the source."""
+    clones: bool = False
+    """They will be, where ranges align."""
 
 
 def choose(disk: Disk, spec: ImageSpec, directory: str, *, clone: bool) -> Choice:
@@ -35,7 +37,7 @@ def choose(disk: Disk, spec: ImageSpec, directory: str, *, clone: bool) -> Choic
     if not clone:
         return Choice("native", "copy: --no-clone")
     if _may_share(disk, directory):
-        return Choice("native", "clone where ranges align: same file system, which has reflinks", share=True)
+        return Choice("native", "clone where ranges align: same file system, which has reflinks", share=True, clones=True)
     return Choice("native", "copy in the kernel: no reflinks between source and destination", share=True)
 
 

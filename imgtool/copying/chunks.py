@@ -57,7 +57,7 @@ def units(disk: Disk, chunk: Chunk, unit: int) -> Iterator[tuple[int, bytes]]:
 
 def _joined(disk: Disk, parts: list[Extent], start: int, unit: int) -> bytes:
     if parts[0].start <= start and parts[0].end >= start + unit:
-        return disk.read(parts[0].part(start, start + unit))
+        return bytes(disk.read(parts[0].part(start, start + unit)))
     buffer = bytearray(unit)
     for extent in parts:
         low, high = max(extent.start, start), min(extent.end, start + unit)

@@ -14,21 +14,21 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
 from imgtool import storage
-from imgtool.copying.batches import batches
-from imgtool.copying.pool import WORKERS, ordered
+from imgtool.copying.batches import BATCH, batches
+from imgtool.copying.pool import WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
 from imgtool.formats.target import Place, Target
 from imgtool.model import CopyStats, Extent, ImageFile, Kind
-from imgtool.progress import Bar, Control
+from imgtool.progress import Control
 
 FICLONERANGE = 0x4020940D
 _CLONE = struct.Struct("=qQQQ")
@@ -36,29 +36,47 @@ _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errn
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 BLOCK = 4096
 """What a clone must be aligned to, on the file systems that can: their block, at least this."""
+CLONED = 256 << 20
+"""Bytes of one piece of work where blocks are shared."""
 READ = 512 << 10
 """Bytes of one read and write: they stay in the processor's cache between the two."""
-
-Job = Callable[[], Place]
 
 
 class Blob(NamedTuple):
     """Guest bytes from ``start`` on; ``runs`` are (offset in ``data``, length) of what shall be written of them."""
 
     start: int
-    data: bytes
+    data: memoryview
     runs: list[tuple[int, int]]
+
+
+class _Scratch(threading.local):
+    """A buffer a thread, used for batch after batch: fresh memory for each would cost as much as filling it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def room(self, size: int) -> memoryview:
+        """``size`` bytes; what was there before is gone."""
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        return memoryview(self._buffer)[:size]
+
+
+SCRATCH = _Scratch()
 
 
 @dataclass(frozen=True)
 class Copier:
-    """One copy. ``whole``: every range of the target gets space; ``share``: blocks may be shared with the source."""
+    """One copy. ``whole``: every range of the target gets space; ``share``: blocks may be shared with the source;
+    ``clones``: most of them will be."""
 
     disk: Disk
     target: Target
     control: Control
     whole: bool
     share: bool
+    clones: bool
     detect: bool | None
     """Written zeros: looked for everywhere, nowhere, or (None) where the bytes pass through a buffer anyway."""
     moved: Counter[str] = field(default_factory=Counter)
@@ -73,12 +91,15 @@ class Copier:
 
     def run(self) -> CopyStats:
         """Raises NoSpaceError, DamagedError, StoppedError."""
-        back = Writeback(self.disk.virtual_size)
+        back, turns = Writeback(self.disk.virtual_size), Turns()
+        work = enumerate(batches(self.disk.content(), self._batch()))
         with ThreadPoolExecutor(WORKERS) as pool, self.control.progress.bar(self.disk.virtual_size, "convert") as bar:
             try:
-                for _, place in ordered(pool, lambda job: job(), self._jobs(pool, bar)):
+                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work):
                     self.control.stop.check()
-                    back.wrote(place.fd, place.offset, place.length)
+                    for place in places:
+                        back.wrote(place.fd, place.offset, place.length)
+                    bar.update(batch[-1].end - batch[0].start)
             except OSError as error:
                 storage.raise_os(error, f"writing {self.target.members[-1]}")
         ways = Counter({way: self.moved[way] for way in ("clone", "kernel", "buffer")})
@@ -87,28 +108,37 @@ class Copier:
             bytes_written=ways["kernel"] + ways["buffer"], bytes_cloned=ways["clone"],
             detected_zeroes=bool(self.moved["loaded"]) and self._leaves_zeros_out())
 
-    def _jobs(self, pool: ThreadPoolExecutor, bar: Bar) -> Iterator[Job]:
-        """The pieces of work. Places are asked for here, in the order of the disk; the jobs may run in any order."""
-        for batch, items in ordered(pool, self._load, batches(self.disk.content())):
-            self.control.stop.check()
-            for item in items:
+    def _batch(self) -> int:
+        """Bytes of one piece of work: handing 4 MiB over takes longer than sharing them."""
+        return CLONED if self.clones and not self.detect and not self.control.rate.limit else BATCH
+
+    def _copy(self, number: int, batch: list[Extent], turns: Turns) -> list[Place]:
+        """All of one batch, by one worker: what it unpacks is written while it is still in the processor's cache."""
+        try:
+            items = self._load(batch)
+            turns.wait(number)  # places are given in the order of the disk
+            placed = [(item, list(self._places(item))) for item in items]
+        finally:
+            turns.over(number)
+        for item, places in placed:
+            for place in places:
+                self.control.stop.check()
                 if isinstance(item, Blob):
-                    self._count("loaded", len(item.data))
-                    yield from self._write_jobs(item)
-                elif item.kind == Kind.DATA:
-                    yield from self._move_jobs(item)
-                elif self.whole:
-                    for _ in self.target.place(item.start, item.length):
-                        pass
-            self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
-            bar.update(sum(extent.length for extent in batch))
+                    self._write(item, place)
+                else:
+                    self._move(item, place)
+        self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
+        return [place for _, places in placed for place in places]
 
     def _load(self, batch: list[Extent]) -> list[Extent | Blob]:
         """The same ranges, in order; neighbours that must pass through a buffer as one piece of bytes."""
         items: list[Extent | Blob] = []
+        room = SCRATCH.room(sum(extent.length for extent in batch if self._needs_buffer(extent)))
         for needs_buffer, group in groupby(batch, key=self._needs_buffer):
             if needs_buffer:
-                items.append(self._blob(list(group)))
+                blob = self._blob(list(group), room)
+                items.append(blob)
+                room = room[len(blob.data):]
             else:
                 items += group
         return items
@@ -119,47 +149,50 @@ class Copier:
     def _leaves_zeros_out(self) -> bool:
         return self.detect is not False
 
-    def _blob(self, extents: list[Extent]) -> Blob:
-        self.control.rate.take(sum(extent.length for extent in extents), self.control.stop)
-        data = b"".join([self.disk.read(extent) for extent in extents])
-        return Blob(extents[0].start, data, list(data_runs(data)) if self._leaves_zeros_out() else [(0, len(data))])
+    def _blob(self, extents: list[Extent], room: memoryview) -> Blob:
+        """The bytes of neighbours, at the beginning of ``room``."""
+        length = 0
+        for extent in extents:
+            self.control.rate.take(extent.length, self.control.stop)
+            self.disk.read_into(extent, room[length:][:extent.length])
+            length += extent.length
+        self._count("loaded", length)
+        data = room[:length]
+        return Blob(extents[0].start, data, list(data_runs(data)) if self._leaves_zeros_out() else [(0, length)])
 
-    def _write_jobs(self, blob: Blob) -> Iterator[Job]:
-        data = memoryview(blob.data)
-        if not self.whole:
+    def _places(self, item: Extent | Blob) -> Iterator[Place]:
+        """Where to write. Ranges of zeros have a place in a whole image, too, and read as zeros already."""
+        if isinstance(item, Blob):
+            if self.whole:
+                yield from self._parts(item, self.target.place(item.start, len(item.data)))
+            else:
+                for at, length in item.runs:
+                    yield from self.target.place(item.start + at, length)
+        elif item.kind == Kind.DATA:
+            yield from self.target.place(item.start, item.length)
+        elif self.whole:
+            for _ in self.target.place(item.start, item.length):
+                pass
+
+    def _parts(self, blob: Blob, places: Iterator[Place]) -> Iterator[Place]:
+        """What of these places is not zeros."""
+        for place in places:
             for at, length in blob.runs:
-                for place in self.target.place(blob.start + at, length):
-                    yield self._write_job(place, data[place.start - blob.start:][:place.length])
-            return
-        for place in self.target.place(blob.start, len(data)):  # zeros have their place, too; it reads as zeros already
-            low, high = place.start - blob.start, place.start - blob.start + place.length
-            for at, length in blob.runs:
-                begin, end = max(low, at), min(high, at + length)
+                begin = max(place.start, blob.start + at)
+                end = min(place.start + place.length, blob.start + at + length)
                 if begin < end:
-                    part = Place(blob.start + begin, end - begin, place.fd, place.offset + begin - low)
-                    yield self._write_job(part, data[begin:end])
+                    yield Place(begin, end - begin, place.fd, place.offset + begin - place.start)
 
-    def _write_job(self, place: Place, data: memoryview) -> Job:
-        def job() -> Place:
-            write_all(place.fd, data, place.offset)
-            self._count("buffer", len(data))
-            return place
+    def _write(self, blob: Blob, place: Place) -> None:
+        write_all(place.fd, blob.data[place.start - blob.start:][:place.length], place.offset)
+        self._count("buffer", place.length)
 
-        return job
-
-    def _move_jobs(self, extent: Extent) -> Iterator[Job]:
+    def _move(self, extent: Extent, place: Place) -> None:
         assert extent.file is not None  # noqa: S101 - else it went through a buffer
-        for place in self.target.place(extent.start, extent.length):
-            yield self._move_job(extent.file, extent.offset + place.start - extent.start, place)
-
-    def _move_job(self, source: ImageFile, offset: int, place: Place) -> Job:
-        def job() -> Place:
-            self.control.rate.take(place.length, self.control.stop)
-            for way, start, length in self._ways(source, offset, place):
-                self._move(way, source.fd, offset + start, place.fd, place.offset + start, length)
-            return place
-
-        return job
+        offset = extent.offset + place.start - extent.start
+        self.control.rate.take(place.length, self.control.stop)
+        for way, start, length in self._ways(extent.file, offset, place):
+            self._move_by(way, extent.file.fd, offset + start, place.fd, place.offset + start, length)
 
     def _ways(self, source: ImageFile, offset: int, place: Place) -> Iterator[tuple[str, int, int]]:
         """(way, offset in the piece, length): whole blocks are cloned where possible, the ends around them copied."""
@@ -173,7 +206,7 @@ class Copier:
         else:
             yield "buffer", 0, place.length
 
-    def _move(self, way: str, source: int, offset: int, target: int, to: int, length: int) -> None:
+    def _move_by(self, way: str, source: int, offset: int, target: int, to: int, length: int) -> None:
         if way == "clone" and not self._clone(source, offset, target, to, length):
             way = "kernel"
         done = 0
@@ -199,8 +232,9 @@ class Copier:
         """Bytes copied; fewer than ``length`` where the kernel cannot, or where the source ends."""
         done = 0
         while done < length:
+            self.control.stop.check()
             try:
-                count = os.copy_file_range(source, target, length - done, offset + done, to + done)
+                count = os.copy_file_range(source, target, min(length - done, BATCH), offset + done, to + done)
             except OSError as error:
                 if error.errno not in _CANNOT_COPY:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,3 +31,29 @@ def ordered(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+class Turns:
+    """For the part of the work of each item that must be done in the order of the items: they have numbers, from 0 on.
+
+    Workers begin items in their order, so that who waits here waits only for those that have begun.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._over: set[int] = set()
+        self._changed = threading.Condition()
+
+    def wait(self, number: int) -> None:
+        """Until all with lower numbers are over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number)
+
+    def over(self, number: int) -> None:
+        """Also for those that failed, before or in their turn: the others must not wait for ever."""
+        with self._changed:
+            self._over.add(number)
+            while self._next in self._over:
+                self._over.remove(self._next)
+                self._next += 1
+            self._changed.notify_all()

@@ -21,6 +21,9 @@ class Description(Protocol):
     def render(self, machine: Machine, *, onto: bytes | None = None) -> Rendered:
         """``onto``: a description of the same format, in which only what must change is changed."""
 
+    def without_secrets(self, text: bytes) -> bytes:
+        """The text without passwords of screens, else unchanged: what another file may be made of. Raises DamagedError."""
+
 
 DESCRIPTIONS = {".vmx": "vmx", ".xml": "domain_xml", ".ovf": "ovf"}
 """By the suffix of the file's name: the module."""

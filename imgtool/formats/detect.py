@@ -12,6 +12,7 @@ import stat
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats import FORMATS
 from imgtool.formats.foreign import VHDX_MAGIC, VPC_COOKIE, is_vdi
+from imgtool.formats.layer import read_at
 from imgtool.formats.qcow2.header import MAGIC as QCOW_MAGIC
 from imgtool.formats.vmdk import sesparse
 from imgtool.formats.vmdk.descriptor import is_descriptor
@@ -32,7 +33,7 @@ HEAD = 4096
 
 def header_format(file: ImageFile) -> str | None:
     """What the first bytes say; None is raw. qcow version 1 counts as qcow2 here, and is refused on opening."""
-    head = os.pread(file.fd, HEAD, 0)
+    head = read_at(file, HEAD, 0)
     if head[:4] == QCOW_MAGIC:
         return "qcow2"
     if head[:4] in (KDMV, COWD) or is_descriptor(head):
@@ -82,7 +83,7 @@ def forced(file: ImageFile, source_format: str) -> str:
 
 
 def _vhd_footer(file: ImageFile) -> bool:
-    return file.size >= 512 and os.pread(file.fd, 8, file.size - 512) == VPC_COOKIE
+    return file.size >= 512 and read_at(file, 8, file.size - 512) == VPC_COOKIE
 
 
 def _flat(file: ImageFile, found: str | None) -> tuple[str, tuple[str, ...]]:
@@ -95,7 +96,7 @@ def _flat(file: ImageFile, found: str | None) -> tuple[str, tuple[str, ...]]:
 
 
 def _refuse_part(file: ImageFile, found: str | None) -> None:
-    if found == "vmdk" and is_descriptor(os.pread(file.fd, HEAD, 0)):
+    if found == "vmdk" and is_descriptor(read_at(file, HEAD, 0)):
         return
     descriptor = descriptor_of(file.path)
     hint = f"name {descriptor} instead" if descriptor else "name the small .vmdk that lists the extents"
@@ -105,7 +106,7 @@ def _refuse_part(file: ImageFile, found: str | None) -> None:
 def _refuse_others(file: ImageFile, name: str) -> None:
     if os.path.splitext(name)[1].lower() in MACHINES:
         raise UsageError(f"{file.path} describes a machine; it is no disk image", "name one of its disks")
-    head = os.pread(file.fd, 16, 0)
+    head = read_at(file, 16, 0)
     if head.startswith(LUKS):
         raise RefusedError(f"{file.path} is encrypted (LUKS)", "decrypt it first; if a guest does that, say --source-format raw")
     for magic, what in OTHERS.items():

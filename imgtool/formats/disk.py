@@ -20,6 +20,7 @@ from imgtool.formats.layer import Layer
 from imgtool.formats.opener import Opener
 from imgtool.formats.runs import merged
 from imgtool.model import Extent, ImageFile, Kind, SourceOptions
+from imgtool.model.package import Member
 from imgtool.progress import Stop
 
 if TYPE_CHECKING:
@@ -63,11 +64,20 @@ class Disk:
         extents = _overlay(self.layers, 0, start, self.virtual_size if end is None else end)
         return _bounded(extents, self.path, sum(file.size for file in self.files) + SLACK * len(self.layers))
 
-    def read(self, extent: Extent) -> bytes:
+    def read(self, extent: Extent) -> bytes | bytearray:
         """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
         if extent.file is None or extent.coded:
             return self.layers[extent.layer].decode(extent)
         return os.pread(extent.file.fd, extent.length, extent.offset).ljust(extent.length, b"\0")
+
+    def read_into(self, extent: Extent, room: memoryview) -> None:
+        """As ``read``, into ``extent.length`` bytes of a buffer."""
+        if extent.file is None or extent.coded:
+            room[:] = self.layers[extent.layer].decode(extent)
+            return
+        count = os.preadv(extent.file.fd, [room], extent.offset)
+        if count < extent.length:  # the last cluster may reach behind the end of the file
+            room[count:] = bytes(extent.length - count)
 
     def refuse_encrypted(self) -> None:
         """Raises RefusedError."""
@@ -108,14 +118,14 @@ def qemu_reads(layer: Layer) -> bool:
 
 @contextmanager
 def open_disk(path: str, *, source_format: str | None = None, allow_external: bool = False,
-              stop: Stop | None = None) -> Iterator[Disk]:
-    """Opens an image and all that it stands on, read-only.
+              stop: Stop | None = None, member: Member | None = None) -> Iterator[Disk]:
+    """Opens an image and all that it stands on, read-only. ``member``: ``path`` is an archive, the image is a range of it.
 
     Raises UsageError (no such file), DamagedError, RefusedError (leads outside its directory; name and header disagree).
     """
     opener = Opener(allow_external=allow_external, stop=stop)
     try:
-        yield _open(path, opener, source_format)
+        yield _open(opener.member(path, member) if member else opener.user(path), path, opener, source_format)
     finally:
         opener.close()
 
@@ -125,8 +135,7 @@ def open_given(path: str, reading: SourceOptions, stop: Stop) -> AbstractContext
     return open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=stop)
 
 
-def _open(path: str, opener: Opener, source_format: str | None) -> Disk:
-    file = opener.user(path)
+def _open(file: ImageFile, path: str, opener: Opener, source_format: str | None) -> Disk:
     found, warnings = (forced(file, source_format), ()) if source_format else detect(file)
     layers = [FORMATS[found](file, opener)]
     seen = {_identity(file)}
@@ -192,9 +201,17 @@ def _with_holes(extents: Iterator[Extent]) -> Iterator[Extent]:
         elif extent.file is None or extent.coded:
             yield extent
         else:
-            for piece in storage.pieces(extent.file.fd, extent.offset, extent.offset + extent.length):
+            inside = _inside(extent, extent.file)
+            for piece in storage.pieces(extent.file.fd, extent.offset, extent.offset + inside):
                 start = extent.start + piece.offset - extent.offset
                 if piece.data:
                     yield extent._replace(start=start, length=piece.length, offset=piece.offset)
                 else:
                     yield Extent(start, piece.length, Kind.ZERO)
+            if inside < extent.length:
+                yield Extent(extent.start + inside, extent.length - inside, Kind.ZERO)
+
+
+def _inside(extent: Extent, file: ImageFile) -> int:
+    """Bytes of an extent before the end of its image: behind a member of an archive comes the next one."""
+    return min(extent.length, file.base + file.size - extent.offset) if file.base else extent.length

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, cast
 
-from imgtool import qemu
 from imgtool.errors import DamagedError, MissingToolError, RefusedError
 from imgtool.formats.layer import SECTOR, Layer, read_at
 from imgtool.formats.opener import Opener
@@ -96,7 +95,11 @@ def open_vhdx(file: ImageFile, opener: Opener) -> Layer:
 
 
 def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[ImageFile], str]) -> Layer:
+    if file.base:
+        raise RefusedError(f"{file.path} is a {driver} image in an archive, where imgtool cannot read it", "unpack the archive")
     kind = subformat(file)
+    from imgtool import qemu
+
     facts = qemu.info(file.path, driver, stop=opener.stop)
     size, cluster = facts.get("virtual-size"), facts.get("cluster-size")
     if not isinstance(size, int):
@@ -110,16 +113,18 @@ class Served:
     """An image behind qemu-nbd, started when the first byte is asked for, ended with its opener."""
 
     def __init__(self, file: ImageFile, driver: str, size: int, opener: Opener) -> None:
-        self._graph = {"driver": driver, "file": qemu.file_node(file, locking=False)}
-        self._path, self._size, self._opener = file.path, size, opener
+        self._file, self._driver, self._size, self._opener = file, driver, size, opener
         self._handle: Any = None
 
     def _connected(self) -> Any:
         if self._handle is None:
+            from imgtool import qemu  # loads much that other formats do not need
+
             nbd = load_nbd()
             stack = ExitStack()
             self._opener.on_close(stack.close)
-            socket = stack.enter_context(qemu.nbd_server(self._graph, stop=self._opener.stop))
+            graph = {"driver": self._driver, "file": qemu.file_node(self._file, locking=False)}
+            socket = stack.enter_context(qemu.nbd_server(graph, stop=self._opener.stop))
             handle = nbd.NBD()
             handle.add_meta_context("base:allocation")
             handle.connect_unix(socket)
@@ -150,7 +155,7 @@ class Served:
         try:
             handle.block_status(length, offset, on_extents)
         except load_nbd().Error as error:
-            raise DamagedError(f"{self._path}: {error}") from error
+            raise DamagedError(f"{self._file.path}: {error}") from error
         return list(zip(found[::2], found[1::2], strict=True))
 
     def read(self, extent: Extent) -> bytes:
@@ -160,7 +165,7 @@ class Served:
         try:
             parts = [bytes(handle.pread(min(READ, high - at), at)) for at in range(low, high, READ)]
         except load_nbd().Error as error:
-            raise DamagedError(f"{self._path}: {error}") from error
+            raise DamagedError(f"{self._file.path}: {error}") from error
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         return data if len(data) == extent.length else data[extent.start - low:][:extent.length]
 

@@ -16,7 +16,7 @@ SECTOR = 512
 
 ExtentsOf = Callable[[int, int], Iterator[Extent]]
 """(start, end) → the extents of that range of the guest's disk: sorted, complete, cut to the range."""
-BytesOf = Callable[[Extent], bytes]
+BytesOf = Callable[[Extent], bytes | bytearray]
 """An extent that has no plain payload in a file (compressed, or behind qemu) → its bytes."""
 
 
@@ -57,9 +57,9 @@ OpenFormat = Callable[[ImageFile, "Opener"], Layer]
 
 
 def read_at(file: ImageFile, length: int, offset: int) -> bytes:
-    """pread(2) where the numbers come from the image: what lies outside the file is left out, and takes no memory."""
+    """``length`` bytes of the image from its byte ``offset`` on. What lies outside is left out, and takes no memory."""
     inside = min(length, file.size - offset)
-    return os.pread(file.fd, inside, offset) if offset >= 0 and inside > 0 else b""
+    return os.pread(file.fd, inside, file.base + offset) if offset >= 0 and inside > 0 else b""
 
 
 def no_decode(extent: Extent) -> bytes:

@@ -25,11 +25,19 @@ HELD = (100, 201)
 """What a reader holds that wants nobody to write: "I use consistent reads", "nobody else may write"."""
 PERMISSIONS = (100, 204)
 """First byte and the one behind the last."""
+REDO = ".imgtool-adapt"
+DEVICES = "/var/tmp"  # noqa: S108 - only a folder of our own is believed
 _NFS_LOCK = re.compile(r"^\.lck-[0-9a-f]{8,}$")
 
 
-def refuse_if_used(disk: Disk, *, writing: bool = False) -> None:
-    """Raises RefusedError if a machine may run on the disk; ``writing`` if anybody at all has it open through QEMU."""
+def refuse_if_used(disk: Disk, *, writing: bool = False, finishing: bool = False) -> None:
+    """Raises RefusedError if a machine may run on the disk; ``writing`` if anybody at all has it open through QEMU.
+
+    Also if an ``adapt`` was killed while it wrote it, except for ``finishing`` that.
+    """
+    if not finishing and os.path.isdir(redo_path(disk.path)):
+        raise RefusedError(f"{disk.path} is half changed: an adapt was killed while it wrote it",
+                           "imgtool adapt it again: that finishes it")
     for reason in reasons(disk, writing=writing):
         raise RefusedError(reason, "power the machine off; if you know that it is off: --ignore-lock")
 
@@ -39,18 +47,43 @@ def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
     for file in disk.files:
         if qemu_uses(file, writing=writing):
             yield f"{file.path} is in use by a running QEMU"
-    vmware = (layer.path for layer in disk.layers if layer.format == "vmdk" or _is_flat(layer.path))
+    vmware = (layer.path for layer in disk.layers
+              if (layer.format == "vmdk" or _is_flat(layer.path)) and not any(file.base for file in layer.files))
     for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
         names = {os.path.basename(file.path) for file in disk.files}
         yield from _vmware(directory, names | {re.sub(r"-flat(\.vmdk)$", r"\1", name, flags=re.IGNORECASE) for name in names})
 
 
-def hold(disk: Disk) -> None:
-    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks."""
+def hold(disk: Disk, *, writing: bool = False) -> None:
+    """While the disk is open, QEMU refuses to start a machine that would write to it. Best effort: not each storage has locks.
+
+    ``writing``: nor does it, or another imgtool, begin to read it.
+    """
     for file in disk.files:
-        for byte in HELD:
+        for byte in (*HELD, PERMISSION_WRITE) if writing else HELD:
             with suppress(OSError):
                 fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+
+
+def release_extents(disk: Disk) -> None:
+    """Lets go of the extents that lie beside a descriptor: QEMU opens them itself, with its locks. The descriptor stays held."""
+    for file in (file for layer in disk.layers for file in layer.files[1:]):
+        for byte in (*HELD, PERMISSION_WRITE):
+            with suppress(OSError):
+                fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+
+
+def redo_path(path: str) -> str:
+    """The folder that is there while ``adapt`` writes its changes into this image and others."""
+    real = os.path.realpath(path)
+    name = os.path.basename(real) if os.path.isfile(real) else real.strip("/").replace("/", "_")
+    return os.path.join(place_of(path), name + REDO)
+
+
+def place_of(path: str) -> str:
+    """The folder that an image lies in; for a disk of this host one that outlives a reboot."""
+    real = os.path.realpath(path)
+    return os.path.dirname(real) if os.path.isfile(real) else DEVICES
 
 
 def _is_flat(path: str) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from imgtool import storage
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UsageError
 from imgtool.model import ImageFile
+from imgtool.model.package import Member
 from imgtool.progress import Stop
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -42,8 +43,18 @@ class Opener:
         self._typed[real] = os.path.abspath(path)
         return self._open(real, shown=path)
 
+    def member(self, path: str, member: Member) -> ImageFile:
+        """A member of an archive that the user named. Raises UsageError, DamagedError where the archive ends before it."""
+        archive = self.user(path)
+        if not 0 < member.offset <= archive.size - member.size:
+            raise DamagedError(f"{path} is cut off: {member.name!r} should be in it as a whole")
+        return ImageFile(f"{archive.path}/{member.name}", archive.fd, member.size, member.offset)
+
     def named(self, name: str, by: ImageFile) -> ImageFile:
         """A file that the image ``by`` names. Raises RefusedError, DamagedError if it is missing."""
+        if by.base:
+            raise RefusedError(f"{by.path} names another file, {name!r}: a disk in an archive must be whole",
+                               "unpack the archive")
         if _PROTOCOL.match(name) and not name.startswith("file:"):
             if self.allow_external:
                 raise UsageError(f"{by.path} names {name!r}: imgtool reads files, not protocols")

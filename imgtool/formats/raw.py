@@ -24,7 +24,7 @@ def flat_layer(file: ImageFile, warnings: tuple[str, ...] = ()) -> Layer:
 
     def extents(start: int, end: int) -> Iterator[Extent]:
         if start < (stop := min(end, file.size)):
-            yield Extent(start, stop - start, Kind.DATA, file, start)
+            yield Extent(start, stop - start, Kind.DATA, file, file.base + start)
         if file.size < end:
             yield Extent(max(start, file.size), end - max(start, file.size), Kind.ZERO)
 

@@ -44,7 +44,7 @@ def table_extents(first: int, unit: int, kinds: Kinds, offsets: Offsets, file: I
     for begin, end, kind, offset in zip(starts, ends, run_kinds, run_offsets, strict=True):
         start, length = first + begin * unit, (end - begin) * unit
         if kind == Kind.DATA:
-            yield Extent(start, length, Kind.DATA, file, offset)
+            yield Extent(start, length, Kind.DATA, file, file.base + offset)
         else:
             yield Extent(start, length, KINDS[kind])
 

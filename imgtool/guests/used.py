@@ -7,36 +7,28 @@ way stays in the overlay too: free blocks are free in both. Not so with btrfs, w
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 
-from imgtool import proc, qemu
-from imgtool.errors import ImgtoolError, MissingToolError
+from imgtool import qemu
 from imgtool.formats.disk import Disk
 from imgtool.formats.layer import Layer
 from imgtool.formats.opener import Opener
 from imgtool.formats.qcow2.read import open_qcow2
 from imgtool.formats.runs import cut, merged
-from imgtool.guests import trim
-from imgtool.kvm import kvm_state
+from imgtool.guests.appliance import appliance, require_guestfs
+from imgtool.guests.trim import trim
 from imgtool.model import Extent, Kind
 from imgtool.progress import Stop
-
-LIMITS = proc.Limits(seconds=1800, memory=16 << 30)
-"""The appliance is a guest of its own with half a GiB; under emulation it starts in 10 to 30 s."""
 
 
 @contextmanager
 def only_used(disk: Disk, stop: Stop) -> Iterator[tuple[Disk, tuple[str, ...]]]:
     """The disk with what its file systems do not use as zeros, and warnings. Raises MissingToolError, ImgtoolError."""
-    if find_spec("guestfs") is None:
-        raise MissingToolError("the Python binding of libguestfs is not installed", "apt-get install python3-guestfs")
+    require_guestfs()
     with tempfile.TemporaryDirectory(prefix="imgtool-used-") as folder, closing(Opener(stop=stop)) as opener:
         overlay = os.path.join(folder, "overlay.qcow2")
         with qemu.nbd_server(disk.graph(locking=False), stop=stop) as socket:
@@ -46,14 +38,10 @@ def only_used(disk: Disk, stop: Stop) -> Iterator[tuple[Disk, tuple[str, ...]]]:
 
 
 def _trim(overlay: str, stop: Stop) -> Iterator[str]:
-    settings = [] if kvm_state()[0] else ["force_tcg"]
-    done = proc.run([sys.executable, trim.__file__, overlay, *settings], stop=stop, limits=LIMITS)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise ImgtoolError(f"the libguestfs appliance failed: {last}", "libguestfs-test-tool says why; or leave --only-used out")
-    for found in json.loads(done.stdout)["filesystems"]:
-        if not found["trimmed"]:
-            yield f"{found['device']} ({found['type']}) is copied whole: {found['why']}"
+    with appliance([overlay], stop=stop) as handle:
+        for found in trim(handle):
+            if found.why:
+                yield f"{found.device} ({found.type}) is copied whole: {found.why}"
 
 
 def hidden_alike(masked: Disk, other: Disk) -> Disk:

@@ -11,6 +11,8 @@ machine      what a machine is, whatever describes it
 devices      what it is made of
 description  what goes into and comes out of a ``.vmx``, a domain XML, an OVF
 guest        what is inside a disk, and what it can drive
+package      what an OVF package (a folder, an OVA) is made of
+translation  what a move from one hypervisor to another is asked for, and what it gives
 """
 
 from imgtool.model.image import (

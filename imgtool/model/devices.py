@@ -149,6 +149,8 @@ class Network:
     port: str | None = None
     connection: str | None = None
     vlan: int | None = None
+    virtual_port: str | None = None
+    """What manages the bridge, where it is not the kernel (libvirt): openvswitch, midonet, 802.1Qbg, 802.1Qbh."""
     device: str | None = None
     """The host's end: ``vnet3``, ``/dev/vmnet2``."""
 

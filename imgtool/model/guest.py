@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from imgtool.model.request import SourceOptions
+
 
 class Platform(StrEnum):
     """Where a guest shall run: ``adapt --for``."""
@@ -74,6 +76,8 @@ class FileSystem:
     """ext4, xfs, btrfs, vfat, ntfs, swap, LVM2_member, crypto_LUKS, …"""
     uuid: str | None = None
     label: str | None = None
+    partuuid: str | None = None
+    """Of the partition that it fills."""
     size: int | None = None
     free: int | None = None
     mounted_at: str | None = None
@@ -170,3 +174,35 @@ class AdaptResult:
     nic_model: str | None = None
     capabilities: Capabilities = Capabilities()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRequest:
+    """Look into a machine."""
+
+    images: tuple[str, ...]
+    """All its disks, in their order."""
+    reading: SourceOptions = field(default_factory=SourceOptions)
+    key_files: tuple[str, ...] = ()
+    """Files with a passphrase each, for encrypted volumes. The passphrases themselves stand in no request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRequest:
+    """Change the guest so that it boots, and has its network, on other hardware."""
+
+    images: tuple[str, ...]
+    platform: Platform
+    reading: SourceOptions = field(default_factory=SourceOptions)
+    key_files: tuple[str, ...] = ()
+    macs: tuple[tuple[str, str], ...] = ()
+    """Old and new address of network cards that get another one: ``00:50:56:…``."""
+    nics: tuple[str, ...] = ()
+    """Addresses of the target's network cards, in their order, where they are known."""
+    rebuild_initramfs: bool = False
+    """By the guest's own tool, instead of extending it."""
+    drivers: str | None = None
+    """Windows: folder with drivers, as virtio-win has them."""
+    backup: bool = True
+    """Keep each changed file as ``*.imgtool-orig``."""
+    dry_run: bool = False

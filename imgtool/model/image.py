@@ -32,11 +32,15 @@ class Kind(IntEnum):
 
 
 class ImageFile(NamedTuple):
-    """An open file (or block device) of an image. ``size`` in bytes, as it was when opened."""
+    """An open file (or block device) of an image, or the range of an archive that is one. Offsets of extents are the file's."""
 
     path: str
+    """Of a member of an archive: ``ARCHIVE/MEMBER``, which nothing can open."""
     fd: int
     size: int
+    """Bytes of the image, as it was when opened."""
+    base: int = 0
+    """Where in the file the image begins: not 0 in an archive only."""
 
 
 class Extent(NamedTuple):

@@ -180,8 +180,6 @@ class MachineSnapshot:
     """RFC 3339, UTC."""
     disks: tuple[str, ...] = ()
     """The files that hold the disks as they were then."""
-    memory: bool = False
-    """With the memory of the running machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

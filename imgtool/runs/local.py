@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgtool.plan import Plan
 from imgtool.progress import Control
-from imgtool.steps import VERBS
+from imgtool.steps.verbs import VERBS
 
 
 def run(plan: Plan, control: Control) -> list[object]:

@@ -52,34 +52,44 @@ class _Written:
 def prepare(request: ConvertRequest, control: Control) -> Step:
     """Looks at source and destination without writing anything; raises what ``convert`` would refuse."""
     with open_given(request.source, request.reading, control.stop) as disk:
-        _check(request, disk)
-        spec = request.spec
-        choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone)
-        kind = f"{spec.format} ({spec.subformat})" if spec.subformat else spec.format
-        notes = [choice.reason, *(f"warning: {warning}" for warning in disk.warnings)]
-        notes.append("then compared with the source" if request.verify else "not compared (--no-verify)")
-        return Step(verb="convert", request=request, bytes=data_limit(disk), notes=tuple(notes),
-                    summary=f"{request.source} → {request.destination}, {spec.allocation.value} {kind}")
+        return prepare_disk(request, disk)
+
+
+def prepare_disk(request: ConvertRequest, disk: Disk) -> Step:
+    """``prepare`` for a disk that is open."""
+    check(request, disk)
+    spec = request.spec
+    choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone)
+    kind = f"{spec.format} ({spec.subformat})" if spec.subformat else spec.format
+    notes = [choice.reason, *(f"warning: {warning}" for warning in disk.warnings)]
+    notes.append("then compared with the source" if request.verify else "not compared (--no-verify)")
+    return Step(verb="convert", request=request, bytes=data_limit(disk), notes=tuple(notes),
+                summary=f"{request.source} → {request.destination}, {spec.allocation.value} {kind}")
 
 
 def convert(request: ConvertRequest, control: Control) -> ConvertResult:
     """Raises RefusedError, NoSpaceError, DamagedError, DifferError (the copy is not the source), StoppedError."""
+    with open_given(request.source, request.reading, control.stop) as disk:
+        return convert_disk(request, disk, control)
+
+
+def convert_disk(request: ConvertRequest, disk: Disk, control: Control) -> ConvertResult:
+    """``convert`` for a disk that is open."""
     began = time.monotonic()
     directory, name = os.path.split(request.destination)
-    with open_given(request.source, request.reading, control.stop) as disk:
-        _check(request, disk)
-        hold(disk)
-        with _source(request, disk, control) as (source, unused), files.workspace(directory) as folder:
-            written = _write(request, source, folder, name, control)
-            path = os.path.join(folder, name)
-            with open_disk(path, source_format=request.spec.format, stop=control.stop) as copy:
-                if request.verify:
-                    _verify(source, copy, control)
-                is_so = allocation(copy.top)
-                subformat = copy.top.subformat
-            obsolete = _obsolete(request, disk, written.members)
-            control.stop.check()
-            files.publish(folder, written.members, replace=request.force, obsolete=obsolete)
+    check(request, disk)
+    hold(disk)
+    with _source(request, disk, control) as (source, unused), files.workspace(directory) as folder:
+        written = _write(request, source, folder, name, control)
+        path = os.path.join(folder, name)
+        with open_disk(path, source_format=request.spec.format, stop=control.stop) as copy:
+            if request.verify:
+                verify_copy(source, copy, control)
+            is_so = allocation(copy.top)
+            subformat = copy.top.subformat
+        obsolete = _obsolete(request, disk, written.members)
+        control.stop.check()
+        files.publish(folder, written.members, replace=request.force, obsolete=obsolete)
     written = replace(written, warnings=[*unused, *written.warnings])
     return _result(request, disk, written, is_so, subformat, time.monotonic() - began)
 
@@ -89,7 +99,7 @@ def _source(request: ConvertRequest, disk: Disk, control: Control) -> AbstractCo
     return only_used(disk, control.stop) if request.only_used else nullcontext((disk, ()))
 
 
-def _check(request: ConvertRequest, disk: Disk) -> None:
+def check(request: ConvertRequest, disk: Disk) -> None:
     """Everything that can be refused before the first byte."""
     spec, directory = request.spec, os.path.dirname(request.destination)
     check_size(spec, os.path.basename(request.destination), disk.virtual_size)
@@ -97,7 +107,7 @@ def _check(request: ConvertRequest, disk: Disk) -> None:
     if not request.reading.ignore_lock:
         refuse_if_used(disk)
     _check_destination(request, disk)
-    _check_room(spec, disk, directory, share=choose(disk, spec, directory, clone=request.clone).share)
+    refuse_without_room(directory, room_needed(request, disk))
 
 
 def _check_destination(request: ConvertRequest, disk: Disk) -> None:
@@ -111,7 +121,7 @@ def _check_destination(request: ConvertRequest, disk: Disk) -> None:
         raise RefusedError(f"{path} exists and is no file")
     if not request.force:
         raise RefusedError(f"{path} exists", "use --force to replace it")
-    if any(os.path.samefile(path, file.path) for file in disk.files):
+    if any(os.path.samestat(os.stat(path), os.fstat(file.fd)) for file in disk.files):
         raise RefusedError(f"{path} is a part of the source", "name another destination")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -121,17 +131,21 @@ def _check_destination(request: ConvertRequest, disk: Disk) -> None:
         os.close(fd)
 
 
-def _check_room(spec: ImageSpec, disk: Disk, directory: str, *, share: bool) -> None:
-    """Looks for room before the copy: for what is certainly needed. Clones and compressed images may need less: not looked at."""
+def room_needed(request: ConvertRequest, disk: Disk) -> int:
+    """Bytes that the result certainly takes. Clones and compressed images may need less than is known: 0."""
+    spec, directory = request.spec, os.path.dirname(request.destination)
+    if spec.allocation != Allocation.THIN:
+        return disk.virtual_size
+    share = choose(disk, spec, directory, clone=request.clone).share
+    if (share and storage.may_share(directory)) or spec.compress or spec.subformat == "streamOptimized":
+        return 0
+    limit = data_limit(disk)
+    return limit if limit <= storage.free_space(directory) else data_bytes(disk)
+
+
+def refuse_without_room(directory: str, needed: int) -> None:
+    """Raises NoSpaceError before the copy, not in its middle."""
     free = storage.free_space(directory)
-    if spec.allocation == Allocation.THIN:
-        if (share and storage.may_share(directory)) or spec.compress or spec.subformat == "streamOptimized":
-            return
-        needed = data_limit(disk)
-        if needed > free:
-            needed = data_bytes(disk)
-    else:
-        needed = disk.virtual_size
     if needed > free:
         raise NoSpaceError(f"{directory} has {free} bytes free, the result needs {needed}",
                            "free some space, or choose another file system")
@@ -173,10 +187,10 @@ def _write_qemu(request: ConvertRequest, disk: Disk, folder: str, name: str, con
 
 def _write_native(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     spec = request.spec
-    share = choose(disk, spec, os.path.dirname(folder), clone=request.clone).share
+    choice = choose(disk, spec, os.path.dirname(folder), clone=request.clone)
     with closing(_target(folder, name, disk.virtual_size, spec)) as target:
-        copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=share,
-                        detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
+        copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=choice.share,
+                        clones=choice.clones, detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
         try:
             stats = copier.run()
             target.finish()
@@ -205,7 +219,8 @@ def _write_staged(request: ConvertRequest, disk: Disk, folder: str, name: str, c
     return written
 
 
-def _verify(disk: Disk, copy: Disk, control: Control) -> None:
+def verify_copy(disk: Disk, copy: Disk, control: Control) -> None:
+    """Raises DifferError."""
     if disk.virtual_size != copy.virtual_size:
         raise DifferError(f"the copy has {copy.virtual_size} bytes, the source {disk.virtual_size}",
                           "nothing was left behind; this is a bug of imgtool or of qemu-img")

@@ -59,8 +59,8 @@ def examine(stop: Stop) -> Doctor:
         version, found = None, False
     tools.append(Tool(name="python3-libnbd", found=found, version=version, purpose="reading VHDX, VHD and VDI", needed=True,
                       install="apt-get install python3-libnbd"))
-    tools.append(Tool(name="python3-guestfs", found=find_spec("guestfs") is not None, version=None, purpose="--only-used",
-                      needed=False, install="apt-get install python3-guestfs"))
+    tools.append(Tool(name="python3-guestfs", found=find_spec("guestfs") is not None, version=None,
+                      purpose="inspect, adapt, --only-used", needed=False, install="apt-get install python3-guestfs"))
     usable, why = kvm_state()
     return Doctor(tools=tuple(tools), kvm=usable, kvm_why=why)
 

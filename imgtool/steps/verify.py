@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from imgtool.copying.compare import compare
 from imgtool.formats.disk import open_given
-from imgtool.guests.used import hidden_alike, only_used
 from imgtool.model import SourceOptions, VerifyResult
 from imgtool.progress import Control
 
@@ -20,6 +19,8 @@ def verify(left: str, right: str, reading: SourceOptions, control: Control, *, u
     with open_given(left, reading, control.stop) as one, open_given(right, of_right, control.stop) as other:
         if not used:
             return compare(one, other, control)
+        from imgtool.guests.used import hidden_alike, only_used
+
         with only_used(one, control.stop) as (source, warnings):
             result = compare(source, hidden_alike(source, other), control)
         return replace(result, warnings=(*warnings, *result.warnings))

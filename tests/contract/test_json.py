@@ -171,7 +171,7 @@ def test_doctor() -> None:
     assert all(tool.keys() >= {"name", "found", "version", "purpose", "install"} for tool in told["tools"])
     (guestfs,) = [tool for tool in told["tools"] if tool["name"] == "python3-guestfs"]
     assert not guestfs["needed"]
-    assert (guestfs["purpose"], guestfs["install"]) == ("--only-used", "apt-get install python3-guestfs")
+    assert (guestfs["purpose"], guestfs["install"]) == ("inspect, adapt, --only-used", "apt-get install python3-guestfs")
     assert guestfs["found"], "run: make setup"
 
 

@@ -11,7 +11,7 @@ import pytest
 from bench import chart, report
 from bench.__main__ import TOPICS, arguments, size
 from bench.case import Bound, Case, Contender, Outcome, Table, outcome
-from bench.measure import GIB, MIB, Run
+from bench.measure import GIB, MIB, Load, Run, load, others
 from bench.mounts import mounted
 from bench.programs import KINDS, Source, ours, qemu
 from bench.runner import race, warm
@@ -75,7 +75,7 @@ def test_what_is_missed(done: Outcome, words: list[str]) -> None:
 
 def test_a_row_for_each_family() -> None:
     one, other = report.rows(made(Bound("qemu-img", 2.0), Bound("cp", 0.95)))
-    assert one == ("a < b", "2.00 s", "qemu-img -W", "5.00 s", "2.50", "2", "1 MiB", "1 MiB", "MISSED")
+    assert one == ("a < b", "2.00 s", "qemu-img -W", "5.00 s", "2.50", "2", "3", "1 MiB", "1 MiB", "MISSED")
     assert other[2:6] == ("cp", "1.00 s", "0.50", "0.95")
     assert report.rows(made())[0][-1] == ""
     assert report.rows(made(seconds=2.0))[0][-1] == "kept"
@@ -116,7 +116,19 @@ def test_all_run_first_and_then_the_fastest_of_each_family(tmp_path: Path) -> No
     done = race(Case("case", OURS, (slow, quick)), 3)
     assert [(each.name, each.runs) for each in (done.ours, *done.rivals)] == [("imgtool", 3), ("slow", 1), ("quick", 3)]
     assert not list((tmp_path / "quick").iterdir())
-    assert count.read_text() == "\n\n", "one run that does not count, one that does"
+    assert count.read_text() == "\n"
+
+
+def test_what_takes_long_is_not_run_again(tmp_path: Path) -> None:
+    done = race(Case("case", OURS, (Contender("q", "q", (("true",),), tmp_path / "q"),)), 3, patience=0.0)
+    assert [each.runs for each in (done.ours, *done.rivals)] == [1, 1]
+
+
+def test_what_others_used_of_the_processors() -> None:
+    assert others(Load(10.0, 5.0, 1.0), Load(20.0, 9.0, 3.0)) == pytest.approx(0.2)
+    assert others(Load(10.0, 5.0, 1.0), Load(20.0, 6.0, 3.0)) == 0.0
+    now = load()
+    assert now.available >= now.used >= now.own > 0
 
 
 def test_a_program_that_fails_is_no_result(tmp_path: Path) -> None:
@@ -155,7 +167,7 @@ def test_what_sharing_must_reach_depends_on_the_data() -> None:
 def test_arguments() -> None:
     found = arguments(["--only", "stream", "--data", "64M", "--runs", "1"])
     assert (found.only, found.data, found.runs, found.out.parts[-2:]) == (["stream"], 64 * MIB, 1, ("build", "bench"))
-    assert arguments(["--large"]).data == 16 * GIB
+    assert (arguments(["--large"]).large, arguments([]).data) == (True, 4 * GIB)
     assert arguments([]).out.name == "bench"
     assert set(TOPICS) >= {"share", "stream", "copy", "thin", "verify", "compressed", "codecs", "hard", "startup"}
     with pytest.raises(ArgumentTypeError, match="as in"):

@@ -126,6 +126,13 @@ def test_batches(extents: list[Extent], size: int) -> None:
         assert before_last < size
 
 
+def test_what_goes_through_memory_makes_small_batches_among_large_ones() -> None:
+    plain = [Extent(number * grouping.BATCH, grouping.BATCH, Kind.DATA, FILES[0], number * grouping.BATCH) for number in range(8)]
+    coded = [extent._replace(coded=9) for extent in plain]
+    served = [Extent(0, 8 * grouping.BATCH, Kind.DATA)]
+    assert [len(list(batches(extents, 8 * grouping.BATCH))) for extents in (plain, coded, served)] == [1, 8, 8]
+
+
 @given(maps(), maps())
 def test_side_by_side(left: list[Extent], right: list[Extent]) -> None:
     pairs = list(side_by_side(iter(left), iter(right)))

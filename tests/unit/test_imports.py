@@ -17,16 +17,18 @@ from tests.program import ENVIRONMENT, ROOT
 PACKAGE = ROOT / "imgtool"
 LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm"), ("qemu",),
           ("formats", "descriptions"),
-          ("copying",), ("guests",), ("steps",), ("runs",), ("cli",))
+          ("copying",), ("guests", "ova", "endpoints"), ("retarget",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
             "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set()}
 """These may import less than their layer."""
-ALTERNATIVES = ("raw", "qcow2", "vmdk", "foreign")
-"""Ways to do the same thing in ``formats``: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs")
-ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.trim"},
-           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}}
+ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
+"""Ways to do the same thing: they know nothing of each other."""
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim")
+ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
+           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
+           "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
+           "pyVim": {"imgtool.endpoints.vsphere.login"}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 
 
@@ -93,13 +95,14 @@ def test_each_layer_imports_itself_and_those_to_its_left() -> None:
     assert not wrong
 
 
-def test_formats_do_not_know_each_other() -> None:
-    wrong = []
+@pytest.mark.parametrize("folder", ALTERNATIVES)
+def test_alternatives_do_not_know_each_other(folder: str) -> None:
+    wrong, prefix = [], f"imgtool.{folder}."
     for module in sources():
-        mine = module.split(".")[2] if module.startswith("imgtool.formats.") else None
-        for name in imports(module) if mine in ALTERNATIVES else ():
-            other = name.split(".")[2] if name.startswith("imgtool.formats.") else None
-            if other in ALTERNATIVES and other != mine:
+        mine = module.split(".")[2] if module.startswith(prefix) else None
+        for name in imports(module) if mine in ALTERNATIVES[folder] else ():
+            other = name.split(".")[2] if name.startswith(prefix) else None
+            if other in ALTERNATIVES[folder] and other != mine:
                 wrong.append(f"{module} imports {name}")
     assert not wrong
 
@@ -153,7 +156,7 @@ def test_help_and_info_load_nothing_large(tmp_path: Path) -> None:
         file.truncate(1 << 30)
     descriptor.write_text('# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="vmfs"\n'
                           'RW 2097152 VMFS "x-flat.vmdk"\nddb.adapterType = "lsilogic"\n')
-    large = {*LAZY, "rich", "concurrent.futures.thread"}
+    large = {*LAZY, "lxml", "rich", "concurrent.futures.thread"}
     assert not loaded("--help") & large
     assert not loaded("info", descriptor) & large
     assert "imgtool.formats.vmdk.read" in loaded("info", descriptor)
@@ -195,10 +198,11 @@ def test_exit_codes_are_the_contracts() -> None:
 
 def test_each_error_has_a_code_of_the_table() -> None:
     from imgtool import proc  # noqa: F401 - TooLongError
+    from imgtool.endpoints.vsphere import folder  # noqa: F401 - NoFileError
 
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
-        "UsageError": 2, "DifferError": 3, "RefusedError": 4, "DamagedError": 5, "MissingToolError": 6, "NoSpaceError": 7,
-        "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1}
+        "UsageError": 2, "DifferError": 3, "RefusedError": 4, "LockedError": 4, "DamagedError": 5, "MissingToolError": 6,
+        "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()

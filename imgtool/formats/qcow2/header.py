@@ -82,7 +82,7 @@ class Header:
 
 def read_header(file: ImageFile) -> Header:
     """Raises DamagedError for whatever is out of range."""
-    head = os.pread(file.fd, 4096, 0)
+    head = read_at(file, 4096, 0)
     if len(head) < V2_LENGTH or head[:4] != MAGIC:
         raise DamagedError(f"{file.path} has no qcow2 header")
     (_, version, backing_at, backing_length, cluster_bits, size, crypt, l1_size, l1_offset, refcount_offset,
@@ -154,7 +154,7 @@ def _text(file: ImageFile, offset: int, length: int, what: str) -> str:
 def _extensions(file: ImageFile, offset: int, end: int) -> dict[int, bytes]:
     """Header extensions: type, length, data padded to 8. They end before the backing file's name."""
     found: dict[int, bytes] = {}
-    area = os.pread(file.fd, min(end, 1 << 16) - offset, offset) if end > offset else b""
+    area = read_at(file, min(end, 1 << 16) - offset, offset)
     position = 0
     while position + 8 <= len(area):
         kind, length = struct.unpack_from(">II", area, position)

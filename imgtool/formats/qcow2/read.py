@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imgtool import codec
 from imgtool.errors import DamagedError
-from imgtool.formats.layer import Backing, Layer
+from imgtool.formats.layer import Backing, Layer, read_at
 from imgtool.formats.opener import Opener
 from imgtool.formats.qcow2.header import CORRUPT, DIRTY, Header, read_header, read_snapshots
 from imgtool.formats.runs import cut, table_extents
@@ -68,7 +67,7 @@ class _Reader:
         self._coded_shift = 62 - (header.cluster_bits - 8)
 
     def _l1(self, first: int, count: int) -> list[int]:
-        raw = os.pread(self.file.fd, count * 8, self.header.l1_offset + first * 8)
+        raw = read_at(self.file, count * 8, self.header.l1_offset + first * 8)
         return [int.from_bytes(raw[i:i + 8], "big") & OFFSET_MASK for i in range(0, count * 8, 8)]
 
     def extents(self, start: int, end: int) -> Iterator[Extent]:
@@ -99,7 +98,7 @@ class _Reader:
         low, high = (start - first) >> bits, -(-(end - first) // (1 << bits))
         if offset % self.header.cluster_size:
             raise DamagedError(f"{self.file.path}: an L2 table is not aligned to a cluster")
-        raw = os.pread(self.file.fd, (high - low) * size, offset + low * size)
+        raw = read_at(self.file, (high - low) * size, offset + low * size)
         if len(raw) < (high - low) * size:
             raise DamagedError(f"{self.file.path}: an L2 table lies outside the file", "the file may be cut off")
         table = np.frombuffer(raw, ">u8").astype(np.uint64)
@@ -154,18 +153,18 @@ class _Reader:
         length = sectors * 512 - (offset & 511)
         if offset >= self.file.size:
             raise DamagedError(f"{self.file.path}: a compressed cluster lies outside the file")
-        return Extent(start, self.header.cluster_size, Kind.DATA, self.file, offset, length)
+        return Extent(start, self.header.cluster_size, Kind.DATA, self.file, self.file.base + offset, length)
 
-    def decode(self, extent: Extent) -> bytes:
+    def decode(self, extent: Extent) -> bytes | bytearray:
         """The bytes of (a part of) one compressed cluster."""
         size = self.header.cluster_size
-        payload = os.pread(self.file.fd, extent.coded, extent.offset)
+        payload = read_at(self.file, extent.coded, extent.offset - self.file.base)
         zstd = self.header.compression == "zstd"
         cluster = codec.unzstd(payload, size) if zstd else codec.inflate(payload, size, bare=True)
         if len(cluster) != size:
             raise DamagedError(f"{self.file.path}: the compressed cluster at {extent.offset} does not unpack")
         skip = extent.start % size
-        return cluster[skip:skip + extent.length]
+        return cluster if extent.length == size else cluster[skip:skip + extent.length]
 
     def first_is_compressed(self) -> bool:
         """Whether a cluster in the first L2 table that there is is compressed; a hint for ``info``, and cheap."""
@@ -174,5 +173,5 @@ class _Reader:
         offset = next(filter(None, self._l1(0, min(self.header.l1_size, 1 << 12))), 0)
         if not offset:
             return False
-        raw = os.pread(self.file.fd, self.header.cluster_size, offset)
+        raw = read_at(self.file, self.header.cluster_size, offset)
         return any(raw[at] & 0x40 for at in range(0, len(raw), self.header.l2_entry_size))

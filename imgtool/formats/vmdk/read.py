@@ -38,13 +38,13 @@ class Part:
 
 def open_vmdk(file: ImageFile, opener: Opener) -> Layer:
     """The layer of a descriptor, or of a sparse file that has its descriptor in it. Its parent is only named."""
-    head = os.pread(file.fd, SECTOR, 0)
+    head = read_at(file, SECTOR, 0)
     if head[:4] in (KDMV, COWD):
         header = read_header(file)
         raw = _embedded(file, header)
         parts = _single(file, header)
     else:
-        raw = os.pread(file.fd, text.MAX_DESCRIPTOR + 1, 0)
+        raw = read_at(file, text.MAX_DESCRIPTOR + 1, 0)
         header, parts = None, []
     described = text.parse(raw, file.path)
     if "encryption.keysafe" in described.pairs or "keysafe" in described.create_type.lower():
@@ -124,7 +124,7 @@ def _layer(file: ImageFile, described: Descriptor, parts: list[Part], header: Sp
             if low < high:
                 yield from shifted(part.extents(low - part.start, high - part.start), part.start)
 
-    def decode(extent: Extent) -> bytes:
+    def decode(extent: Extent) -> bytes | bytearray:
         part = by_file[id(extent.file)]
         assert part.sparse is not None  # noqa: S101 - only these are in by_file
         return part.sparse.decode(extent, part.start)
@@ -160,6 +160,8 @@ def _details(described: Descriptor, header: SparseHeader | None) -> dict[str, ob
 def descriptor_of(path: str) -> str | None:
     """The descriptor that names the ``-flat.vmdk`` (or other extent) ``path``, if it stands beside it."""
     directory, name = os.path.split(path)
+    if not os.path.isdir(directory or "."):  # an archive
+        return None
     guesses = [re.sub(r"-[a-z]+\d*\.vmdk$", ".vmdk", name, flags=re.IGNORECASE)]
     others = sorted(entry for entry in os.listdir(directory or ".") if entry.lower().endswith(".vmdk"))
     for guess in dict.fromkeys([*guesses, *others[:1000]]):

@@ -6,7 +6,6 @@ Compressed Sparse Extents". Numbers are little-endian, offsets in sectors of 512
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -76,12 +75,12 @@ class SparseHeader:
 
 def read_header(file: ImageFile) -> SparseHeader:
     """Raises DamagedError for whatever is out of range."""
-    head = os.pread(file.fd, SECTOR, 0)
+    head = read_at(file, SECTOR, 0)
     if head[:4] not in (KDMV, COWD) or len(head) < HEADER.size:
         raise DamagedError(f"{file.path} has no sparse VMDK header")
     header = _kdmv(file, head) if head[:4] == KDMV else _cowd(file, head)
     if header.directory == GD_AT_END * SECTOR:
-        foot = os.pread(file.fd, SECTOR, file.size - FOOTER_FROM_END) if file.size > FOOTER_FROM_END else b""
+        foot = read_at(file, SECTOR, file.size - FOOTER_FROM_END)
         if foot[:4] != KDMV:
             raise DamagedError(f"{file.path}: the footer of the stream is missing", "the file may be cut off")
         header = _kdmv(file, foot)
@@ -185,7 +184,7 @@ class SparseExtent:
 
         header = self.header
         length = count * header.table_entries * 4
-        if offset + length <= self.file.size and storage.is_hole(self.file.fd, offset, length):
+        if offset + length <= self.file.size and storage.is_hole(self.file.fd, self.file.base + offset, length):
             yield Extent(first, count * header.covered, Kind.UNALLOCATED)  # an empty disk of 62 TiB has 4 GiB of such tables
             return
         raw = read_at(self.file, length, offset)
@@ -201,20 +200,24 @@ class SparseExtent:
             yield from table_extents(first, header.grain, kinds, entries * SECTOR, self.file)
 
     def _coded(self, first: int, kinds: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[Extent]:
-        grain = self.header.grain
-        for index, (kind, offset) in enumerate(zip(kinds.tolist(), offsets.tolist(), strict=True)):
+        import numpy as np
+
+        grain, limit = self.header.grain, _coded_limit(self.header.grain)
+        room = np.diff(offsets, append=0)  # up to the next grain, where that follows: no need to read more
+        limits = np.where((room > 0) & (room < limit), room, limit)
+        for index, (kind, offset, most) in enumerate(zip(kinds.tolist(), offsets.tolist(), limits.tolist(), strict=True)):
             start = first + index * grain
             if kind != Kind.DATA:
                 yield Extent(start, grain, Kind(kind))
                 continue
             if offset + MARKER.size > self.file.size:
                 raise DamagedError(f"{self.file.path}: a grain lies outside the file", "the file may be cut off")
-            yield Extent(start, grain, Kind.DATA, self.file, offset, _coded_limit(grain))
+            yield Extent(start, grain, Kind.DATA, self.file, self.file.base + offset, most)
 
-    def decode(self, extent: Extent, base: int) -> bytes:
+    def decode(self, extent: Extent, base: int) -> bytes | bytearray:
         """(A part of) one compressed grain; ``base`` is the guest offset at which this file begins."""
         grain, start = self.header.grain, extent.start - base
-        raw = os.pread(self.file.fd, extent.coded, extent.offset)
+        raw = read_at(self.file, extent.coded, extent.offset - self.file.base)
         payload = raw
         if self.header.flags & FLAG_MARKERS:
             sector, size = MARKER.unpack_from(raw)
@@ -226,7 +229,7 @@ class SparseExtent:
         if not short <= len(data) <= grain:
             raise DamagedError(f"{self.file.path}: the compressed grain at {extent.offset} does not unpack")
         skip = start % grain
-        return data[skip:skip + extent.length]
+        return data if extent.length == len(data) else data[skip:skip + extent.length]
 
 
 def _coded_limit(grain: int) -> int:

@@ -1,0 +1,103 @@
+"""The commands on what is inside the disks: inspect, adapt."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from imgtool.cli import output
+from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
+from imgtool.errors import LockedError, UsageError
+from imgtool.model import SourceOptions
+from imgtool.progress import Control
+
+Disks = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="All disks of one machine, the one that boots first.")]
+Machine = Annotated[list[Path], typer.Argument(metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.")]
+KeyFile = Annotated[list[Path] | None, typer.Option(
+    "--key-file", metavar="FILE", help="A file with the passphrase of an encrypted volume. May be repeated.")]
+DiskRoot = Annotated[list[Path] | None, typer.Option(
+    "--disk-root", metavar="DIR", help="Disks that the description names may lie there too. May be repeated.")]
+Result = TypeVar("Result")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the program."""
+    for command in (inspect, adapt):
+        app.command(name=command.__name__)(command)
+
+
+def _with_keys(work: Callable[[Sequence[str]], Result]) -> Result:
+    """Asks for a passphrase where one is missing and somebody sits at a terminal."""
+    try:
+        return work(())
+    except LockedError as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        return work((getpass.getpass(f"{error.message}\npassphrase: ", stream=sys.stderr),))
+
+
+def inspect(
+    images: Machine, as_json: AsJson = False, key_file: KeyFile = None, disk_root: DiskRoot = None,
+    source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
+) -> None:
+    """The operating system inside: distribution, kernels, boot loader, file systems, network, drivers, tools.
+
+    Examples: imgtool inspect disk.vmdk; imgtool inspect --json system.qcow2 data.qcow2
+    """
+    from imgtool.model.guest import InspectRequest
+    from imgtool.steps.inspect import inspect as run
+    from imgtool.steps.machine_disks import machine_disks
+
+    reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
+    disks = machine_disks([str(image) for image in images], [str(folder) for folder in disk_root or ()])
+    request = InspectRequest(images=disks, reading=reading, key_files=tuple(map(str, key_file or ())))
+    info = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    output.show(info, output.guest_lines(info), as_json=as_json)
+    output.say_warnings(info.warnings)
+
+
+def adapt(
+    images: Disks,
+    platform: Annotated[str, typer.Option("--for", metavar="kvm|esxi|metal", help="Where the guest shall run.")],
+    mac: Annotated[list[str] | None, typer.Option(
+        "--mac", metavar="OLD=NEW", help="A network card gets another address. May be repeated.")] = None,
+    rebuild_initramfs: Annotated[bool, typer.Option(
+        "--rebuild-initramfs", help="Run the guest's own tool instead of extending its initramfs.")] = False,
+    virtio_win: Annotated[Path | None, typer.Option(
+        "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")] = None,
+    backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")] = False,
+    key_file: KeyFile = None, as_json: AsJson = False,
+    source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
+) -> None:
+    """Change the guest, in place, so that it boots and has its network on other hardware. All of it, or nothing.
+
+    Examples: imgtool adapt disk.qcow2 --for kvm; imgtool adapt a.vmdk b.vmdk --for esxi --dry-run
+    """
+    from imgtool.model.guest import AdaptRequest, Platform
+    from imgtool.steps.adapt import adapt as run
+
+    if platform not in list(Platform):
+        raise UsageError(f"--for {platform}: one of {', '.join(Platform)}")
+    reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
+    request = AdaptRequest(
+        images=tuple(map(str, images)), platform=Platform(platform), reading=reading, key_files=tuple(map(str, key_file or ())),
+        macs=tuple(_mac(text) for text in mac or ()), rebuild_initramfs=rebuild_initramfs,
+        drivers=str(virtio_win) if virtio_win else None, backup=backup, dry_run=dry_run)
+    result = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
+    output.say_warnings(result.warnings)
+
+
+def _mac(text: str) -> tuple[str, str]:
+    import re
+
+    match = re.fullmatch(r"((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})=((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})", text.strip().lower())
+    if not match:
+        raise UsageError(f"--mac {text}: OLD=NEW is wanted, as in 00:50:56:01:02:03=52:54:00:01:02:03")
+    return match[1].replace("-", ":"), match[2].replace("-", ":")

@@ -1,0 +1,111 @@
+"""A new machine on a vSphere server: where it goes, and its disks on their way, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from imgtool.endpoints.vsphere import lease
+from imgtool.endpoints.vsphere.inventory import listed
+from imgtool.endpoints.vsphere.login import Session
+from imgtool.errors import RefusedError, UsageError
+from imgtool.model.endpoint import Place, Places, Store
+from imgtool.progress import Control
+
+Stream = Callable[[], Iterable[bytes]]
+"""Makes the bytes of a streamOptimized VMDK; called when the server is ready for them."""
+T = TypeVar("T", Place, Store)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Names, as a user gives them; None: the only one there is."""
+
+    store: str | None = None
+    pool: str | None = None
+    folder: str | None = None
+    host: str | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """The machine's networks (OVF's names) and those of the server that they become; others keep their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """The same as ids."""
+
+    store: str
+    pool: str
+    folder: str
+    host: str | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
+
+
+def destination(places: Places, wanted: Wanted, networks: Iterable[str]) -> Destination:
+    """Where a machine with these networks goes. Raises UsageError, with all that there is where a name is wrong or missing;
+    RefusedError where nothing can be written."""
+    if not places.writable:
+        raise RefusedError("the licence of this host forbids writes through its API", "use a paid licence, or SSH")
+    return Destination(
+        store=pick("datastore", wanted.store, [one for one in places.stores if one.writable]).id,
+        pool=pick("resource pool", wanted.pool, places.pools).id, folder=pick("folder", wanted.folder, places.folders).id,
+        host=pick("host", wanted.host, places.hosts).id if wanted.host is not None else None,
+        networks={name: pick("network", wanted.networks.get(name, name), places.networks).id for name in networks})
+
+
+def pick(what: str, name: str | None, among: Iterable[T]) -> T:
+    """The one with that name or id; without a name, the only one. Raises UsageError."""
+    known = list(among)
+    fitting = [one for one in known if name in (None, one.name, one.id)]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = f"there are: {listed(one.name for one in known)}"
+    if name is None:
+        raise UsageError(f"which {what}?", there)
+    if fitting:
+        raise UsageError(f"{len(fitting)} of {what} are called {name!r}", "say which: " + ", ".join(one.id for one in fitting))
+    raise UsageError(f"there is no {what} {name!r}", there)
+
+
+def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapping[str, Stream], control: Control, *,
+           provisioning: str = "thin") -> str:
+    """A powered-off machine from an OVF; its id. ``streams`` by the OVF's file names. What fails leaves nothing.
+
+    ``provisioning``: thin, thick or eagerZeroedThick. Raises ImgtoolError, UnreachableError, StoppedError, what a stream raises.
+    """
+    spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks,
+                             provisioning=provisioning)
+    if missing := {href for _, href in spec.items} - streams.keys():
+        raise UsageError(f"the OVF names files that nobody sends: {listed(iter(sorted(missing)))}")
+    with lease.importing(session, spec, control, pool=to.pool, folder=to.folder, host=to.host) as held:
+        urls = {disk.key: disk for disk in held.disks}
+        if unknown := [device for device, _ in spec.items if device not in urls]:
+            raise UsageError(f"the server gives no address for {listed(iter(unknown))}")
+        _all(held, [(urls[device], streams[href]) for device, href in spec.items], control)
+        return held.machine
+
+
+def _all(held: lease.Lease, disks: list[tuple[lease.LeasedDisk, Stream]], control: Control) -> None:
+    """Sends all disks at once. The first that fails stops the others."""
+    failed: list[BaseException] = []
+
+    def one(disk: lease.LeasedDisk, stream: Stream) -> None:
+        try:
+            lease.upload(held, disk, _until(stream(), failed), control)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    with ThreadPoolExecutor(max(1, len(disks)), thread_name_prefix="upload") as pool:
+        for disk, stream in disks:
+            pool.submit(one, disk, stream)
+    if failed:
+        raise failed[0]
+
+
+def _until(pieces: Iterable[bytes], failed: list[BaseException]) -> Iterator[bytes]:
+    for piece in pieces:
+        if failed:
+            raise failed[0]
+        yield piece

@@ -1,0 +1,89 @@
+"""From an appliance with all disks to the guest on them: unlocked, found, mounted. What ``inspect`` and ``adapt`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from imgtool.errors import LockedError, RefusedError
+from imgtool.guests import checks, mounts, volumes
+from imgtool.guests.appliance import Handle
+from imgtool.guests.guest_tree import GuestTree
+from imgtool.guests.mounts import Root
+from imgtool.guests.volumes import Volumes
+from imgtool.model.guest import FileSystem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What is on the disks, before anything is mounted."""
+
+    volumes: Volumes
+    root: Root | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """The guest's files, all its file systems mounted."""
+
+    handle: Handle
+    tree: GuestTree
+    root: Root
+    filesystems: tuple[FileSystem, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def find(handle: Handle, keys: Sequence[str]) -> Found:
+    """Raises LockedError or RefusedError if the system may be on what stays locked."""
+    known = volumes.examine(handle, keys)
+    roots = mounts.roots(handle, known)
+    bitlocker = [one.device for one in known.filesystems if one.type == "BitLocker"]
+    if not roots and bitlocker:
+        raise RefusedError(f"{bitlocker[0]} is encrypted with BitLocker",
+                           "start Windows, run: manage-bde -off C:, and wait until it is done")
+    if not roots and known.locked:
+        raise LockedError(f"{', '.join(known.locked)} is encrypted" + (", and none of the keys opens it" if keys else ""),
+                          "--key-file FILE with its passphrase")
+    warnings = [f"{device} is encrypted, and stays closed" for device in known.locked]
+    root = mounts.choose(handle, roots, known) if roots else None
+    others = [one.device for one in roots if one != root]
+    if others:
+        warnings.append(f"there are other systems on {', '.join(dict.fromkeys(others))}: they are left alone")
+    return Found(volumes=known, root=root, warnings=tuple(warnings))
+
+
+@contextmanager
+def entered(handle: Handle, found: Found, *, write: bool) -> Iterator[Inside]:
+    """The guest mounted, for as long as the block lasts. Raises DamagedError, also where a changed file system is not sound.
+
+    For writing: file systems are checked before and after; their journals are replayed first.
+    """
+    assert found.root is not None  # noqa: S101 - the caller asked
+    if write:
+        _refuse_unsafe(handle, found.root)
+        ready = mounts.mount_all(handle, found.root, found.volumes, write=True)
+        handle.call("umount_all")
+        checks.refuse_damaged(handle, ready.mounts)
+    mounted = mounts.mount_all(handle, found.root, found.volumes, write=write)
+    with GuestTree(handle) as tree:
+        yield Inside(handle=handle, tree=tree, root=found.root, warnings=(*found.warnings, *mounted.warnings),
+                     filesystems=tuple(_measured(tree, one, mounted.points.get(one.device)) for one in found.volumes.filesystems))
+    handle.call("umount_all")
+    if write:
+        checks.require_sound(handle, mounted.mounts)
+
+
+def _measured(tree: GuestTree, one: FileSystem, point: str | None) -> FileSystem:
+    if point is not None:
+        with suppress(OSError):
+            return replace(one, mounted_at=point, free=tree.free(point))
+    return one
+
+
+def _refuse_unsafe(handle: Handle, root: Root) -> None:
+    why = checks.ntfs_state(handle, root.device) if root.family == "windows" else None
+    if why:
+        raise RefusedError(f"the Windows volume on {root.device} must not be written: {why}",
+                           "start Windows, run: powercfg /h off, then shut it down with: shutdown /s /t 0")

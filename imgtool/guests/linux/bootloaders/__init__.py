@@ -1,0 +1,1 @@
+"""Boot loaders, one file each: what their menu offers, what boots when nobody chooses, and how that is changed."""

@@ -1,0 +1,19 @@
+"""Releases of Windows: how the registry numbers them, and how virtio-win names the folders of their drivers."""
+
+from __future__ import annotations
+
+CLIENTS = ((22000, "w11"), (10240, "w10"), (9600, "w8.1"), (9200, "w8"), (7600, "w7"))
+SERVERS = ((26100, "2k25"), (20348, "2k22"), (17763, "2k19"), (14393, "2k16"), (9600, "2k12R2"), (9200, "2k12"), (7600, "2k8R2"))
+"""First build of each release, newest first."""
+ARCHITECTURES = {"AMD64": "x86_64", "x86": "i686", "ARM64": "aarch64"}
+FOLDERS = {"x86_64": "amd64", "i686": "x86", "aarch64": "arm64"}
+DRIVER_DATABASE = 9200
+"""From this build on (Windows 8) drivers are bound by the DriverDatabase, before by the CriticalDeviceDatabase."""
+OLDEST = 7600
+"""Windows 7, Server 2008 R2."""
+
+
+def driver_folders(build: int, *, server: bool) -> list[str]:
+    """Folders of virtio-win for this release, best first: its own, then those of the releases before it."""
+    known = SERVERS if server else CLIENTS
+    return [name for first, name in known if first <= build]

@@ -1,0 +1,163 @@
+"""Where machines come from and go to: addresses, and what the other side says of a machine. Sizes are bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uri:
+    """``scheme://user@host:port/path?query``, or a path (scheme ``path``)."""
+
+    scheme: str
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    path: str = ""
+    """Without the leading slash, decoded; of scheme ``path`` as the user typed it."""
+    verify: bool = True
+    """The certificate (vSphere) or the host key (SSH) is checked."""
+    cacert: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    """What else stands there: libvirt's own parameters."""
+
+    @property
+    def place(self) -> str:
+        """For messages: ``host:port``, ``path``."""
+        if self.host is None:
+            return self.path
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What proves to the other side who we are, and to us who it is."""
+
+    password_file: str | None = None
+    thumbprint: str | None = None
+    """SHA-256 or SHA-1 of its certificate, in hexadecimal, with or without colons."""
+
+
+class Power(StrEnum):
+    OFF = "off"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A machine in a list."""
+
+    name: str
+    id: str
+    """The endpoint's own: a managed object id, a domain's uuid."""
+    power: Power
+    folder: str = ""
+    """Where it stands in the inventory: ``Datacenter/vm/web``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """A part of a disk that lies, byte by byte, in a file of the far side."""
+
+    path: str
+    """``[datastore] folder/x-flat.vmdk``."""
+    start: int
+    """On the disk."""
+    length: int
+    offset: int = 0
+    """In the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteDisk:
+    """A hard disk of a machine on the far side."""
+
+    path: str
+    """``[datastore] folder/x.vmdk``."""
+    capacity: int
+    key: int
+    """Of the device."""
+    allocated: int | None = None
+    """Bytes that its files take on the datastore; None: not known."""
+    kind: str = "flat"
+    """flat, sparse, sesparse, rdm-virtual, rdm-physical, or a backing that imgtool does not know, by its name."""
+    controller: str = ""
+    """``scsi0:1``."""
+    thin: bool | None = None
+    mode: str = "persistent"
+    """persistent, independent_persistent, …, in the API's words."""
+    shared: bool = False
+    """Several machines may write to it."""
+    snapshot: bool = False
+    """The path is a delta: the disk is a chain of files."""
+    tracked: bool = False
+    """Changed blocks are tracked (CBT)."""
+    datastore_kind: str = ""
+    """VMFS, NFS, NFS41, vsan, VVOL, …"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A file system as the guest's agent reports it."""
+
+    path: str
+    capacity: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the far side knows of a machine beyond its description."""
+
+    found: Found
+    description: str
+    """Where the description stands: ``[datastore] folder/x.vmx``."""
+    disks: tuple[RemoteDisk, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
+    uuid: str | None = None
+    devices: tuple[str, ...] = ()
+    """Kinds of all other devices, in the API's words: VirtualTPM, VirtualPCIPassthrough."""
+    tracking: bool | None = None
+    encrypted: bool = False
+    consolidation_needed: bool = False
+    template: bool = False
+    tools_running: bool | None = None
+    hostname: str | None = None
+    volumes: tuple[Volume, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """Where disks can be put: a datastore, a storage pool, a directory."""
+
+    name: str
+    capacity: int
+    free: int
+    kind: str = ""
+    writable: bool = True
+    id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Something with a name that a machine can be put into or connected to."""
+
+    name: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a target offers: wrong names are answered with this list."""
+
+    stores: tuple[Store, ...] = ()
+    networks: tuple[Place, ...] = ()
+    pools: tuple[Place, ...] = ()
+    folders: tuple[Place, ...] = ()
+    hosts: tuple[Place, ...] = ()
+    writable: bool = True
+    """False: the licence forbids writes through the API."""

@@ -1,0 +1,46 @@
+"""adapt: the guest boots and has its network on other hardware. In place, whole or not at all (``guests/overlay.py``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from imgtool.guests import overlay
+from imgtool.guests.appliance import Handle, appliance, require_guestfs
+from imgtool.guests.inside import entered, find
+from imgtool.guests.keys import read_keys
+from imgtool.guests.knowledge import change, stranger
+from imgtool.model.guest import AdaptRequest, AdaptResult
+from imgtool.progress import Control
+
+
+def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) -> AdaptResult:
+    """One start of the appliance; the images are written at the very end. ``keys``: passphrases beside those of the key files.
+
+    Raises LockedError, RefusedError, DamagedError, NoSpaceError, MissingToolError; then the images are as they were.
+    """
+    begin = time.monotonic()
+    require_guestfs()
+    keys = (*read_keys(request.key_files), *keys)
+    if not request.dry_run:
+        overlay.finish(request.images[0], stop=control.stop)
+    with (overlay.opened(request.images, request.reading, writing=True, stop=control.stop) as disks,
+          overlay.redo_folder(request.images) as folder):
+        with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
+            result = _adapt(handle, request, keys)
+        control.stop.check()
+        if result.changes and not request.dry_run:
+            overlay.commit(folder, disks, request.reading, stop=control.stop)
+        warnings = dict.fromkeys(warning for disk in disks for warning in disk.warnings)
+    return replace(result, seconds=round(time.monotonic() - begin, 3), warnings=(*warnings, *result.warnings))
+
+
+def _adapt(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:
+    found = find(handle, keys)
+    if found.root is None:
+        info = stranger(handle, found.volumes)
+        return AdaptResult(os=info.os, warnings=(*found.warnings, *info.warnings))
+    with entered(handle, found, write=True) as inside:
+        result = change(inside, request)
+    return replace(result, warnings=(*inside.warnings, *result.warnings))

@@ -1,0 +1,34 @@
+"""Names of the files of a machine on the other side: safe on each file system, and no two alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from imgtool.steps.spec import SUFFIX_OF
+
+HOSTILE = re.compile(r'[\x00-\x1f\x7f/\\"]')
+SNAPSHOT = re.compile(r"-\d{6}$")
+"""Of VMware: ``x-000002.vmdk`` is the disk ``x`` since its second snapshot; the result is whole."""
+MAX_STEM = 180
+"""Bytes: leaves room for ``-flat.vmdk``, ``_1`` and the like in a name of 255."""
+
+
+def file_name(text: str) -> str:
+    """A name from a description as the name of a file, without a suffix."""
+    name = HOSTILE.sub("_", text).strip().lstrip(".") or "machine"
+    return name.encode("utf-8", "replace")[:MAX_STEM].decode("utf-8", "ignore")
+
+
+def disk_names(paths: Sequence[str], form: str) -> list[str]:
+    """A name for the new image of each disk: that of the old, numbered where two folders have the same."""
+    names: list[str] = []
+    for path in paths:
+        base = os.path.splitext(path.rpartition("/")[2].rpartition("] ")[2])[0]
+        stem = file_name(SNAPSHOT.sub("", base) or "disk")
+        name, number = stem, 1
+        while name + SUFFIX_OF[form] in names:
+            name, number = f"{stem}_{number}", number + 1
+        names.append(name + SUFFIX_OF[form])
+    return names

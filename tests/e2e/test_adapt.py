@@ -1,0 +1,92 @@
+"""Guests that were born on one hardware boot on another, with their network, after ``adapt``; and not before. TCG.
+
+Three cells here, chosen so that each driver family, boot loader and direction is met; ``make boot-matrix`` has all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fixtures.debian_guests import Guest
+from tests.e2e.boots import Cell, adapt, build, fails, sha256, works
+from tests.program import ENVIRONMENT, ROOT, imgtool, result
+
+TO_KVM = Cell(Guest("esxi"), "kvm", "VIRTIO_BLK")
+
+
+@pytest.mark.boot
+def test_from_esxi_to_kvm(tmp_path: Path) -> None:
+    """Root and fstab say /dev/sda1, the card is ens192 with a static address; the initramfs has vmw_pvscsi alone."""
+    disk = build(TO_KVM, tmp_path)
+    before = sha256(disk.path)
+    found = result("inspect", disk.path)
+    assert (found["os"]["distro"], found["os"]["hostname"]) == ("debian", "esxi-born")
+    assert found["os"]["version"].split(".")[0] == "12"
+    assert (found["firmware"], found["bootloader"]["kind"]) == ("bios", "grub2")
+    (kernel,) = found["kernels"]
+    assert "vmw_pvscsi" in kernel["early"]
+    assert "virtio_blk" not in kernel["early"]
+    assert "virtio_blk" in kernel["drivers"]
+    assert [(nic["name"], nic["addresses"]) for nic in found["nics"]] == [("ens192", ["10.0.2.77/24"])]
+    assert found["filesystems"][0]["mounted_at"] == "/"
+    assert sha256(disk.path) == before
+    fails(disk, TO_KVM.hardware)
+    made = adapt(disk.path, TO_KVM)
+    assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
+    assert made["changes"]
+    report = works(disk, TO_KVM.hardware)
+    assert report.root_source == "/dev/vda1"
+    after = sha256(disk.path)
+    assert adapt(disk.path, TO_KVM)["changes"] == []
+    assert sha256(disk.path) == after
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("cell", [
+    Cell(Guest("kvm", network="ifupdown-dhcp"), "esxi", "PVSCSI"),
+    Cell(Guest("kvm", layout="uefi-own", stable=True, network="networkd"), "metal", "NVME"),
+], ids=str)
+def test_other_ways(tmp_path: Path, cell: Cell) -> None:
+    disk = build(cell, tmp_path)
+    adapt(disk.path, cell)
+    works(disk, cell.hardware)
+
+
+def test_dry_run_and_a_kill_change_nothing(tmp_path: Path) -> None:
+    disk = build(TO_KVM, tmp_path)
+    before, names = (sha256(disk.path), disk.path.stat().st_mtime_ns), os.listdir(tmp_path)
+    planned = result("adapt", disk.path, "--for", "kvm", "--dry-run")
+    assert {change["where"] for change in planned["changes"]} >= {"/etc/fstab", "/boot/grub/grub.cfg"}
+    assert (sha256(disk.path), disk.path.stat().st_mtime_ns) == before
+    assert os.listdir(tmp_path) == names
+    with subprocess.Popen([sys.executable, "-m", "imgtool", "adapt", disk.path, "--for", "kvm"], cwd=ROOT, env=ENVIRONMENT,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        started = time.monotonic()
+        while process.poll() is None and time.monotonic() - started < 120:
+            if any(path.stat().st_size > 1 << 20 for path in tmp_path.glob(".imgtool-*/redo/0.qcow2")):
+                break  # the appliance has begun to write
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert (sha256(disk.path), disk.path.stat().st_mtime_ns) == before
+    assert imgtool("adapt", disk.path, "--for", "kvm", "--key-file", tmp_path / "none").returncode == 2
+    assert result("adapt", disk.path, "--for", "kvm")["changes"] == planned["changes"]
+    assert os.listdir(tmp_path) == names
+
+
+def test_a_disk_without_a_system(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.raw"
+    with empty.open("wb") as file:
+        file.truncate(8 << 20)
+    before = empty.stat().st_mtime_ns
+    made = result("adapt", empty, "--for", "kvm")
+    assert (made["os"]["family"], made["changes"], made["disk_bus"]) == ("unknown", [], None)
+    assert "left as it is" in made["warnings"][0]
+    assert empty.stat().st_mtime_ns == before

@@ -1,0 +1,267 @@
+"""Leases: disks out of a machine and into a new one, kept alive, ended whatever happens."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
+from imgtool.endpoints.vsphere import inventory, lease, login, machines
+from imgtool.endpoints.vsphere.login import Session
+from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
+from imgtool.progress import Control, Stop
+from tests.esxi.machines import MIB, ODD_NAME, flat, machine, state
+from tests.esxi.ovf import OVF
+from tests.esxi.sessions import session
+from tests.oracle import same, tool
+
+SIZE = 6 * MIB
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    place = tmp_path / "store"
+    place.mkdir()
+    machine(place, ODD_NAME, [SIZE, SIZE], data=((MIB, 2 * MIB),))
+    return place
+
+
+@pytest.fixture
+def server(store: Path) -> Iterator[Simulator]:
+    hosts = [Registered(path=f"[ds] {ODD_NAME}/{ODD_NAME}.vmx")]
+    with esxi([Datastore(name="ds", directory=store, kind="vsan")], hosts, Server(networks=("VMNet",), lease_timeout=3)) as made:
+        yield made
+
+
+def streams(tmp_path: Path) -> list[tuple[Path, bytes]]:
+    """Two disks, raw and streamOptimized."""
+    made = []
+    for number in (1, 2):
+        raw = flat(tmp_path / f"{number}.raw", SIZE, data=((0, MIB), (5 * MIB, MIB)), seed=number)
+        packed = tmp_path / f"{number}.vmdk"
+        tool("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, packed)
+        made.append((raw, packed.read_bytes()))
+    return made
+
+
+def specification(made: Session, provisioning: str = "thin") -> tuple[lease.ImportSpec, str, str]:
+    """(specification, pool, folder)."""
+    found = machines.places(made)
+    network = next(one.id for one in found.networks if one.name == "VMNet")
+    spec = lease.import_spec(made, OVF, name="web01.imgtool", pool=found.pools[0].id, store=found.stores[0].id,
+                             networks={"lan": network}, provisioning=provisioning)
+    return spec, found.pools[0].id, found.folders[0].id
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    for at in range(0, len(data), 100_000):
+        yield data[at:at + 100_000]
+
+
+def test_disks_are_exported(server: Simulator, store: Path, tmp_path: Path) -> None:
+    """Also where /folder gives out no flat file; byte by byte, and the source stays as it is."""
+    before = state(store)
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        told = inventory.facts(made, found)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            assert [disk.key.rsplit(":", 1)[1] for disk in open_lease.disks] == [str(disk.key) for disk in told.disks]
+            for number, disk in enumerate(open_lease.disks):
+                with (tmp_path / f"{number}.vmdk").open("wb") as file:
+                    assert lease.download(open_lease, disk, file, Control()) == (tmp_path / f"{number}.vmdk").stat().st_size
+        assert server.counters()["leases"] == 0
+    for number, name in enumerate((ODD_NAME, f"{ODD_NAME}_1")):
+        same(tmp_path / f"{number}.vmdk", "vmdk", store / ODD_NAME / f"{name}-flat.vmdk", "raw")
+    assert state(store) == before
+    assert server.counters()["calls"]["HttpNfcLeaseComplete"] == 1
+
+
+def test_a_cut_export_begins_again(server: Simulator, store: Path, tmp_path: Path) -> None:
+    with session(server) as made, (tmp_path / "0.vmdk").open("wb") as file:
+        found = inventory.find(made, ODD_NAME)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            server.order(cuts=[1_000_000, 1_500_000])
+            lease.download(open_lease, open_lease.disks[0], file, Control())
+    assert server.counters()["cuts"] == 2
+    same(tmp_path / "0.vmdk", "vmdk", store / ODD_NAME / f"{ODD_NAME}-flat.vmdk", "raw")
+
+
+def test_an_export_that_is_always_cut(server: Simulator) -> None:
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        server.order(cuts=[1000] * 100)
+        with pytest.raises(UnreachableError, match="broke off 3 times"), lease.exporting(made, found.id, Control()) as open_lease:
+            lease.download(open_lease, open_lease.disks[0], io.BytesIO(), Control())
+        assert server.counters()["leases"] == 0
+        assert server.counters()["calls"]["HttpNfcLeaseAbort"] == 1
+
+
+@pytest.fixture
+def impatient(store: Path) -> Iterator[Simulator]:
+    hosts = [Registered(path=f"[ds] {ODD_NAME}/{ODD_NAME}.vmx")]
+    with esxi([Datastore(name="ds", directory=store)], hosts, Server(lease_timeout=1)) as made:
+        yield made
+
+
+def test_a_lease_is_kept_alive(impatient: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through work that takes longer than its time-out, whatever the thread that copies does."""
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.2)
+    with session(impatient) as made:
+        found = inventory.find(made, ODD_NAME)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            time.sleep(2)
+            assert lease.download(open_lease, open_lease.disks[0], io.BytesIO(), Control()) > 0
+
+
+def test_the_session_of_a_lease_is_not_renewed(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease ends with the session that it was made in."""
+    monkeypatch.setattr(login, "RENEW_AFTER", 0.0)
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            made.cookie()
+            assert lease.download(open_lease, open_lease.disks[0], io.BytesIO(), Control()) > 0
+        old = made.cookie()
+        assert made.cookie() != old
+
+
+def test_a_lease_that_is_lost(impatient: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT", 1.5)
+    with session(impatient) as made:
+        found = inventory.find(made, ODD_NAME)
+        with pytest.raises(UnreachableError, match="ended the lease"), lease.exporting(made, found.id, Control()):
+            time.sleep(2)
+        assert impatient.counters()["leases"] == 0
+
+
+def test_a_running_machine_is_not_exported(tmp_path: Path) -> None:
+    path = machine(tmp_path, "web01", [MIB])
+    with esxi([Datastore(name="ds", directory=tmp_path)], [Registered(path=f"[ds] {path}", running=True)]) as made, \
+            session(made) as logged_in:
+        found = inventory.find(logged_in, "web01")
+        with pytest.raises(ImgtoolError, match="InvalidPowerState"), lease.exporting(logged_in, found.id, Control()):
+            pass
+
+
+@pytest.mark.parametrize("provisioning", ["thin", "thick", "eagerZeroedThick"])
+def test_a_machine_is_imported(server: Simulator, store: Path, tmp_path: Path, provisioning: str) -> None:
+    sources = streams(tmp_path)
+    with session(server) as made:
+        spec, pool, folder = specification(made, provisioning)
+        assert spec.warnings == ()
+        with lease.importing(made, spec, Control(), pool=pool, folder=folder) as open_lease:
+            urls = {disk.key: disk for disk in open_lease.disks}
+            for (device, href), (_, packed) in zip(spec.items, sources, strict=True):
+                assert href in ("a.vmdk", "b.vmdk")
+                lease.upload(open_lease, urls[device], pieces(packed), Control())
+        told = inventory.facts(made, inventory.find(made, "web01.imgtool"))
+        assert told.found.id == open_lease.machine
+        assert [disk.capacity for disk in told.disks] == [SIZE, SIZE]
+        assert {disk.thin for disk in told.disks} == {provisioning == "thin"}
+        assert told.networks == ("VMNet",)
+        machines.rename(made, open_lease.machine, "web01", Stop())
+    files = sorted((store / "web01.imgtool").glob("*-flat.vmdk"))
+    for (raw, _), file in zip(sources, files, strict=True):
+        same(raw, "raw", file, "raw")
+    assert server.counters()["leases"] == 0
+
+
+def test_a_length_that_is_known_is_said(server: Simulator, tmp_path: Path) -> None:
+    packed = streams(tmp_path)[0][1]
+    with session(server) as made:
+        spec, pool, folder = specification(made)
+        with lease.importing(made, spec, Control(), pool=pool, folder=folder) as open_lease:
+            for disk in open_lease.disks:
+                lease.upload(open_lease, disk, pieces(packed), Control(), length=len(packed))
+
+
+@pytest.mark.parametrize("what", ["cut", "stopped", "damaged", "our own error"])
+def test_a_failed_import_leaves_nothing(server: Simulator, store: Path, tmp_path: Path, what: str) -> None:
+    before = state(store)
+    packed = streams(tmp_path)[0][1]
+    stop = Stop()
+
+    def broken() -> Iterator[bytes]:
+        yield packed[:1_000_000]
+        if what == "stopped":
+            stop.set()
+        if what == "our own error":
+            raise ImgtoolError("the overlay is gone")
+        if what != "damaged":
+            yield packed[1_000_000:]
+
+    errors = {"cut": UnreachableError, "stopped": StoppedError, "damaged": UnreachableError, "our own error": ImgtoolError}
+    with session(server) as made:
+        spec, pool, folder = specification(made)
+        if what == "cut":
+            server.order(cuts=[500_000])
+        control = Control(stop=stop)
+        with pytest.raises(errors[what]), lease.importing(made, spec, control, pool=pool, folder=folder) as open_lease:
+            lease.upload(open_lease, open_lease.disks[0], broken(), control)
+        assert [one.name for one in inventory.machines(made)] == [ODD_NAME]
+    assert state(store) == before
+    assert server.counters()["leases"] == 0
+
+
+def test_a_name_that_is_taken(server: Simulator) -> None:
+    with session(server) as made:
+        found = machines.places(made)
+        spec = lease.import_spec(made, OVF, name=ODD_NAME, pool=found.pools[0].id, store=found.stores[0].id, networks={})
+        with pytest.raises(ImgtoolError, match="DuplicateName"), \
+                lease.importing(made, spec, Control(), pool=found.pools[0].id, folder=found.folders[0].id):
+            pass
+
+
+def test_an_ovf_that_is_none(server: Simulator) -> None:
+    with session(server) as made:
+        found = machines.places(made)
+        with pytest.raises(ImgtoolError, match="ovfDescriptor"):
+            lease.import_spec(made, "no XML", name="x", pool=found.pools[0].id, store=found.stores[0].id, networks={})
+
+
+def test_hardware_that_the_server_does_not_know(server: Simulator) -> None:
+    with session(server) as made:
+        found = machines.places(made)
+        odd = OVF.replace("VirtualSCSI", "QuantumSCSI")
+        with pytest.raises(ImgtoolError, match="does not take this machine: OvfUnsupportedType"):
+            lease.import_spec(made, odd, name="x", pool=found.pools[0].id, store=found.stores[0].id, networks={})
+
+
+@pytest.mark.parametrize("way", ["export", "import"])
+def test_a_free_licence_forbids_leases(store: Path, way: str) -> None:
+    hosts = [Registered(path=f"[ds] {ODD_NAME}/{ODD_NAME}.vmx")]
+    server = Server(networks=("VMNet",), free_licence=True)
+    with esxi([Datastore(name="ds", directory=store)], hosts, server) as made, session(made) as logged_in:
+        spec, pool, folder = specification(logged_in)
+        found = inventory.find(logged_in, ODD_NAME)
+        opened = lease.exporting(logged_in, found.id, Control()) if way == "export" else \
+            lease.importing(logged_in, spec, Control(), pool=pool, folder=folder)
+        with pytest.raises(RefusedError, match="licence") as caught, opened:
+            pass
+        assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("url", ["http://*/nfc/1/disk-0.vmdk", "file:///etc/passwd"])
+def test_an_address_that_is_no_https(server: Simulator, url: str) -> None:
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        with pytest.raises(RefusedError, match="no HTTPS"), lease.exporting(made, found.id, Control()) as open_lease:
+            lease.download(open_lease, lease.LeasedDisk(key="", url=url, thumbprint=""), io.BytesIO(), Control())
+
+
+def test_another_host_proves_itself_by_its_thumbprint(server: Simulator) -> None:
+    """``localhost`` stands for the ESXi host behind a vCenter."""
+    with session(server) as made:
+        found = inventory.find(made, ODD_NAME)
+        with lease.exporting(made, found.id, Control()) as open_lease:
+            disk = open_lease.disks[0]
+            url = disk.url.replace("https://*/", f"https://localhost:{server.port}/")
+            good = lease.LeasedDisk(key=disk.key, url=url, thumbprint=server.thumbprint)
+            assert lease.download(open_lease, good, io.BytesIO(), Control()) > 0
+            bad = lease.LeasedDisk(key=disk.key, url=url, thumbprint="11" * 20)
+            with pytest.raises(UnreachableError, match="thumbprint"):
+                lease.download(open_lease, bad, io.BytesIO(), Control())

@@ -1,0 +1,179 @@
+"""A disk that arrives in chunks: whole and equal after any stop, and nothing is fetched twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from imgtool.copying import receive
+from imgtool.errors import DifferError, RefusedError, UsageError
+from imgtool.formats.disk import open_disk
+from imgtool.model import ImageSpec
+from imgtool.progress import Control, Rate, Silent, Stop
+from tests.program import ENVIRONMENT, ROOT
+
+CHUNK = receive.CHUNK
+SIZE = 9 * CHUNK + 512
+SOURCE = {"disk": "[ds] a/a-flat.vmdk"}
+CONTROL = Control(progress=Silent(), stop=Stop(), rate=Rate())
+
+
+def disk(path: Path) -> Path:
+    """Data, zeros, data with holes, and an odd end."""
+    rand = random.Random(7)
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for start, length in ((0, CHUNK), (2 * CHUNK + 65536, 70000), (5 * CHUNK, 3 * CHUNK), (SIZE - 512, 512)):
+            file.seek(start)
+            file.write(rand.randbytes(length))
+    return path
+
+
+def fetch(raw: Path, receiver: receive.Receiver, most: int | None = None) -> list[int]:
+    """The chunks that were fetched, in an odd order and by two threads."""
+    data = raw.read_bytes()
+    wanted = list(receiver.missing())[:most]
+    random.Random(1).shuffle(wanted)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: receiver.take(one[0], memoryview(data)[one[1]:one[1] + one[2]]), wanted))
+    return [number for number, _, _ in wanted]
+
+
+def same(raw: Path, path: Path, kind: str) -> None:
+    argv = ["qemu-img", "compare", "-f", "raw", "-F", kind, raw, path]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert "identical" in done.stdout, done.stdout + done.stderr
+
+
+def fetch_and_fail(raw: Path, receiver: receive.Receiver, fetched: list[int]) -> None:
+    fetched += fetch(raw, receiver, 4)
+    raise OSError("the cable was cut")
+
+
+def receiving(path: Path, kind: str, **source: object):
+    return receive.receiving(str(path), size=SIZE, spec=ImageSpec(format=kind), source={**SOURCE, **source})
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_goes_on_with_what_is_missing(tmp_path: Path, kind: str) -> None:
+    raw, path = disk(tmp_path / "source"), tmp_path / f"x.{kind}"
+    with pytest.raises(OSError, match="cut"), receiving(path, kind) as receiver:
+        fetch_and_fail(raw, receiver, first := [])
+    assert not path.exists()
+    with receiving(path, kind) as receiver:
+        second = fetch(raw, receiver)
+        assert sorted(first + second) == list(range(10))
+        receiver.close_up()
+        with open_disk(str(path) + ".imgtool-partial", source_format=kind) as copy:
+            receive.check(copy, receiver.blocks, CONTROL)
+    receive.publish(str(path), replace=False)
+    same(raw, path, kind)
+    if kind == "qcow2":
+        subprocess.run(["qemu-img", "check", path], check=True, capture_output=True)
+    assert path.stat().st_blocks * 512 < 5 * CHUNK
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(["source", path.name])
+
+
+def test_what_another_run_left_in_a_hole_goes(tmp_path: Path) -> None:
+    path = tmp_path / "x.raw"
+    with receiving(path, "raw") as receiver:
+        receiver.take(1, memoryview(b"\1" * CHUNK))
+        receiver.take(1, memoryview(bytes(CHUNK)))
+        receiver.take(2, memoryview(b"\2" * CHUNK))
+        receiver.take_zeros(2)
+        assert receiver.blocks.is_zero(1)
+    with open(str(path) + ".imgtool-partial", "rb") as file:
+        assert file.read() == bytes(SIZE)
+        assert os.fstat(file.fileno()).st_blocks == 0
+
+
+def test_a_copy_that_went_bad_is_found(tmp_path: Path) -> None:
+    raw, path = disk(tmp_path / "source"), tmp_path / "x.raw"
+    with receiving(path, "raw") as receiver:
+        fetch(raw, receiver)
+        receiver.close_up()
+        for offset in (5 * CHUNK + 3, 3 * CHUNK):
+            with open(str(path) + ".imgtool-partial", "r+b") as file:
+                file.seek(offset)
+                old = file.read(1)
+                file.seek(offset)
+                file.write(bytes([old[0] ^ 1]))
+                file.flush()
+                with open_disk(file.name, source_format="raw") as copy, \
+                        pytest.raises(DifferError, match=f"from byte {offset // CHUNK * CHUNK} on"):
+                    receive.check(copy, receiver.blocks, CONTROL)
+                file.seek(offset)
+                file.write(old)
+
+
+def test_a_source_that_changed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.raw"
+    with receiving(path, "raw", modified="monday") as receiver:
+        receiver.take_zeros(0)
+    with pytest.raises(RefusedError, match="source has changed"), receiving(path, "raw", modified="tuesday"):
+        pass
+    assert receive.discard(str(path))
+    assert not receive.discard(str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_copy_is_not_published(tmp_path: Path) -> None:
+    with receiving(tmp_path / "x.raw", "raw") as receiver, pytest.raises(RefusedError, match="chunk 0 is missing"):
+        receiver.close_up()
+
+
+def test_the_name_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "x.raw"
+    path.write_text("precious")
+    with receiving(path, "raw"):
+        pass
+    with pytest.raises(RefusedError, match="exists"):
+        receive.publish(str(path), replace=False)
+    assert path.read_text() == "precious"
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError), receive.receiving(str(tmp_path / "x"), size=1, spec=ImageSpec(format="vhdx"), source={}):
+        pass
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.tools.test_receive import SIZE, receiving, CHUNK
+raw = Path(sys.argv[1]).read_bytes()
+with receiving(Path(sys.argv[2]), "qcow2") as receiver:
+    for number, start, length in receiver.missing():
+        receiver.take(number, memoryview(raw)[start:start + length])
+        receiver.save()
+        print(number, flush=True)
+"""
+
+
+def test_a_killed_run_loses_only_what_was_not_saved(tmp_path: Path) -> None:
+    raw, path = disk(tmp_path / "source"), tmp_path / "x.qcow2"
+    seen: list[int] = []
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(raw), str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                                 env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+        assert child.stdout
+        seen += [int(child.stdout.readline()) for _ in range(2)]
+        child.send_signal(signal.SIGKILL)
+        seen += [int(line) for line in child.stdout]
+        child.wait()
+        time.sleep(0.01)
+    assert seen == list(range(len(seen)))
+    with receiving(path, "qcow2") as receiver:
+        left = fetch(raw, receiver)
+        assert not set(left) & set(seen)
+        receiver.close_up()
+    receive.publish(str(path), replace=False)
+    same(raw, path, "qcow2")

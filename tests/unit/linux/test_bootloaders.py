@@ -1,0 +1,244 @@
+"""Menus of boot loaders: what boots when nobody chooses, how that is changed, and loaders on the ESP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgtool.errors import RefusedError
+from imgtool.guests.linux import adapt, inspect
+from imgtool.guests.linux.bootloaders import bls, efi, extlinux, grub2, grub_legacy, grubenv, systemd_boot
+from imgtool.guests.linux.bootloaders.find import find
+from imgtool.guests.linux.edit import Editor
+from imgtool.model.guest import AdaptRequest, Platform
+from tests.folder_tree import FolderTree
+from tests.phony import DISK, kernel, tree
+
+GRUB = """set default="{default}"
+menuentry 'Linux' --class gnu-linux $menuentry_id_option 'simple' {{
+\tlinux /boot/a root=/dev/sda1
+\tinitrd /boot/ia
+}}
+submenu 'Advanced' $menuentry_id_option 'advanced' {{
+\tmenuentry 'Linux A' --class x $menuentry_id_option 'a' {{
+\t\tlinux\t/boot/a root=/dev/sda1 single
+\t\tinitrd /boot/ucode.img /boot/ia
+\t}}
+\tmenuentry "Linux B" --id b {{
+\t\tlinux16 /boot/b
+\t}}
+}}
+menuentry 'Memory test' {{
+\tlinux16 /boot/memtest
+}}
+"""
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> FolderTree:
+    made = FolderTree(tmp_path)
+    for name in ("a", "b", "ia", "ucode.img", "memtest"):
+        made.write(f"/boot/{name}", b"x")
+    return made
+
+
+@pytest.mark.parametrize(("default", "title"), [
+    ("0", "Linux"), ("1", "Linux A"), ("1>1", "Linux B"), ("Advanced>Linux B", "Linux B"), ("advanced>b", "Linux B"),
+    ("simple", "Linux"),    ("2", "Memory test"), ("nothing", None), ("1>7", None),
+])
+def test_grub2_default(guest: FolderTree, default: str, title: str | None) -> None:
+    guest.write("/boot/grub/grub.cfg", GRUB.format(default=default).encode())
+    menu = grub2.read(guest)
+    assert menu
+    assert [entry.id for entry in menu.entries] == ["simple", "advanced>a", "advanced>b", "Memory test"]
+    assert menu.entries[1].initrds == ("/boot/ucode.img", "/boot/ia")
+    assert (menu.entries[menu.default].title if menu.default is not None else None) == title
+
+
+def test_grub2_saved_default(guest: FolderTree) -> None:
+    guest.write("/boot/grub/grub.cfg", GRUB.format(default="${saved_entry}").encode())
+    guest.write("/boot/grub/grubenv", b"# GRUB Environment Block\nsaved_entry=advanced>b\nother=1\n" + b"#" * 900)
+    menu = grub2.read(guest)
+    assert menu
+    assert menu.default == 2
+    editor = Editor(tree=guest)
+    grub2.choose(editor, menu, menu.entries[0], why="test")
+    block = guest.read("/boot/grub/grubenv")
+    assert len(block) == 1024
+    assert grubenv.read(guest) == {"saved_entry": "simple", "other": "1"}
+    assert grub2.read(guest).default == 0  # type: ignore[union-attr]
+
+
+def test_grub2_choose_writes_what_the_next_menu_is_made_from_too(guest: FolderTree) -> None:
+    guest.write("/boot/grub/grub.cfg", GRUB.format(default="0").encode())
+    guest.write("/etc/default/grub", b"# mine\nGRUB_DEFAULT=0\nGRUB_TIMEOUT=5\n")
+    menu = grub2.read(guest)
+    assert menu
+    grub2.choose(Editor(tree=guest), menu, menu.entries[2], why="test")
+    assert grub2.read(guest).default == 2  # type: ignore[union-attr]
+    assert guest.read("/etc/default/grub") == b'# mine\nGRUB_DEFAULT="advanced>b"\nGRUB_TIMEOUT=5\n'
+
+
+def test_bls_is_sorted_as_versions(guest: FolderTree) -> None:
+    guest.write("/boot/grub2/grub.cfg", b"insmod blscfg\nblscfg\n")
+    for version in ("5.9.1-1", "5.14.0-70", "5.14.0-427", "0-rescue-abc"):
+        guest.write(f"/boot/loader/entries/id-{version}.conf",
+                    f"title T {version}\nversion {version}\nlinux /vmlinuz-{version}\ninitrd /i-{version} $tuned\n".encode())
+    menu = grub2.read(guest)
+    assert menu
+    assert [entry.title.split()[1] for entry in menu.entries] == ["5.14.0-427", "5.14.0-70", "5.9.1-1", "0-rescue-abc"]
+    assert menu.default == 0
+    guest.write("/boot/grub2/grubenv", b"saved_entry=id-5.9.1-1\n")
+    assert grub2.read(guest).default == 2  # type: ignore[union-attr]
+    assert menu.entries[0].initrds == ("/i-5.14.0-427",)
+
+
+@given(st.lists(st.text(max_size=12), max_size=6))
+def test_versions_can_always_be_compared(words: list[str]) -> None:
+    assert sorted(map(bls.version_key, words)) == sorted(map(bls.version_key, reversed(words)))
+
+
+def test_grub_legacy(guest: FolderTree) -> None:
+    guest.write("/boot/grub/menu.lst", b"# c\ndefault\t1\ntitle Other\nrootnoverify (hd0,1)\n#title no\ntitle  Lin ux\n"
+                                       b"kernel (hd0,0)/a root=/dev/hda1\ninitrd /ia\n")
+    menu = grub_legacy.read(guest)
+    assert menu
+    found = [(entry.id, entry.title, entry.kernel, entry.initrds) for entry in menu.entries]
+    assert found == [("1", "Lin ux", "/boot/a", ("/boot/ia",))]
+    assert menu.default == 0
+    guest.write("/boot/grub/menu.lst", guest.read("/boot/grub/menu.lst") + b"title C\nkernel /b\n")
+    menu = grub_legacy.read(guest)
+    assert menu
+    grub_legacy.choose(Editor(tree=guest), menu, menu.entries[1], why="test")
+    assert b"default\t2\n" in guest.read("/boot/grub/menu.lst")
+
+
+def test_extlinux(guest: FolderTree) -> None:
+    guest.write("/boot/extlinux.conf", b"default two\nLABEL one\n  KERNEL a\n  APPEND initrd=ia root=x\nlabel two\n linux b\n")
+    menu = extlinux.read(guest)
+    assert menu
+    assert [(entry.kernel, entry.initrds) for entry in menu.entries] == [("/boot/a", ("/boot/ia",)), ("/boot/b", ())]
+    assert menu.default == 1
+    extlinux.choose(Editor(tree=guest), menu, menu.entries[0], why="test")
+    assert guest.read("/boot/extlinux.conf").startswith(b"default one\n")
+
+
+def test_systemd_boot(guest: FolderTree) -> None:
+    guest.write("/efi/EFI/systemd/systemd-bootx64.efi", b"x")
+    for name in ("one", "two"):
+        guest.write(f"/efi/loader/entries/{name}-1.conf", b"linux /a\n")
+    guest.write("/efi/loader/loader.conf", b"timeout 3\ndefault one-*\n")
+    menu = systemd_boot.read(guest)
+    assert menu
+    assert menu.entries[menu.default or 0].id == "one-1"
+    systemd_boot.choose(Editor(tree=guest), menu, menu.entries[0], why="test")
+    assert guest.read("/efi/loader/loader.conf") == b"timeout 3\ndefault two-1.conf\n"
+
+
+PIECES = [*"{}'\"\n \t$>#0a", "menuentry ", "submenu ", "linux ", "set default=", "}\n", "{\n",
+          "\nmenuentry 'a' {\n linux /a\n}\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_any_grub_cfg_is_read(content: str) -> None:
+    class One:
+        """A tree with one file."""
+
+        def read(self, path: str, *, limit: int = 0) -> bytes:
+            if path != grub2.CONFIGS[1]:
+                raise FileNotFoundError(path)
+            return content.encode()
+
+        def is_file(self, path: str) -> bool:
+            return path == grub2.CONFIGS[1]
+
+        def is_dir(self, path: str) -> bool:
+            return False
+
+        def glob(self, pattern: str) -> list[str]:
+            return []
+
+    menu = grub2.read(One())  # type: ignore[arg-type]
+    assert menu
+    assert menu.default is None or menu.default < len(menu.entries)
+
+
+@pytest.mark.parametrize(("files", "copied"), [
+    ({"debian/shimx64.efi": b"s", "debian/grubx64.efi": b"g", "debian/grub.cfg": b"configfile x\n"},
+     {"BOOTX64.EFI": b"s", "grubx64.efi": b"g", "grub.cfg": b"configfile x\n"}),
+    ({"centos/shimx64.efi": b"s", "centos/grubx64.efi": b"g", "centos/grub.cfg": b"menuentry 'x' {\n}\n"},
+     {"BOOTX64.EFI": b"s", "grubx64.efi": b"g", "grub.cfg": b"set prefix=($root)/EFI/centos\nconfigfile $prefix/grub.cfg\n"}),
+    ({"GRUB/grubx64.efi": b"g"}, {"BOOTX64.EFI": b"g"}),
+    ({"redhat/grub.efi": b"old", "redhat/grub.conf": b"title x\n"}, {"BOOTX64.EFI": b"old", "BOOTX64.conf": b"title x\n"}),
+    ({"Linux/a-6.1.efi": b"uki"}, {}), ({"debian/shimx64.efi": b"s", "Boot/bootx64.efi": b"there"}, None),
+])
+def test_fallback_loader(tmp_path: Path, files: dict[str, bytes], copied: dict[str, bytes] | None) -> None:
+    made = FolderTree(tmp_path)
+    for name, data in files.items():
+        made.write(f"/boot/efi/EFI/{name}", data)
+    editor = Editor(tree=made)
+    efi.add_fallback(editor, "x86_64")
+    assert efi.has_fallback(made, "x86_64") is (copied != {})
+    if copied is None:
+        assert editor.changes == []
+    else:
+        assert {path.name: path.read_bytes() for path in tmp_path.glob("boot/efi/EFI/BOOT/*")} == copied
+        assert bool(editor.warnings) == (copied == {})
+
+
+def two_kernels(tmp_path: Path, newer: str, older: str) -> FolderTree:
+    made = FolderTree(tmp_path / "guest")
+    made.write("/etc/os-release", b"ID=debian\n")
+    entries = ""
+    for version, without in (("6.1.0-2-amd64", newer), ("6.1.0-1-amd64", older)):
+        kernel(made, version, f"/boot/vmlinuz-{version}", f"/boot/initrd.img-{version}", without=without)
+        entries += f"menuentry '{version}' {{\n linux /boot/vmlinuz-{version}\n initrd /boot/initrd.img-{version}\n}}\n"
+    made.write("/boot/grub/grub.cfg", b'set default="0"\n' + entries.encode())
+    return made
+
+
+KVM_DISKS = "virtio_blk,virtio_scsi,virtio_pci"
+
+
+def test_another_kernel_is_chosen_where_one_has_the_driver(tmp_path: Path) -> None:
+    made = two_kernels(tmp_path, KVM_DISKS, "")
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert "kernel 6.1.0-2-amd64 has no driver for virtio, virtio-scsi" in result.warnings
+    assert result.disk_bus == "virtio"
+    assert [one.version for one in inspect(made, DISK).kernels if one.default] == ["6.1.0-1-amd64"]
+
+
+def test_the_default_stays_where_it_can_boot_and_none_is_better(tmp_path: Path) -> None:
+    made = two_kernels(tmp_path, KVM_DISKS, KVM_DISKS)
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert result.disk_bus == "sata"
+    assert [one.version for one in inspect(made, DISK).kernels if one.default] == ["6.1.0-2-amd64"]
+
+
+def test_no_kernel_with_a_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    every = KVM_DISKS + ",ahci,nvme,ata_piix,mptsas,vmw_pvscsi"
+    made = two_kernels(tmp_path, every, every)
+    before = sorted((path, path.read_bytes()) for path in made.root.rglob("*") if path.is_file())
+    with pytest.raises(RefusedError, match=r"6\.1\.0-2-amd64, 6\.1\.0-1-amd64"):
+        adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert sorted((path, path.read_bytes()) for path in made.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_unified_kernel_image_is_left_alone_with_words(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path / "guest")
+    made.write("/etc/os-release", b"ID=fedora\n")
+    kernel(made, "6.8.0-1", "/boot/efi/EFI/Linux/abc-6.8.0-1.efi", "-")
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert any("unified kernel image" in warning for warning in result.warnings)
+    assert made.read("/boot/efi/EFI/Linux/abc-6.8.0-1.efi") == b"kernel 6.8.0-1"
+
+
+def test_of_two_loaders_the_one_with_entries_counts(tmp_path: Path) -> None:
+    made = tree("rhel6", tmp_path / "guest")
+    made.write("/boot/grub2/grub.cfg", b"# nothing\n")
+    found = find(made)
+    assert found
+    assert found[0].kind == "grub-legacy"

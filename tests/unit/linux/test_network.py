@@ -1,0 +1,153 @@
+"""Network configuration: what is read, which name belongs to which card, MAC addresses that change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgtool.errors import UsageError
+from imgtool.guests.linux import adapt
+from imgtool.guests.linux.edit import Editor
+from imgtool.guests.linux.network import find, names, pin, udev
+from imgtool.guests.linux.network.pin import Pin
+from imgtool.model.guest import AdaptRequest, NicConfig, Platform
+from tests.folder_tree import FolderTree
+from tests.phony import DISK, tree
+
+OLD, NEW, OTHER = "00:50:56:aa:00:01", "52:54:00:bb:00:01", "52:54:00:bb:00:02"
+FILES = {
+    "/etc/sysconfig/network-scripts/ifcfg-eth0":
+        'DEVICE=eth0\nHWADDR="00:50:56:AA:00:01"  # card\nIPADDR0=192.0.2.1\nNETMASK0=255.255.0.0\n',
+    "/etc/sysconfig/network-scripts/ifcfg-eth0.7": "DEVICE=eth0.7\nVLAN=yes\n",
+    "/etc/sysconfig/network-scripts/ifcfg-bond0": "DEVICE=bond0\nTYPE=Bond\n",
+    "/etc/sysconfig/network-scripts/ifcfg-eth9.bak": "DEVICE=eth9\n",
+    "/etc/sysconfig/network/ifcfg-eth1": "BOOTPROTO='dhcp'\nLLADDR='00:50:56:aa:00:01'\n",
+    "/etc/sysconfig/network/ifcfg-br0": "BRIDGE='yes'\n",
+    "/etc/network/interfaces": "auto br0\niface br0 inet static\n  bridge_ports ens1 ens2\n  address 192.0.2.9\n\n"
+                               "iface ens3 inet dhcp\niface ens3 inet6 static\n  address 2001:db8::1/64\n"
+                               "source-directory interfaces.d\n",
+    "/etc/network/interfaces.d/four": "iface ens4 inet manual\n",
+    "/etc/netplan/01.yaml": "network:\n  ethernets:\n    any:\n      match: {macaddress: '00:50:56:AA:00:01'}\n"
+                            "      set-name: lan0\n"
+                            "      addresses: [192.0.2.5/24, {192.0.2.6/24: {lifetime: 0}}]\n    ens5: {dhcp4: true}\n",
+    "/etc/systemd/network/10.network": "[Match]\nName=en* ens6\n[Network]\nDHCP=ipv4\nAddress=192.0.2.6/24\n",
+    "/etc/systemd/network/11.network": "[Match]\nMACAddress=00:50:56:aa:00:01\n[Network]\nDHCP=no\n",
+    "/etc/NetworkManager/system-connections/a":
+        "[connection]\ntype=802-3-ethernet\ninterface-name=ens7\n[802-3-ethernet]\nmac-address=00:50:56:AA:00:01\n"
+        "[ipv4]\nmethod=manual\naddress1=192.0.2.7/24,192.0.2.1\n",
+    "/etc/NetworkManager/system-connections/wifi": "[connection]\ntype=wifi\ninterface-name=wlan0\n",
+    "/etc/cloud/cloud.cfg.d/n.cfg": "network:\n  config:\n  - {type: physical, name: ens8, "
+                                    "mac_address: '00:50:56:aa:00:01', subnets: [{type: static, address: 192.0.2.8, "
+                                    "netmask: 255.255.255.0}]}\n",
+    "/etc/udev/rules.d/70-persistent-net.rules": '# c\nSUBSYSTEM=="net", ATTR{address}=="00:50:56:aa:00:01", NAME="eth0"\n',
+    "/etc/systemd/network/1.link": "[Match]\nMACAddress=00:50:56:aa:00:01\n[Link]\nName=wan0\n",
+}
+
+
+@pytest.fixture
+def phony(tmp_path: Path) -> FolderTree:
+    made = FolderTree(tmp_path)
+    for path, content in FILES.items():
+        made.write(path, content.encode())
+    return made
+
+
+def test_every_system_is_read(phony: FolderTree) -> None:
+    found = [(nic.system, nic.name, nic.mac == OLD, nic.addresses, nic.dhcp) for nic in find.read(phony)]
+    assert found == [
+        ("ifcfg", "eth0", True, ("192.0.2.1/16",), False), ("wicked", "eth1", True, (), True),
+        ("ifupdown", "ens1", False, (), False), ("ifupdown", "ens2", False, (), False),
+        ("ifupdown", "ens3", False, ("2001:db8::1/64",), True), ("ifupdown", "ens4", False, (), False),
+        ("netplan", "lan0", True, ("192.0.2.5/24", "192.0.2.6/24"), False), ("netplan", "ens5", False, (), True),
+        ("networkd", "en*", False, ("192.0.2.6/24",), True), ("networkd", "ens6", False, ("192.0.2.6/24",), True),
+        ("networkd", "*", True, (), False), ("NetworkManager", "ens7", True, ("192.0.2.7/24",), False),
+        ("cloud-init", "ens8", True, ("192.0.2.8/24",), False), ("udev", "eth0", True, (), None),
+        ("udev", "wan0", True, (), None)]
+
+
+def test_a_changed_address_is_followed_everywhere_and_nothing_else_changes(phony: FolderTree) -> None:
+    editor = Editor(tree=phony, backup=False)
+    find.follow(editor, {OLD: NEW})
+    for path, content in FILES.items():
+        assert phony.read(path).decode() == content.replace(OLD, NEW).replace(OLD.upper(), NEW.upper())
+    assert {change.where for change in editor.changes} == {path for path, content in FILES.items() if OLD in content.lower()}
+    before = len(editor.changes)
+    find.follow(editor, {OLD: NEW})
+    assert len(editor.changes) == before
+
+
+@given(st.text(max_size=300))
+def test_what_is_no_address_stays(content: str) -> None:
+    assert names.replace_macs(content, {OLD: NEW}) == content.replace(OLD, NEW).replace(OLD.upper(), NEW.upper())
+
+
+@pytest.mark.parametrize("word", [f"{OLD}:00", f"00:{OLD}", "fe80::250:56ff:feaa:1", "00:50:56:aa:00:0", "00-50:56-aa-00-01"])
+def test_longer_words_are_no_addresses(word: str) -> None:
+    assert names.replace_macs(word, {OLD: NEW}) == word
+
+
+def nic(name: str, mac: str | None = None, system: str = "ifupdown") -> NicConfig:
+    return NicConfig(name=name, system=system, path="/etc/x", mac=mac)
+
+
+@pytest.mark.parametrize(("nics", "macs", "pins", "words"), [
+    ([nic("ens192")], [NEW], [("ens192", NEW)], ""),
+    ([nic("ens192")], [], [("ens192", None)], "whatever its address"),
+    ([nic("ens192", OLD)], [], [("ens192", OLD)], ""),
+    ([nic("ens192", OLD)], [NEW], [("ens192", NEW)], ""),
+    ([nic("eth1", NEW), nic("eth0", OTHER)], [NEW, OTHER], [("eth0", OTHER), ("eth1", NEW)], ""),
+    ([nic("eth0"), nic("eth1", NEW)], [NEW, OTHER], [("eth0", OTHER), ("eth1", NEW)], ""),
+    ([nic("ens224"), nic("ens9")], [NEW, OTHER], [("ens9", NEW), ("ens224", OTHER)], "in their order"),
+    ([nic("eth0"), nic("eth1")], [NEW], [("eth0", NEW)], "no network card is known for eth1"),
+    ([nic("eth0"), nic("eth0", NEW, "udev")], [OTHER, NEW], [("eth0", NEW)], ""),
+    ([nic("en*"), nic("*", OLD), nic("br0"), nic("eth0.7"), nic("bond0"), nic("lo"), nic("a\nb"), nic("../x")], [NEW], [], ""),
+    ([nic("unused", NEW, "udev")], [NEW], [], ""),
+])
+def test_which_name_belongs_to_which_card(nics: list[NicConfig], macs: list[str], pins: list[tuple[str, str | None]], words: str,
+                                          tmp_path: Path) -> None:
+    editor = Editor(tree=FolderTree(tmp_path))
+    assert pin.decide(editor, nics, macs) == tuple(Pin(name=name, mac=mac) for name, mac in pins)
+    assert words in " ".join(editor.warnings)
+    assert bool(words) == bool(editor.warnings)
+
+
+def test_link_files_where_udev_reads_them(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write(udev.BUILTIN[0], b"")
+    assert udev.reads_links(made)
+    made.symlink("/dev/null", udev.MASK)
+    assert not udev.reads_links(made)
+    made.remove(udev.MASK)
+    made.write("/etc/udev/rules.d/70-persistent-net.rules", FILES["/etc/udev/rules.d/70-persistent-net.rules"].encode())
+    assert not udev.reads_links(made), "a rule with a name comes first"
+
+
+def test_a_rule_is_replaced_and_comments_stay(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write("/lib/udev/x", b"")
+    made.write(pin.RULES, b'# mine\nSUBSYSTEM=="net", ATTR{address}=="00:50:56:aa:00:01", NAME="eth0"\n# end')
+    editor = Editor(tree=made)
+    pin.apply(editor, [Pin(name="eth0", mac=NEW)])
+    lines = made.read(pin.RULES).decode().split("\n")
+    assert lines[:2] == ["# mine", "# end"]
+    assert f'ATTR{{address}}=="{NEW}"' in lines[2]
+    assert lines[3:] == [""]
+    assert 'NAME="eth0"' in lines[2]
+    count = len(editor.changes)
+    pin.apply(editor, [Pin(name="eth0", mac=NEW)])
+    assert len(editor.changes) == count
+
+
+def test_new_addresses_of_mac_are_the_cards(tmp_path: Path) -> None:
+    made = tree("debian12", tmp_path / "guest")
+    adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, macs=((OLD, NEW.upper()),)))
+    assert f"MACAddress={NEW}\n" in made.read("/etc/systemd/network/10-imgtool-ens192.link").decode()
+
+
+def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
+    made = tree("debian12", tmp_path / "guest")
+    with pytest.raises(UsageError, match="is no MAC address"):
+        adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, nics=("52:54:00:00:00:01\nName=x",)))

@@ -1,0 +1,115 @@
+"""Tools of hypervisors, consoles, settings of initramfs tools, copies of changed files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imgtool.guests.linux import adapt, commands, console, rebuild, tools
+from imgtool.guests.linux.edit import Editor, kept_name
+from imgtool.model.guest import AdaptRequest, Platform
+from tests.folder_tree import FolderTree
+from tests.phony import DISK, tree
+
+
+@pytest.fixture
+def editor(tmp_path: Path) -> Editor:
+    return Editor(tree=FolderTree(tmp_path))
+
+
+@pytest.mark.parametrize(("platform", "masked"), [(Platform.KVM, True), (Platform.METAL, True), (Platform.ESXI, False)])
+def test_vmware_tools_start_on_esxi_only(editor: Editor, platform: Platform, masked: bool) -> None:
+    editor.tree.write("/etc/vmware-tools/locations", b"")
+    editor.tree.write("/usr/lib/systemd/system/x.service", b"")
+    editor.tree.write("/etc/init.d/vmware-tools", b"")
+    editor.tree.symlink("../init.d/vmware-tools", "/etc/rc3.d/S03vmware-tools")
+    editor.tree.symlink("../init.d/other", "/etc/rc3.d/S03other")
+    tools.adapt(editor, platform)
+    assert (editor.tree.readlink("/etc/systemd/system/vmware-tools.service") == "/dev/null") is masked
+    assert (editor.tree.readlink("/etc/rc3.d/S03vmware-tools") is None) is masked
+    assert editor.tree.readlink("/etc/rc3.d/S03other")
+
+
+def test_the_agent_is_enabled_as_its_unit_says(editor: Editor) -> None:
+    editor.tree.write("/usr/bin/qemu-ga", b"")
+    unit = "/usr/lib/systemd/system/qemu-guest-agent.service"
+    editor.tree.write(unit, b"[Unit]\n[Install]\nWantedBy=dev-virtio.device ../x\n")
+    tools.adapt(editor, Platform.KVM)
+    assert editor.tree.readlink("/etc/systemd/system/dev-virtio.device.wants/qemu-guest-agent.service") == unit
+    assert [change.where for change in editor.changes] == ["/etc/systemd/system/dev-virtio.device.wants/qemu-guest-agent.service"]
+    assert not editor.warnings
+
+
+def test_a_masked_agent_stays_masked(editor: Editor) -> None:
+    editor.tree.write("/usr/bin/qemu-ga", b"")
+    editor.tree.write("/usr/lib/systemd/system/qemu-guest-agent.service", b"[Install]\nWantedBy=a.target\n")
+    editor.tree.symlink("/dev/null", "/etc/systemd/system/qemu-guest-agent.service")
+    tools.adapt(editor, Platform.KVM)
+    assert editor.changes == []
+
+
+def test_consoles(editor: Editor) -> None:
+    files = {
+        "/etc/inittab": ("# hvc0 stays\nco:2345:respawn:/sbin/agetty hvc0 9600 linux\n1:tty1\n",
+                         "# hvc0 stays\nco:2345:respawn:/sbin/agetty ttyS0 9600 linux\n1:tty1\n"),
+        "/etc/securetty": ("tty1\nxvc0\n", "tty1\nxvc0\nttyS0\n"),
+        "/boot/grub/grub.cfg": ("\tlinux /a console=tty0 console=hvc0 myconsole=hvc0\n",
+                                "\tlinux /a console=tty0 console=ttyS0 myconsole=hvc0\n"),
+        "/etc/X11/xorg.conf": ('Section "Device"\n  Driver  "vmware"\nEndSection\n',
+                               'Section "Device"\n  Driver  "modesetting"\nEndSection\n'),
+    }
+    for path, (old, _) in files.items():
+        editor.tree.write(path, old.encode())
+    for _ in range(2):
+        console.adapt(editor)
+        for path, (_, new) in files.items():
+            assert editor.tree.read(path).decode() == new
+    assert len(editor.changes) == len(files)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("MODULES=()\n", "MODULES=(a b)\n"), ("MODULES=(x a)\n", "MODULES=(x a b)\n"), ('MODULES="a-x b"\n', 'MODULES="a-x b a"\n'),
+    ("#MODULES=(c)\n", '#MODULES=(c)\nMODULES="a b"\n'), ("MODULES=  # none\n", 'MODULES="a b"  # none\n'),
+    ("x", 'x\nMODULES="a b"\n'),
+    ("MODULES='b a' # c\n", "MODULES='b a' # c\n"),
+])
+def test_words_in_a_list(editor: Editor, old: str, new: str) -> None:
+    editor.tree.write(rebuild.MKINITCPIO, old.encode())
+    for _ in range(2):
+        rebuild.keep(editor, "mkinitcpio", ("a", "b"), ())
+        assert editor.tree.read(rebuild.MKINITCPIO).decode() == new
+
+
+COMMANDS = {
+    "debian12": ("update-initramfs", "-u", "-k", "6.1.0-18-amd64"),
+    "rhel9": ("dracut", "--force", "--add-drivers", "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix",
+              "/boot/initramfs-5.14.0-427.el9.x86_64.img", "5.14.0-427.el9.x86_64"),
+    "arch": ("mkinitcpio", "-k", "6.7.4-arch1-1", "-S", "autodetect", "-g", "/boot/initramfs-linux.img"),
+    "alpine319": ("mkinitfs", "-o", "/boot/initramfs-lts", "6.6.14-0-lts"),
+    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m",
+               "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_rebuilding_runs_in_the_guest(tmp_path: Path, name: str) -> None:
+    made = tree(name, tmp_path / "guest")
+    before = {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")}
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
+    assert commands(made, Platform.KVM) == (COMMANDS[name],)
+    assert {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")} == before
+    assert result.disk_bus == "virtio"
+
+
+@pytest.mark.parametrize("path", ["/etc/fstab", "/etc/network/interfaces.d/eth0", "/etc/sysconfig/network-scripts/ifcfg-eth0"])
+def test_the_first_version_is_kept_with_its_mode(editor: Editor, path: str) -> None:
+    editor.tree.write(path, b"one", mode=0o600)
+    for content in (b"two", b"two", b"three"):
+        editor.write(path, content, what="x", why="y")
+    assert editor.tree.read(kept_name(path)) == b"one"
+    assert editor.tree.stat(kept_name(path)).mode & 0o777 == 0o600
+    assert editor.tree.read(path) == b"three"
+    assert len(editor.changes) == 2
+    hidden = path != "/etc/fstab"
+    assert editor.tree.glob(path.rsplit("/", 1)[0] + "/*") == ([path] if hidden else [path, kept_name(path)])

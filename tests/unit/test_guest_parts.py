@@ -1,0 +1,108 @@
+"""Small parts of inspect and adapt that need no appliance: key files, descriptions, other systems, what is remembered of KVM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from imgtool import kvm
+from imgtool.errors import RefusedError, UsageError
+from imgtool.guests import other
+from imgtool.guests.keys import read_keys
+from imgtool.guests.volumes import Volumes
+from imgtool.guests.windows import versions
+from imgtool.model.guest import FileSystem
+from imgtool.steps import machine_disks
+from tests.program import imgtool
+
+
+def test_key_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("secret\n")
+    (tmp_path / "b").write_text("other")
+    assert read_keys([str(tmp_path / "a"), str(tmp_path / "b")]) == ("secret\n", "secret", "other")
+    for data in (b"", b"\xff\xfe", b"a\0b", b"x" * 9000):
+        (tmp_path / "bad").write_bytes(data)
+        with pytest.raises(UsageError, match="holds no passphrase"):
+            read_keys([str(tmp_path / "bad")])
+    with pytest.raises(UsageError, match="cannot read"):
+        read_keys([str(tmp_path / "none")])
+
+
+class Blkid:
+    """An appliance that knows partition types."""
+
+    def __init__(self, **kinds: str) -> None:
+        self.kinds = kinds
+
+    def call(self, name: str, *args: str) -> object:
+        return list(self.kinds) if name == "list_partitions" else {"PART_ENTRY_TYPE": self.kinds[args[0]]}
+
+
+@pytest.mark.parametrize(("kind", "family"), [
+    ("0xa5", "freebsd"), ("0xa6", "openbsd"), ("516e7cb6-6ecf-11d6-8ff8-00022d09712b", "freebsd"), ("0x83", "unknown"),
+    ("48465300-0000-11aa-aa11-00306543ecac", "macos"), ("0xfb", "esxi")])
+def test_other_systems_by_their_partitions(kind: str, family: str) -> None:
+    known = Volumes(filesystems=(), names={})
+    assert other.family(Blkid(sda1="0x82", sda2=kind), known) == family  # type: ignore[arg-type]
+
+
+def test_other_systems_by_their_file_systems() -> None:
+    known = Volumes(filesystems=(FileSystem(device="/dev/sda", type="ufs"),), names={})
+    assert other.family(Blkid(), known) == "bsd"  # type: ignore[arg-type]
+
+
+def described(monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:
+    machine = SimpleNamespace(disks=[SimpleNamespace(path=path) for path in paths])
+    module = SimpleNamespace(parse=lambda _: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(machine_disks, "description", lambda _: module)
+
+
+def test_disks_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vmx, elsewhere = tmp_path / "x" / "x.vmx", tmp_path / "y"
+    vmx.parent.mkdir()
+    vmx.write_text("")
+    described(monkeypatch, "a.vmdk", str(elsewhere / "b.vmdk"))
+    with pytest.raises(RefusedError, match="outside its directory"):
+        machine_disks.machine_disks([str(vmx)])
+    found = machine_disks.machine_disks([str(vmx)], [str(elsewhere)])
+    assert found == (str(vmx.parent / "a.vmdk"), str(elsewhere / "b.vmdk"))
+    with pytest.raises(UsageError, match="name it alone"):
+        machine_disks.machine_disks([str(vmx), "b.vmdk"])
+    described(monkeypatch)
+    with pytest.raises(UsageError, match="names no disk"):
+        machine_disks.machine_disks([str(vmx)])
+    assert machine_disks.machine_disks(["a.raw", "b.raw"]) == ("a.raw", "b.raw")
+
+
+def test_a_hang_of_kvm_is_remembered_until_the_next_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = tmp_path / "boot_id"
+    boot.write_text("one\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kvm, "BOOT_ID", boot)
+    monkeypatch.setattr(kvm.os, "access", lambda *_: True)
+    monkeypatch.setattr(kvm.os.path, "isdir", lambda _: True)
+    assert kvm.kvm_state()[0]
+    kvm.remember_hang()
+    assert kvm.kvm_state() == (False, kvm.HANGS)
+    boot.write_text("two\n")
+    assert kvm.kvm_state()[0]
+
+
+@pytest.mark.parametrize(("build", "server", "first"), [
+    (7601, False, "w7"), (7601, True, "2k8R2"), (9600, True, "2k12R2"), (17763, True, "2k19"), (19045, False, "w10"),
+    (22631, False, "w11"), (20348, True, "2k22"), (26100, True, "2k25"), (9200, False, "w8")])
+def test_folders_of_virtio_win(build: int, server: bool, first: str) -> None:
+    assert versions.driver_folders(build, server=server)[0] == first
+
+
+@pytest.mark.parametrize("words", [
+    ("adapt", "x.raw", "--for", "xen"), ("adapt", "x.raw"), ("adapt", "--for", "kvm"), ("inspect",),
+    ("adapt", "x.raw", "--for", "kvm", "--mac", "00:11:22:33:44:55"), ("adapt", "none.raw", "--for", "kvm"),
+    ("inspect", "none.raw")])
+def test_wrong_use(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "x.raw").write_bytes(bytes(4096))
+    done = imgtool(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
