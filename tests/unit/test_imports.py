@@ -24,11 +24,13 @@ NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "m
 """These may import less than their layer."""
 ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
 """Ways to do the same thing: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim")
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim", "libvirt")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
-           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
+           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec", "imgtool.endpoints.metal.far"},
+           "lz4": {"imgtool.codec"},
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
-           "pyVim": {"imgtool.endpoints.vsphere.login"}}
+           "pyVim": {"imgtool.endpoints.vsphere.login"},
+           "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in ("connection", "define", "inventory", "storage")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 
 

@@ -54,7 +54,8 @@ def failed(error: libvirt.libvirtError, where: str) -> NoReturn:
     if code in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED):
         raise UnreachableError(f"{where}: {words}") from error
     if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
-        raise UnreachableError(f"{where}: {words}", "a user who may manage machines is needed (group libvirt, or root)") from error
+        hint = "a user who may manage machines is needed (group libvirt, or root)"
+        raise UnreachableError(f"{where}: {words}", hint) from error
     if error.get_int1() == _enospc() or "No space left on device" in words:
         raise NoSpaceError(f"{where}: {words}") from error
     if code in (libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST):

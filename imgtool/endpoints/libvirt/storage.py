@@ -16,17 +16,15 @@ from imgtool.progress import Bar, Control
 if TYPE_CHECKING:
     import libvirt
 
-VOLUME = """<volume><name/><capacity unit='bytes'/><allocation unit='bytes'/><target><format/></target></volume>"""
-
 
 def volume_xml(name: str, capacity: int, kind: str, *, thick: bool = False) -> str:
     """``capacity`` in bytes; ``kind``: raw, qcow2, vmdk."""
     from lxml import etree
 
-    root = etree.fromstring(VOLUME)
+    root = etree.Element("volume")
     for tag, text in (("name", name), ("capacity", str(capacity)), ("allocation", str(capacity if thick else 0))):
-        root.find(tag).text = text
-    root.find("target/format").set("type", kind)
+        etree.SubElement(root, tag, {} if tag == "name" else {"unit": "bytes"}).text = text
+    etree.SubElement(etree.SubElement(root, "target"), "format", {"type": kind})
     return etree.tostring(root, encoding="unicode")
 
 

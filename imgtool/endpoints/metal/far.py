@@ -53,7 +53,7 @@ class Device:
 
     def __init__(self, path, write):
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
-        self.fd = None
+        self.fd = -1
         try:
             self.fd = os.open(path, flags | os.O_DIRECT)
             self.direct = True
@@ -61,7 +61,7 @@ class Device:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            if self.fd is not None:
+            if self.fd >= 0:
                 os.close(self.fd)
             self.fd = os.open(path, flags)
             self.direct = False

@@ -1,0 +1,197 @@
+"""Physical disks: what /sys says of them, what stands on them, the far end over two pipes, and its disk as NBD."""
+
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from imgtool.endpoints.metal import disks, far, hardware
+from imgtool.endpoints.metal.nbd import served
+from imgtool.endpoints.metal.signatures import SEEN, signatures
+from imgtool.endpoints.metal.wire import Wire
+from imgtool.errors import ImgtoolError, UnreachableError
+from imgtool.journal import digest
+from imgtool.model.machine import FirmwareKind, Topology
+
+SDA = {
+    "/sys/block/sda/size": "2000000\n", "/sys/block/sda/ro": "0", "/sys/block/sda/removable": "0", "/sys/block/sda/dev": "8:0\n",
+    "/sys/block/sda/queue/logical_block_size": "512", "/sys/block/sda/queue/physical_block_size": "4096",
+    "/sys/block/sda/queue/rotational": "1", "/sys/block/sda/device/vendor": "ATA     ",
+    "/sys/block/sda/device/model": "ST1000NM0008 ",
+    "/sys/block/sda/device/vpd_pg80": "\x00\x80\x00\x08ZDE1ABCD", "/sys/block/sda/sda1/partition": "1",
+    "/sys/block/sda/sda1/start": "2048", "/sys/block/sda/sda1/size": "997952", "/sys/block/sda/sda1/dev": "8:1",
+    "/sys/block/sda/sda10/partition": "10", "/sys/block/sda/sda10/start": "1000000", "/sys/block/sda/sda10/size": "1000",
+    "/sys/block/sda/sda10/dev": "8:10", "/dev/disk/by-id/wwn-0x5000": "/dev/sda",
+    "/dev/disk/by-id/ata-ST1000_ZDE1ABCD": "/dev/sda",
+    "/dev/disk/by-id/ata-ST1000_ZDE1ABCD-part1": "/dev/sda1",
+}
+LVM = {
+    "/sys/block/sda/sda10/holders/dm-0": "/sys/devices/virtual/block/dm-0", "/sys/block/dm-0/dev": "253:0",
+    "/sys/block/dm-0/size": "800",
+    "/sys/block/dm-0/dm/name": "vg0-root", "/sys/block/dm-0/dm/uuid": "LVM-abc",
+}
+
+MD = struct.pack("<I", 0xA92B4EFC)
+
+
+def only(files: dict[str, str]):
+    return next(disk for disk in disks.disks(files) if disk.name == "sda")
+
+
+def test_a_disk_is_described() -> None:
+    disk = only(SDA)
+    assert (disk.path, disk.size, disk.sector, disk.physical_sector) == ("/dev/sda", 1_024_000_000, 512, 4096)
+    assert (disk.model, disk.identity, disk.rotational) == ("ST1000NM0008", "ZDE1ABCD", True)
+    assert disk.ids == ("ata-ST1000_ZDE1ABCD", "wwn-0x5000")
+    assert [(part.name, part.start) for part in disk.partitions] == [("sda1", 1 << 20), ("sda10", 512_000_000)]
+    assert disk.used == ()
+
+
+@pytest.mark.parametrize(("more", "why"), [
+    ({"/proc/self/mountinfo": "1 1 8:1 / /srv/my\\040data rw,noatime shared:1 - ext4 /dev/sda1 rw\n"}, "mounted at /srv/my data"),
+    ({"/proc/self/mountinfo": "1 1 0:42 / /data rw - btrfs /dev/sda1 rw\n"}, "/dev/sda1 is mounted at /data"),
+    ({"/proc/swaps": "Filename Type\n/dev/sda10 partition 1 0 -2\n"}, "/dev/sda10 is swap in use"),
+    (LVM, "/dev/sda10 is part of the volume group of vg0-root"),
+    (LVM | {"/proc/self/mountinfo": "1 1 253:0 / / rw - ext4 /dev/mapper/vg0-root rw"}, "/dev/dm-0 (on sda10) is mounted at /"),
+    ({"/sys/block/sda/holders/md0": "x", "/sys/block/md0/md/level": "raid1", "/sys/block/md0/dev": "9:0"},
+     "part of the RAID md0"),
+])
+def test_a_disk_in_use_says_why(more: dict[str, str], why: str) -> None:
+    assert why in "\n".join(only(SDA | more).used)
+
+
+def test_a_read_only_mount_is_in_use_but_not_written() -> None:
+    disk = only(SDA | {"/proc/self/mountinfo": "1 1 8:1 / /srv ro - ext4 /dev/sda1 ro"})
+    assert (len(disk.used), disk.mounts) == (1, ())
+    assert only(SDA | {"/proc/self/mountinfo": "1 1 8:1 / /srv rw - ext4 /dev/sda1 rw"}).mounts == ("/srv",)
+
+
+def test_this_machines_disks_are_found() -> None:
+    files = far.Server(None, None).op_files({"patterns": disks.PATTERNS}, b"")["files"]
+    assert any("is mounted at /" in why for disk in disks.disks(files) for why in disk.used)
+
+
+def test_a_machine_is_described() -> None:
+    cpus = {f"/sys/devices/system/cpu/cpu{number}/topology/{key}": text for number in range(8)
+            for key, text in (("physical_package_id", str(number // 4)), ("core_id", str(number // 2 % 2)))}
+    files = cpus | {
+        "/proc/sys/kernel/hostname": "old-server.example.org\n", "/proc/meminfo": "MemTotal:  16314248 kB\n",
+        "/sys/devices/system/cpu/online": "0-7\n", "/sys/firmware/efi/fw_platform_size": "64",
+        "/sys/firmware/efi/efivars/SecureBoot-8be4": "\x06\0\0\0\x01", "/sys/class/tpm/tpm0/tpm_version_major": "2\n",
+        "/sys/class/net/eno1/address": "AC:1F:6B:00:00:01\n", "/sys/class/net/eno1/type": "1",
+        "/sys/class/net/eno1/device": "/sys/x",
+        "/sys/class/net/eno1/operstate": "up", "/sys/class/net/br0/address": "ac:1f:6b:00:00:01", "/sys/class/net/br0/type": "1",
+        "/sys/bus/pci/devices/0000:3b:00.0/class": "0x030200", "/sys/bus/pci/devices/0000:3b:00.0/vendor": "0x10de",
+        "/sys/bus/pci/devices/0000:3b:00.0/device": "0x20b5", "/sys/bus/pci/devices/0000:00:1f.2/class": "0x010601",
+    }
+    machine, problems = hardware.machine(files, disks.disks(SDA))
+    assert (machine.name, machine.memory.size, machine.cpu.count) == ("old-server", 16 << 30, 8)
+    assert machine.cpu.topology == Topology(sockets=2, cores=2, threads=2)
+    assert (machine.firmware.kind, machine.firmware.secure_boot) == (FirmwareKind.UEFI, True)
+    assert [nic.mac for nic in machine.nics] == ["ac:1f:6b:00:00:01"]
+    assert [disk.path for disk in machine.disks] == ["/dev/sda"]
+    assert "graphics processor at 0000:3b:00.0" in problems[0].what
+    assert "TPM" in problems[1].what
+
+
+@pytest.mark.parametrize(("place", "magic", "name", "member"), [
+    (512, b"LABELONE", "LVM2 physical volume", True), (4096, MD, "Linux RAID (1.2)", True),
+    (-8192, MD, "Linux RAID (1.0)", True), (-65536, MD, "Linux RAID (0.90)", True),
+    (-1024, b"Intel Raid ISM Cfg Sig. ", "Intel RAID (IMSM)", True), (0, b"LUKS\xba\xbe", "LUKS", False),
+    (512, b"EFI PART", "GPT", False), (-512, b"EFI PART", "backup GPT", False), (1080, b"\x53\xef", "ext2/3/4", False),
+])
+def test_signatures(place: int, magic: bytes, name: str, member: bool) -> None:
+    size = 8 << 20
+    disk = bytearray(size)
+    start = place if place >= 0 else size + place
+    disk[start:start + len(magic)] = magic
+    found = list(signatures(bytes(disk[:SEEN]), bytes(disk[-SEEN:]), size))
+    assert [(one.name, one.offset, one.member) for one in found] == [(name, start, member)]
+    assert not list(signatures(bytes(SEEN), bytes(SEEN), size))
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """The far end in a process of its own, as ssh would start it."""
+    text = Path(far.__file__).read_bytes()
+    start = f"import sys;exec(compile(sys.stdin.buffer.read({len(text)}),'far','exec'))"
+    with subprocess.Popen([sys.executable, "-I", "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(text)
+        yield Wire(child.stdin, child.stdout, "far")
+        child.stdin.close()
+        assert child.wait(10) == 0
+
+
+def test_the_far_end_reads_writes_and_hashes(wire: Wire, tmp_path: Path) -> None:
+    data = bytearray(random.Random(3).randbytes(3 << 20) + bytes(2 << 20) + b"end" * 512)
+    path = tmp_path / "disk"
+    path.write_bytes(data)
+    handle = wire.call("open", path=str(path), write=True)[0]["handle"]
+    pieces = [(start, min(1 << 20, len(data) - start)) for start in range(0, len(data), 1 << 20)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda piece: wire.call("read", handle=handle, offset=piece[0], length=piece[1]), pieces))
+    got = [bytes(length) if answer.get("zero") else payload
+           for (answer, payload), (_, length) in zip(answers, pieces, strict=True)]
+    assert b"".join(got) == data
+    assert [bool(answer.get("zero")) for answer, _ in answers] == [False] * 3 + [True] * 2 + [False]
+    wire.call("write", b"x" * 700, handle=handle, offset=999)
+    wire.call("zero", handle=handle, offset=1 << 20, length=5000)
+    wire.call("flush", handle=handle)
+    data[999:1699], data[1 << 20:(1 << 20) + 5000] = b"x" * 700, bytes(5000)
+    assert path.read_bytes() == data
+    sums = wire.call("hash", handle=handle, offset=0, length=len(data), chunk=1 << 20)[1]
+    assert sums == b"".join(digest(bytes(data[start:start + length])) for start, length in pieces)
+
+
+def test_the_far_end_says_what_went_wrong(wire: Wire, tmp_path: Path) -> None:
+    with pytest.raises(ImgtoolError, match="No such file"):
+        wire.call("open", path=str(tmp_path / "none"))
+    (tmp_path / "short").write_bytes(b"1" * 8192)
+    handle = wire.call("open", path=str(tmp_path / "short"))[0]["handle"]
+    with pytest.raises(ImgtoolError, match="ends at byte 8192"):
+        wire.call("read", handle=handle, offset=4096, length=8192)
+    with pytest.raises(ImgtoolError, match="op_nonsense"):
+        wire.call("nonsense")
+
+
+def test_who_asks_when_the_far_end_is_gone_is_told() -> None:
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stdout
+        wire = Wire(child.stdin, child.stdout, "far")
+        waiting = wire.ask("hello")
+        child.kill()
+        with pytest.raises(UnreachableError, match="the connection ended"):
+            waiting.result(10)
+        with pytest.raises(UnreachableError):
+            wire.ask("hello")
+
+
+def test_a_disk_is_offered_as_nbd(tmp_path: Path) -> None:
+    data = random.Random(5).randbytes(3_000_320)
+    (tmp_path / "raw").write_bytes(data)
+    asked: list[int] = []
+
+    def read(offset: int, length: int) -> bytes:
+        asked.append(offset)
+        if not length:
+            raise ImgtoolError("nothing")
+        return data[offset:offset + length]
+
+    with served(read, len(data)) as socket:
+        uri = f"nbd+unix:///?socket={socket}"
+        same = subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", tmp_path / "raw", uri],
+                              capture_output=True, text=True, check=False)
+        assert "identical" in same.stdout, same.stderr
+        write = subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 512", uri], capture_output=True, text=True, check=False)
+        assert write.returncode != 0
+    assert len(asked) == len(set(asked)) == 3
