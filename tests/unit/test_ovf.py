@@ -348,3 +348,12 @@ def test_the_trace_says_where() -> None:
     assert found["cpu.count"] == ("VirtualSystem/VirtualHardwareSection/Item[1]/VirtualQuantity", "4")
     assert found["name"] == ("VirtualSystem/Name", "web")
     assert found["disks[1].path"] == ("DiskSection/Disk[2]", "web-2.vmdk")
+
+
+def test_a_device_of_ovirts_own_is_not_lost_silently() -> None:
+    text = (ROOT / "fixtures" / "descriptions" / "ovf" / "ovirt-4.ovf").read_text()
+    item = ("<Item><rasd:ResourceType>0</rasd:ResourceType><rasd:InstanceId>10</rasd:InstanceId><Type>watchdog</Type>"
+            "<Device>i6300esb</Device></Item>")
+    before, after = (ovf.parse(one.encode()).problems for one in (text, text.replace("<Item>", item + "<Item>", 1)))
+    assert [one.what for one in after if one not in before] == [
+        "watchdog i6300esb: a device of oVirt's own; not carried over"]

@@ -98,6 +98,10 @@ def _uuid(text: str | None) -> str | None:
         return None
 
 
+OVIRT_READ = ("disk", "interface", "controller", "graphics", "video", "balloon", "rng")
+"""Values of ``<Type>`` that are read, here or as a device of the standard; controllers are made anew at the target."""
+
+
 def ovirt(system: etree._Element, items: list[etree._Element], machine: Machine, notes: Notes) -> Machine:
     """oVirt and RHV: ``BiosType``, the id of the machine, and devices that say what they are by ``<Type>``."""
     bios = OVIRT_BIOS.get(xml.word(xml.child(system, "BiosType")) or "")
@@ -108,12 +112,22 @@ def ovirt(system: etree._Element, items: list[etree._Element], machine: Machine,
     described = xml.text(xml.child(system, "Description"))
     graphics = tuple(Graphics(kind=device) for item in items if (device := _ovirt_device(item, "graphics")) in ("spice", "vnc"))
     videos = tuple(Video(model=device) for item in items if (device := _ovirt_device(item, "video")))
+    _others(items, notes)
     notes.read("uuid", installed, xml.attribute(installed, "id"))
     return replace(machine, uuid=machine.uuid or _uuid(xml.attribute(installed, "id")), chipset=chipset, graphics=graphics,
                    description=machine.description or described, videos=machine.videos or videos,
                    firmware=Firmware(kind=kind, secure_boot=secure),
                    balloon="virtio" if any(_ovirt_device(item, "balloon") for item in items) else None,
                    rng="/dev/urandom" if any(_ovirt_device(item, "rng") for item in items) else None)
+
+
+def _others(items: list[etree._Element], notes: Notes) -> None:
+    """A problem for each device that nobody reads: watchdogs, channels, sound, …"""
+    for item in items:
+        values = read_item(item).values
+        if values.get("type", OVIRT_READ[0]) not in OVIRT_READ:
+            notes.problem(f"{values['type']} {values.get('device', '')}".strip() + ": a device of oVirt's own; not carried over",
+                          "add one at the target, where the guest needs it")
 
 
 def _ovirt_device(item: etree._Element, kind: str) -> str | None:
