@@ -10,7 +10,6 @@ an error message. Where KVM is missing or does not work the appliance is emulate
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import os
@@ -48,8 +47,8 @@ class Handle:
 
     def call(self, name: str, *args: object, seconds: float = CALL, **options: object) -> Any:
         """Raises OSError (FileNotFoundError, …) with libguestfs's words; ImgtoolError if the appliance hangs or has ended."""
-        question = json.dumps({"call": name, "args": args, "options": options}, default=_bytes_out).encode()
-        answer = json.loads(self._ask(question, seconds), object_hook=_bytes_in)
+        question = json.dumps({"call": name, "args": args, "options": options}, default=guestfs_child.bytes_out).encode()
+        answer = json.loads(self._ask(question, seconds), object_hook=guestfs_child.bytes_in)
         if "error" in answer:
             raise OSError(answer["errno"], answer["error"])
         return answer["result"]
@@ -124,13 +123,3 @@ def _started(overlays: Sequence[str], settings: Sequence[str], seconds: float, s
         except (OSError, proc.TooLongError) as error:
             raise _NotStartedError(error.strerror if isinstance(error, OSError) else str(error)) from error
         yield handle
-
-
-def _bytes_in(found: dict[str, Any]) -> Any:
-    return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
-
-
-def _bytes_out(value: object) -> object:
-    if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}
-    raise TypeError(type(value))

@@ -24,8 +24,8 @@ def main() -> None:
     os.dup2(2, 1)  # what QEMU prints is no answer
     handle = guestfs.GuestFS(python_return_dict=True)
     while head := questions.read(LENGTH):
-        question = json.loads(questions.read(int.from_bytes(head, "big")), object_hook=_bytes_in)
-        answer = json.dumps(_answer(handle, question), default=_bytes_out).encode()
+        question = json.loads(questions.read(int.from_bytes(head, "big")), object_hook=bytes_in)
+        answer = json.dumps(_answer(handle, question), default=bytes_out).encode()
         answers.write(len(answer).to_bytes(LENGTH, "big") + answer)
         answers.flush()
 
@@ -44,11 +44,13 @@ def _errno(words: str) -> int:
     return next((number for number in errno.errorcode if words.endswith(os.strerror(number))), 0)
 
 
-def _bytes_in(found: dict[str, Any]) -> Any:
+def bytes_in(found: dict[str, Any]) -> Any:
+    """``object_hook`` of JSON: bytes, where ``bytes_out`` wrote some."""
     return base64.b64decode(found["base64"]) if found.keys() == {"base64"} else found
 
 
-def _bytes_out(value: object) -> object:
+def bytes_out(value: object) -> object:
+    """``default`` of JSON: bytes as ``{"base64": …}``."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     raise TypeError(type(value))

@@ -38,8 +38,6 @@ TARGETS: dict[str, Callable[[str, str, int, ImageSpec], Target]] = {
     "qcow2": Qcow2Target,
     "vmdk": VmdkTarget,
 }
-METADATA_SHARE = 1000
-"""A thousandth of the data is more than the tables of any format here need."""
 
 
 @dataclass(frozen=True)

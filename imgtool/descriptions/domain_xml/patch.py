@@ -25,7 +25,6 @@ from imgtool.descriptions.fields import pattern, said
 from imgtool.model.problem import Problem
 
 TOKENS = re.compile(r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<(?:[^<>\"']|\"[^\"]*\"|'[^']*')*+>", re.DOTALL)
-BLANKS = re.compile(r"\s*\Z")
 BY_FIELD = frozenset({"disk", "interface", "serial", "parallel", "video", "graphics", "hostdev", "filesystem", "input", "sound"})
 """Devices that are known by the field of Machine that they stand for, ``disks[1]``; without one they are left alone."""
 BY_NAME = {"feature": ("name",), "timer": ("name",), "controller": ("type", "index")}

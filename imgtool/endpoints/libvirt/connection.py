@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 LOCAL = ("qemu:///", "qemu+unix:///", "qemu:///embed")
 """Beginnings of URIs whose storage is this machine's."""
-KEEPALIVE_SECONDS = 10
 
 
 def is_local(uri: str) -> bool:
@@ -56,14 +56,8 @@ def failed(error: libvirt.libvirtError, where: str) -> NoReturn:
     if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
         hint = "a user who may manage machines is needed (group libvirt, or root)"
         raise UnreachableError(f"{where}: {words}", hint) from error
-    if error.get_int1() == _enospc() or "No space left on device" in words:
+    if error.get_int1() == errno.ENOSPC or "No space left on device" in words:
         raise NoSpaceError(f"{where}: {words}") from error
     if code in (libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST):
         raise RefusedError(f"{where}: {words}") from error
     raise ImgtoolError(f"{where}: {words}") from error
-
-
-def _enospc() -> int:
-    import errno
-
-    return errno.ENOSPC

@@ -76,8 +76,9 @@ def networks(connection: libvirt.virConnect) -> tuple[str, ...]:
     """``network:NAME`` of the virtual networks, ``bridge:NAME`` of the host's bridges where libvirt can list them."""
     import libvirt
 
-    found = [f"network:{one.name()}" for one in connection.listAllNetworks()]
-    found += [f"bridge:{one.bridgeName()}" for one in connection.listAllNetworks() if _bridge(one)]
+    virtual = connection.listAllNetworks()
+    found = [f"network:{one.name()}" for one in virtual]
+    found += [f"bridge:{one.bridgeName()}" for one in virtual if _bridge(one)]
     try:
         found += [f"bridge:{one.name()}" for one in connection.listAllInterfaces() if "type='bridge'" in one.XMLDesc(0)]
     except libvirt.libvirtError:  # no interface driver, as on Debian

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -13,8 +14,6 @@ from typing import IO, Any
 from imgtool.errors import ImgtoolError, NoSpaceError, UnreachableError
 
 HEAD = struct.Struct(">II")
-NO_SPACE = 28
-"""ENOSPC on Linux, which both ends are."""
 Answer = tuple[dict[str, Any], bytes]
 
 
@@ -78,7 +77,7 @@ class Wire:
         if future is None:
             return
         if "error" in answer:
-            kind = NoSpaceError if answer.get("errno") == NO_SPACE else ImgtoolError
+            kind = NoSpaceError if answer.get("errno") == errno.ENOSPC else ImgtoolError
             future.set_exception(kind(f"{self.name}: {answer['error']}"))
         else:
             future.set_result((dict(answer), payload))

@@ -6,8 +6,6 @@ Nothing is fetched: what is not on the disk is not installed here. Programs of t
 
 from __future__ import annotations
 
-import re
-
 from imgtool.guests.linux.edit import Editor, text
 from imgtool.guests.linux.network import ini
 from imgtool.guests.tree import Tree
@@ -30,7 +28,6 @@ FOREIGN = (
 """Tools, their services, and the platforms where these must not start."""
 WELCOME = {Platform.KVM: ("qemu-guest-agent", "qemu-guest-agent"), Platform.ESXI: ("open-vm-tools", "vmtoolsd")}
 UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-SYSV_LINK = re.compile(r"S\d\d")
 
 
 def find(tree: Tree) -> tuple[str, ...]:

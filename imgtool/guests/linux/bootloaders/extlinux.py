@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from imgtool.guests.linux.bootloaders.menu import Entry, Menu, guest_path
+from imgtool.guests.linux.bootloaders.menu import Entry, Menu, guest_path, name_default
 from imgtool.guests.linux.edit import Editor, text
 from imgtool.guests.tree import Tree
 
@@ -42,10 +42,4 @@ def _entry(tree: Tree, base: str, block: dict[str, str]) -> Entry:
 
 def choose(editor: Editor, menu: Menu, entry: Entry, *, why: str) -> None:
     """Makes an entry the one that boots."""
-
-    def changed(old: str) -> str:
-        if DEFAULT.search(old):
-            return DEFAULT.sub(lambda found: found[1] + entry.id, old, count=1)
-        return f"DEFAULT {entry.id}\n{old}"
-
-    editor.change(menu.config, changed, what=f"default entry is {entry.title}", why=why)
+    name_default(editor, menu, entry, DEFAULT, "DEFAULT ", why=why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from imgtool.guests.linux.edit import Editor
 from imgtool.guests.tree import Tree
 
 ROOT_PREFIX = re.compile(r"^(\(.*?\)|\$\{?[A-Za-z_]+\}?)(?=/)")
@@ -45,3 +46,15 @@ def guest_path(tree: Tree, path: str, *bases: str) -> str:
 def number_or_none(word: str | None) -> int | None:
     """The number that a word is, if it is a small one."""
     return int(word) if word and word.isascii() and word.isdigit() and len(word) < 6 else None
+
+
+def name_default(editor: Editor, menu: Menu, entry: Entry, pattern: re.Pattern[str], word: str, *, why: str) -> None:
+    """Makes an entry the one that boots, in a file with one line for that: ``pattern`` finds it (its beginning, and the id),
+    ``word`` begins one where there is none."""
+
+    def changed(old: str) -> str:
+        if pattern.search(old):
+            return pattern.sub(lambda found: found[1] + entry.id, old, count=1)
+        return f"{word}{entry.id}\n{old}"
+
+    editor.change(menu.config, changed, what=f"default entry is {entry.title}", why=why)
