@@ -15,10 +15,12 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import IO
 
 from imgtool.errors import ImgtoolError, MissingToolError
 from imgtool.progress import Stop
@@ -37,7 +39,8 @@ KEPT_WORDS = 1 << 16
 LENGTH = 8
 """Bytes of the length before a question or an answer."""
 
-PACKAGES = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "prlimit": "util-linux", "setpriv": "util-linux"}
+PACKAGES = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "prlimit": "util-linux", "setpriv": "util-linux",
+            "ssh": "openssh-client"}
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,57 @@ def converse(argv: Sequence[str], name: str, *, stop: Stop,
 
 
 @contextmanager
-def _started(argv: Sequence[str], limits: Limits | None, *, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+def pipes(argv: Sequence[str], *, keep: Sequence[str] = ()) -> Iterator[Pipes]:
+    """A program that is talked to over its standard input and output, for as long as the block lasts.
+
+    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). Raises MissingToolError.
+    """
+    with _started(argv, None, stdin=subprocess.PIPE, keep=keep) as process:
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all are PIPE
+        both = Pipes(process.stdin, process.stdout, process.stderr)
+        threading.Thread(target=both.listen, daemon=True, name=f"{argv[0]} stderr").start()
+        yield both
+
+
+class Pipes:
+    """Both pipes of a running program, and what it said last on its standard error."""
+
+    def __init__(self, to: IO[bytes], back: IO[bytes], words: IO[bytes]) -> None:
+        self.to, self.back = to, back
+        self._words, self._said = words, b""
+        self._ended = threading.Event()
+
+    def listen(self) -> None:
+        with suppress(OSError, ValueError):  # closed
+            while piece := os.read(self._words.fileno(), 1 << 16):
+                self._said = (self._said + piece)[-KEPT_WORDS:]
+        self._ended.set()
+
+    def last_words(self) -> str:
+        """The last line, once the program has closed its standard error (or a moment has passed)."""
+        self._ended.wait(GRACE)
+        lines = self._said.decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else "it ended without a word"
+
+
+@contextmanager
+def _started(argv: Sequence[str], limits: Limits | None, *, stdin: int = subprocess.DEVNULL,
+             keep: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     log.debug("run: %s", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shlex.join(argv)))
     full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
     if limits:
         cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
         full = [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu, *full]
     process = subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=_environment(), start_new_session=True)
+                               env=_environment(keep), start_new_session=True)
     try:
         yield process
     finally:
         _end(process)
 
 
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "PATH") if name in os.environ}
+def _environment(keep: Sequence[str]) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "PATH", *keep) if name in os.environ}
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept, "LC_ALL": "C.UTF-8"}
 
 

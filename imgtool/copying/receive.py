@@ -1,7 +1,8 @@
 """A disk that arrives in chunks, in any order, by several threads, over days if need be: from a network, or a physical disk.
 
 It is written straight into what it shall be (raw, or qcow2 with its metadata last), under the name ``NAME.imgtool-partial``; its
-block map says what is there. After a stop the same call goes on with what is missing.
+block map says what is there. After a stop the same call goes on with what is missing. The file may lie on another machine: a
+``Medium`` writes it, the block map stays here.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol
 
 from imgtool import files, storage
 from imgtool.copying.native import write_all
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.zeros import data_runs
-from imgtool.errors import DifferError, RefusedError, UsageError
+from imgtool.errors import DifferError, ImgtoolError, RefusedError, UsageError
 from imgtool.formats.disk import Disk
-from imgtool.formats.qcow2.late import Layout, layout, write_metadata
+from imgtool.formats.qcow2.late import Layout, end_of, layout, metadata
 from imgtool.journal import PARTIAL, BlockMap, block_map, digest
 from imgtool.model import ImageSpec
-from imgtool.progress import Control
+from imgtool.progress import Bar, Control
 
 CHUNK = 4 << 20
 """Bytes that are fetched, hashed and remembered at once. A multiple of all clusters."""
@@ -31,12 +33,58 @@ SAVE_BYTES, SAVE_SECONDS = 512 << 20, 10.0
 FORMATS = ("raw", "qcow2")
 
 
+class Medium(Protocol):
+    """The file of a copy. Threads may call at the same time; offsets are the file's. Raises NoSpaceError, ImgtoolError."""
+
+    def write(self, offset: int, data: memoryview | bytes) -> None: ...
+
+    def hole(self, offset: int, length: int) -> None:
+        """The range reads as zeros afterwards, and takes no space where that can be."""
+
+    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges that may hold something."""
+
+    def truncate(self, size: int) -> None: ...
+
+    def flush(self) -> None:
+        """What was written is on the disk."""
+
+
+class LocalFile:
+    """A medium: an open file of this machine."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        try:
+            write_all(self._fd, memoryview(data), offset)
+        except OSError as error:
+            storage.raise_os(error, "writing the copy")
+
+    def hole(self, offset: int, length: int) -> None:
+        """What a run that was cut short may have left there must go."""
+        if length and not storage.is_hole(self._fd, offset, length):
+            storage.punch(self._fd, offset, length)
+
+    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        for piece in storage.pieces(self._fd, start, end):
+            if piece.data:
+                yield piece.offset, min(piece.offset + piece.length, end)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def flush(self) -> None:
+        os.fsync(self._fd)
+
+
 class Receiver:
     """The copy in the making. ``take`` may be called by threads."""
 
-    def __init__(self, fd: int, blocks: BlockMap, plan: Layout | None) -> None:
-        self.blocks = blocks
-        self._fd, self._plan = fd, plan
+    def __init__(self, medium: Medium, blocks: BlockMap, plan: Layout | None) -> None:
+        self.blocks, self.medium = blocks, medium
+        self._plan = plan
         self._base = plan.data_at if plan else 0
         self._unsaved = 0
         self._saved_at = time.monotonic()
@@ -50,14 +98,11 @@ class Receiver:
         """A whole chunk. Gives the bytes that were written; zeros become holes. Raises NoSpaceError."""
         start = self._base + number * self.blocks.chunk
         written = at = 0
-        try:
-            for offset, length in data_runs(data):
-                self._hole(start + at, offset - at)
-                write_all(self._fd, data[offset:offset + length], start + offset)
-                written, at = written + length, offset + length
-            self._hole(start + at, len(data) - at)
-        except OSError as error:
-            storage.raise_os(error, "writing the copy")
+        for offset, length in data_runs(data):
+            self.medium.hole(start + at, offset - at)
+            self.medium.write(start + offset, data[offset:offset + length])
+            written, at = written + length, offset + length
+        self.medium.hole(start + at, len(data) - at)
         self.blocks.mark(number, digest(data), zero=not written)
         self._save_sometimes(len(data))
         return written
@@ -65,14 +110,9 @@ class Receiver:
     def take_zeros(self, number: int) -> None:
         """A chunk that is known to be zeros, without its bytes."""
         length = min(self.blocks.chunk, self.blocks.size - number * self.blocks.chunk)
-        self._hole(self._base + number * self.blocks.chunk, length)
+        self.medium.hole(self._base + number * self.blocks.chunk, length)
         self.blocks.mark(number, digest(bytes(length)), zero=True)
         self._save_sometimes(0)
-
-    def _hole(self, offset: int, length: int) -> None:
-        """What a run that was cut short may have left there must go."""
-        if length and not storage.is_hole(self._fd, offset, length):
-            storage.punch(self._fd, offset, length)
 
     def _save_sometimes(self, count: int) -> None:
         with self._lock:
@@ -85,7 +125,7 @@ class Receiver:
 
     def save(self) -> None:
         """What has come until now will not be fetched again, whatever happens. Raises NoSpaceError."""
-        self.blocks.save(lambda: os.fdatasync(self._fd))
+        self.blocks.save(self.medium.flush)
 
     def close_up(self) -> None:
         """All is there: the file becomes an image. Flushed."""
@@ -93,15 +133,64 @@ class Receiver:
         if left:
             raise RefusedError(f"the copy is not whole: chunk {left[0]} is missing")
         if self._plan:
-            write_metadata(self._fd, self._plan, self._data(self._plan))
-        os.fsync(self._fd)
-        self.blocks.save(lambda: None)
+            self._write_metadata(self._plan)
+        self.save()
 
-    def _data(self, plan: Layout) -> Iterator[tuple[int, int]]:
-        end = plan.data_at + plan.size
-        for piece in storage.pieces(self._fd, plan.data_at, end):
-            if piece.data:
-                yield piece.offset - plan.data_at, min(piece.offset + piece.length, end) - plan.data_at
+    def _write_metadata(self, plan: Layout) -> None:
+        """The header only after a flush of the rest: a copy that has one is whole."""
+        base = plan.data_at
+        ranges = [(start - base, end - base) for start, end in self.medium.data(base, base + plan.size)]
+        for offset, piece in metadata(plan, ranges):
+            if not offset:
+                self.medium.truncate(end_of(plan, ranges[-1][1] if ranges else 0))
+                self.medium.flush()
+            self.medium.write(offset, piece)
+
+
+class Chunks:
+    """A sink that puts pieces together to whole chunks, which a receiver takes. Threads may call at the same time.
+
+    A piece does not cross a chunk's end, and no byte comes twice.
+    """
+
+    def __init__(self, receiver: Receiver, bar: Bar) -> None:
+        self._receiver, self._bar = receiver, bar
+        self._open: dict[int, tuple[bytearray, list[int]]] = {}
+        self._lock = threading.Lock()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """``data`` is valid until this returns."""
+        chunk = self._receiver.blocks.chunk
+        number, at = divmod(offset, chunk)
+        length = min(chunk, self._receiver.blocks.size - number * chunk)
+        with self._lock:
+            buffer, left = self._open.setdefault(number, (bytearray(length), [length]))
+        buffer[at:at + len(data)] = data
+        self._arrived(number, left, len(data))
+
+    def zero(self, offset: int, length: int) -> None:
+        """A range of zeros, of any length."""
+        chunk, size = self._receiver.blocks.chunk, self._receiver.blocks.size
+        while length:
+            number, at = divmod(offset, chunk)
+            whole = min(chunk, size - number * chunk)
+            part = min(length, whole - at)
+            if part == whole:
+                self._receiver.take_zeros(number)
+                self._bar.update(part)
+            else:
+                with self._lock:
+                    _, left = self._open.setdefault(number, (bytearray(whole), [whole]))
+                self._arrived(number, left, part)
+            offset, length = offset + part, length - part
+
+    def _arrived(self, number: int, left: list[int], count: int) -> None:
+        with self._lock:
+            left[0] -= count
+            buffer = self._open.pop(number)[0] if not left[0] else None
+        if buffer is not None:
+            self._receiver.take(number, memoryview(buffer))
+        self._bar.update(count)
 
 
 @contextmanager
@@ -111,23 +200,55 @@ def receiving(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, obj
     ``source``: what tells this disk, in this state, from any other. Raises RefusedError (another source, or another imgtool
     works on it), UsageError.
     """
-    if spec.format not in FORMATS:
-        raise UsageError(f"a copy that can go on after a stop is raw or qcow2, not {spec.format}", "convert it afterwards")
-    plan = layout(size, spec) if spec.format == "qcow2" else None
-    with block_map(path + PARTIAL + ".map", size=size, chunk=CHUNK, source={**source, "format": spec.format}) as blocks:
+    plan = _layout(size, spec)
+    with _map(path + PARTIAL + ".map", size, spec, source) as blocks:
         fd = os.open(path + PARTIAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if os.fstat(fd).st_size < size:  # the first time
-                os.ftruncate(fd, (plan.data_at if plan else 0) + size)
-            receiver = Receiver(fd, blocks, plan)
-            try:
+                os.ftruncate(fd, file_size(size, spec))
+            with _kept(Receiver(LocalFile(fd), blocks, plan)) as receiver:
                 yield receiver
-            except BaseException:
-                with suppress(OSError):
-                    receiver.save()
-                raise
         finally:
             os.close(fd)
+
+
+@contextmanager
+def receiving_by(medium: Medium, map_path: str, *, size: int, spec: ImageSpec,
+                 source: Mapping[str, object]) -> Iterator[Receiver]:
+    """As ``receiving``, into a file that is there already, at least ``file_size`` long: of another machine, or a block device.
+
+    Where what it held is gone, ``map_path`` must be gone, too: the map is believed.
+    """
+    plan = _layout(size, spec)
+    with _map(map_path, size, spec, source) as blocks, _kept(Receiver(medium, blocks, plan)) as receiver:
+        yield receiver
+
+
+def file_size(size: int, spec: ImageSpec) -> int:
+    """Bytes of the file of a disk of ``size`` bytes while it is received."""
+    plan = _layout(size, spec)
+    return (plan.data_at if plan else 0) + size
+
+
+def _layout(size: int, spec: ImageSpec) -> Layout | None:
+    if spec.format not in FORMATS:
+        raise UsageError(f"a copy that can go on after a stop is raw or qcow2, not {spec.format}", "convert it afterwards")
+    return layout(size, spec) if spec.format == "qcow2" else None
+
+
+def _map(path: str, size: int, spec: ImageSpec, source: Mapping[str, object]) -> AbstractContextManager[BlockMap]:
+    return block_map(path, size=size, chunk=CHUNK, source={**source, "format": spec.format})
+
+
+@contextmanager
+def _kept(receiver: Receiver) -> Iterator[Receiver]:
+    """What has come is kept when the block fails."""
+    try:
+        yield receiver
+    except BaseException:
+        with suppress(OSError, ImgtoolError):
+            receiver.save()
+        raise
 
 
 def publish(path: str, *, replace: bool) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Protocol, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
 
 from imgtool.errors import UsageError
-from imgtool.model.endpoint import Credentials, Facts, Found, Places, RemoteDisk, Uri
 from imgtool.progress import Control
 
-SCHEMES = {"esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere"}
-"""The module that serves a scheme; it has ``connect(uri, credentials)``."""
+if TYPE_CHECKING:
+    from imgtool.formats.disk import Disk
+    from imgtool.model.endpoint import Credentials, Found, NewDisk, Placing, Seen, Uri
+    from imgtool.model.machine import Machine
+    from imgtool.model.situation import TargetState
+    from imgtool.model.translation import World
+
+SOURCES = {"esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere"}
+"""The module of a scheme; it has ``source(uri, credentials)``."""
+TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}
+"""The same with ``target(uri, credentials)``. Physical disks are written by ``v2p``, which knows how to be careful."""
 
 
 class Sink(Protocol):
@@ -24,36 +34,65 @@ class Sink(Protocol):
         """The range reads as zeros."""
 
 
+class Reader(Protocol):
+    """A disk of a machine, as its place gives it out. Raises UnreachableError wherever it talks to the other side."""
+
+    size: int
+    state: Mapping[str, object]
+    """What tells this disk, in this state, from any other: a stopped copy goes on only where it is the same."""
+    resumes: bool
+    """Ranges can be asked for; else ``read`` gives the whole disk, from its beginning."""
+    disk: Disk | None
+    """Where it can be read in place, by this process."""
+
+    def holes(self) -> Iterable[tuple[int, int]]:
+        """Ranges [start, end) that are known to read as zeros without asking for them; sorted."""
+
+    def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
+        """Ranges (start, end) in ascending order, in pieces that do not cross multiples of 1 MiB."""
+
+
 class Source(Protocol):
-    """What machines are read from. Raises UnreachableError wherever it talks to the other side."""
+    """What machines are read from. It is never changed, but by ``shut_down``. Raises UnreachableError."""
 
     def machines(self) -> list[Found]: ...
 
     def find(self, name: str) -> Found:
         """By its name, ``folder/name`` or id. UsageError with what there is."""
 
-    def facts(self, found: Found) -> Facts: ...
+    def look(self, found: Found, control: Control) -> Seen: ...
 
-    def description(self, facts: Facts) -> bytes:
-        """The bytes of the .vmx, the domain's XML."""
+    def reader(self, seen: Seen, number: int, control: Control) -> AbstractContextManager[Reader]:
+        """Of the disk ``seen.parsed.machine.disks[number]``."""
 
-    def read(self, found: Found, disk: RemoteDisk, sink: Sink, wanted: Iterable[tuple[int, int]], control: Control) -> None:
-        """The ranges ``wanted`` (start, end) of a disk, in ascending order: a whole disk, or what a stopped run has left."""
+    def shut_down(self, found: Found, control: Control) -> None:
+        """By the guest itself, and waits until it is off. Raises ImgtoolError where it does not go."""
 
     def close(self) -> None: ...
 
 
 class Target(Protocol):
-    """What machines are written to."""
+    """What machines are written to. ``machine`` is always the id that ``define`` or ``send`` gave."""
 
-    def machines(self) -> list[Found]: ...
+    world: World
+    """Whose hardware machines have there."""
+    suffix: str
+    """Of the description that it takes."""
+    formats: tuple[str, ...]
+    """Of disks, the usual one first."""
+    folder: str | None
+    """Where disks lie as files of this host, once ``look`` has found it; None: far away, they are sent."""
 
-    def places(self) -> Places: ...
+    def look(self, placing: Placing, control: Control) -> TargetState:
+        """Raises UsageError, with what there is, where a name is wrong or missing."""
 
     def rename(self, machine: str, name: str) -> None:
-        """From the temporary name to its own. ``machine``: its id."""
+        """From the temporary name to its own."""
 
     def start(self, machine: str) -> None: ...
+
+    def watch(self, machine: str, control: Control) -> str:
+        """What is seen of a machine that was started: an agent that answers, words on its console, a screen that changes."""
 
     def remove(self, machine: str) -> None:
         """A half-made machine and its disks."""
@@ -61,13 +100,42 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-class Endpoint(Source, Target, Protocol):
-    """Both."""
+class HostTarget(Target, Protocol):
+    """Disks are files of this host, in ``folder``."""
+
+    def define(self, name: str, text: bytes, disks: Sequence[str]) -> str:
+        """Under the name that stands in the text; not started, no autostart. ``disks``: the files, there already."""
 
 
-def connect(uri: Uri, credentials: Credentials) -> Endpoint:
-    """An endpoint that has let us in. Raises UsageError, UnreachableError."""
-    module = SCHEMES.get(uri.scheme)
-    if module is None:
-        raise UsageError(f"imgtool has no endpoint for {uri.scheme}", f"known: {', '.join(SCHEMES)}")
-    return cast("Endpoint", import_module(module).connect(uri, credentials))
+class FarTarget(Target, Protocol):
+    """Disks are sent."""
+
+    def send(self, name: str, made: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], state: str,
+             control: Control) -> str:
+        """Makes the machine ``name``, with what the disks hold. ``state``: a folder of this host for block maps.
+
+        What was half made stays where the same call goes on with it, and is removed where it does not.
+        """
+
+    def compare(self, machine: str, disks: Sequence[tuple[NewDisk, Disk]], control: Control) -> None:
+        """Reads back what was sent, or has it hashed there. Raises DifferError."""
+
+    def discard(self, disks: Sequence[NewDisk], state: str) -> None:
+        """``--discard-partial``: removes what a stopped ``send`` left."""
+
+
+def source(uri: Uri, credentials: Credentials) -> Source:
+    """A place that has let us in, to read from. Raises UsageError, UnreachableError."""
+    return cast("Source", _module(SOURCES, uri).source(uri, credentials))
+
+
+def target(uri: Uri, credentials: Credentials) -> HostTarget | FarTarget:
+    """A place that has let us in, to write to. Raises UsageError, UnreachableError."""
+    return cast("HostTarget | FarTarget", _module(TARGETS, uri).target(uri, credentials))
+
+
+def _module(known: Mapping[str, str], uri: Uri) -> ModuleType:
+    name = known.get(uri.scheme)
+    if name is None:
+        raise UsageError(f"{uri.scheme}:// cannot be used here", f"known: {', '.join(known)}")
+    return import_module(name)

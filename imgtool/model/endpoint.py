@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from imgtool.model.description import Parsed
+from imgtool.model.image import Allocation
+from imgtool.model.situation import SourceState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +165,44 @@ class Places:
     hosts: tuple[Place, ...] = ()
     writable: bool = True
     """False: the licence forbids writes through the API."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A machine as its place shows it."""
+
+    found: Found
+    suffix: str
+    """Of its description: ``.vmx``, ``.xml``, ``.ovf``; of a physical machine, which has none, ``""``."""
+    text: bytes
+    """The description."""
+    parsed: Parsed
+    state: SourceState
+    disks: tuple[RemoteDisk, ...] = ()
+    """Those of ``parsed.machine.disks``, in that order; empty where the place knows no more of them than the description."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """Where at the target, in the user's words. None: the only one there is, or the target's default."""
+
+    storage: str | None = None
+    """Datastore or storage pool, by name or path."""
+    pool: str | None = None
+    """Resource pool."""
+    folder: str | None = None
+    host: str | None = None
+    networks: tuple[str, ...] = ()
+    """Names of the target's networks that the machine's cards shall have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDisk:
+    """How a disk shall be at a far target."""
+
+    name: str
+    """Of its file: ``web01-0.qcow2``, unique at the target."""
+    format: str
+    allocation: Allocation = Allocation.THIN
+    state: dict[str, object] = field(default_factory=dict)
+    """What tells the bytes that are sent from any others: a stopped transfer goes on only with the same."""

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
-from imgtool.endpoints import connect
 from imgtool.endpoints.uri import parse
-from imgtool.endpoints.vsphere import VSphere, inventory, login, tls
+from imgtool.endpoints.vsphere import VSphere, connect, inventory, login, tls
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.model.endpoint import Credentials

@@ -26,12 +26,14 @@ ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": 
 """Ways to do the same thing: they know nothing of each other."""
 LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim", "libvirt")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
-           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "zstandard": {"imgtool.codec", "imgtool.endpoints.metal.far"},
-           "lz4": {"imgtool.codec"},
+           "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
+           "zstandard": {"imgtool.codec", "imgtool.endpoints.far.program"},
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
            "pyVim": {"imgtool.endpoints.vsphere.login"},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in ("connection", "define", "inventory", "storage")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
+SENT_WHOLE = {"program.py": 600}
+"""Runs on another machine, and must be one file."""
 
 
 @cache
@@ -174,7 +176,7 @@ def functions() -> Iterator[tuple[str, int]]:
 
 def test_modules_and_functions_are_short() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
-    assert {path.name: count for path, count in lines.items() if count > MAX_MODULE} == {}
+    assert {path.name: count for path, count in lines.items() if count > SENT_WHOLE.get(path.name, MAX_MODULE)} == {}
     counts = list(functions())
     assert [name for name, count in counts if count > MAX_FUNCTION] == []
     usual = sum(count <= USUAL_FUNCTION for _, count in counts)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.endpoints.metal import disks, far, hardware
+from imgtool.endpoints.far import program as far
+from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.metal import disks, hardware
 from imgtool.endpoints.metal.nbd import served
 from imgtool.endpoints.metal.signatures import SEEN, signatures
-from imgtool.endpoints.metal.wire import Wire
 from imgtool.errors import ImgtoolError, UnreachableError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology

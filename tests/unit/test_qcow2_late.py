@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgtool.formats.qcow2.late import layout, write_metadata
+from imgtool.formats.qcow2.late import end_of, layout, metadata
 from imgtool.model import ImageSpec
 
 TIB = 1 << 40
@@ -26,7 +26,9 @@ def made(path: Path, size: int, ranges: list[tuple[int, int]], cluster: str = "6
             payload = bytes([number % 255 + 1]) * (end - start)
             os.pwrite(image.fileno(), payload, plan.data_at + start)
             os.pwrite(disk.fileno(), payload, start)
-        write_metadata(image.fileno(), plan, ranges)
+        for offset, piece in metadata(plan, ranges):
+            os.pwrite(image.fileno(), piece, offset)
+        image.truncate(end_of(plan, ranges[-1][1] if ranges else 0))
     return raw
 
 

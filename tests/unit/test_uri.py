@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.endpoints import SCHEMES, connect
+from imgtool.endpoints import SOURCES, TARGETS, source
 from imgtool.endpoints.password import password
 from imgtool.endpoints.uri import parse
 from imgtool.errors import UnreachableError, UsageError
@@ -65,14 +65,15 @@ def test_anything_is_understood_or_refused(text: str, before: str) -> None:
     assert found.scheme == "path" or not before or found.host
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SOURCES)
 def test_each_scheme_has_its_module(scheme: str) -> None:
-    assert callable(import_module(SCHEMES[scheme]).connect)
+    assert callable(import_module(SOURCES[scheme]).source)
+    assert scheme not in TARGETS or callable(import_module(TARGETS[scheme]).target)
 
 
 def test_a_scheme_without_endpoint() -> None:
-    with pytest.raises(UsageError, match="no endpoint for path"):
-        connect(parse("/x"), Credentials())
+    with pytest.raises(UsageError, match="cannot be used here"):
+        source(parse("/x"), Credentials())
 
 
 def test_the_password_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

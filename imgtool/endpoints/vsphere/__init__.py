@@ -27,12 +27,12 @@ from imgtool.model.endpoint import Credentials, Facts, Found, Places, RemoteDisk
 from imgtool.progress import Control, Stop
 
 if TYPE_CHECKING:
-    from imgtool.endpoints import Endpoint, Sink
+    from imgtool.endpoints import Sink
 
 USER = "root"
 
 
-def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Endpoint:
+def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> VSphere:
     """Logs in. At most ``streams`` connections carry data at once. Raises UsageError, UnreachableError."""
     if uri.host is None:
         raise UsageError(f"{uri.scheme}:// needs a host")
@@ -41,6 +41,14 @@ def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> En
     trust.context()  # what is wrong with it is said before the password is asked for
     secret = password(f"{user}@{uri.host}", credentials.password_file)
     return VSphere(Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams))
+
+
+def source(uri: Uri, credentials: Credentials) -> VSphere:
+    return connect(uri, credentials)
+
+
+def target(uri: Uri, credentials: Credentials) -> VSphere:
+    return connect(uri, credentials)
 
 
 class VSphere:

@@ -10,7 +10,6 @@ a hole, of tables too. Specification: docs/interop/qcow2.txt of QEMU.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 REFCOUNT_BITS = 16
 Range = tuple[int, int]
 """Guest bytes [start, end)."""
+Piece = tuple[int, bytes]
+"""Where in the file, and what."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,27 @@ def layout(size: int, image: ImageSpec) -> Layout:
     return Layout(size=size, cluster=form.cluster, l1_count=l1_entries(size, form))
 
 
-def write_metadata(fd: int, plan: Layout, data: Iterable[Range]) -> None:
-    """``data``: the ranges that hold payload, in order, without overlaps. After it, and a flush, the file is a qcow2 image."""
+def metadata(plan: Layout, data: Iterable[Range]) -> Iterator[Piece]:
+    """(offset, bytes) of all that makes the file a qcow2 image; the header comes last, and should be written last.
+
+    ``data``: the ranges that hold payload, in order, without overlaps. The file then ends at ``end_of(plan, data)``.
+    """
     ranges = list(_whole_clusters(data, plan.cluster))
     l1 = [0] * plan.l1_count
     for index, entries in _l2_tables(plan, ranges):
         l1[index] = (plan.l2_at + index * plan.cluster) | COPIED
-        os.pwrite(fd, entries.astype(">u8").tobytes(), plan.l2_at + index * plan.cluster)
-    os.pwrite(fd, struct.pack(f">{len(l1)}Q", *l1), plan.cluster)
-    _write_refcounts(fd, plan, ranges, [index for index, entry in enumerate(l1) if entry])
+        yield plan.l2_at + index * plan.cluster, entries.astype(">u8").tobytes()
+    yield plan.cluster, struct.pack(f">{len(l1)}Q", *l1)
+    yield from _refcounts(plan, ranges, [index for index, entry in enumerate(l1) if entry])
     head = spec.V2.pack(spec.MAGIC, 3, 0, 0, plan.cluster.bit_length() - 1, plan.size, 0, plan.l1_count, plan.cluster,
                         plan.table_at, plan.table_clusters, 0, 0)
     head += spec.V3.pack(0, 0, 0, REFCOUNT_BITS.bit_length() - 1, spec.V3_LENGTH)
-    os.pwrite(fd, head.ljust(spec.V3_LENGTH, b"\0") + struct.pack(">II", spec.EXT_END, 0), 0)
-    end = ranges[-1][1] if ranges else 0
-    os.ftruncate(fd, plan.data_at + end * plan.cluster)
+    yield 0, head.ljust(spec.V3_LENGTH, b"\0") + struct.pack(">II", spec.EXT_END, 0)
+
+
+def end_of(plan: Layout, last: int) -> int:
+    """Where the file ends whose last payload ends at byte ``last`` of the disk (0: there is none)."""
+    return plan.data_at + -(-last // plan.cluster) * plan.cluster
 
 
 def _whole_clusters(data: Iterable[Range], cluster: int) -> Iterator[Range]:
@@ -139,7 +146,7 @@ def _l2_tables(plan: Layout, ranges: list[Range]) -> Iterator[tuple[int, npt.NDA
         yield index, entries
 
 
-def _write_refcounts(fd: int, plan: Layout, ranges: list[Range], l2: list[int]) -> None:
+def _refcounts(plan: Layout, ranges: list[Range], l2: list[int]) -> Iterator[Piece]:
     """Each cluster that is used is used once."""
     import numpy as np
 
@@ -159,8 +166,8 @@ def _write_refcounts(fd: int, plan: Layout, ranges: list[Range], l2: list[int]) 
             counts[max(spans[here][0] - low, 0):spans[here][1] - low] = 1
             here += 1
         table[index] = plan.blocks_at + index * plan.cluster
-        os.pwrite(fd, counts.tobytes(), table[index])
-    os.pwrite(fd, struct.pack(f">{len(table)}Q", *table), plan.table_at)
+        yield table[index], counts.tobytes()
+    yield plan.table_at, struct.pack(f">{len(table)}Q", *table)
 
 
 def _front(plan: Layout, used: list[Range], l2: list[int]) -> set[int]:

@@ -1,4 +1,4 @@
-"""The near end of ``far``: requests go out, answers come back in any order."""
+"""The near end of ``program``: requests go out, answers come back in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import IO, Any
 
@@ -20,8 +20,9 @@ Answer = tuple[dict[str, Any], bytes]
 class Wire:
     """A conversation with ``far`` over two pipes. Threads may ask at the same time."""
 
-    def __init__(self, to_far: IO[bytes], from_far: IO[bytes], name: str) -> None:
-        self.name = name
+    def __init__(self, to_far: IO[bytes], from_far: IO[bytes], name: str, why: Callable[[], str] | None = None) -> None:
+        """``why``: gives the last words of what carries the pipes, when they have ended."""
+        self.name, self._why = name, why
         self._to, self._from = to_far, from_far
         self._waiting: dict[int, Future[Answer]] = {}
         self._lock = threading.Lock()
@@ -50,7 +51,7 @@ class Wire:
         return self.ask(op, payload, **details).result()
 
     def _listen(self) -> None:
-        why = "the connection ended"
+        why = ""
         try:
             while head := self._exactly(HEAD.size):
                 text, length = HEAD.unpack(head)
@@ -58,6 +59,7 @@ class Wire:
                 self._deliver(answer, self._exactly(length))
         except (OSError, ValueError) as error:
             why = f"the far end sent something else than answers ({error})"
+        why = why or (f"the connection ended: {self._why()}" if self._why else "the connection ended")
         with self._lock:
             self._gone = why
             left = list(self._waiting.values())

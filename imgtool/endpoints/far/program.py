@@ -19,6 +19,7 @@ import os
 import queue
 import select
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -28,6 +29,7 @@ import zlib
 HEAD = struct.Struct(">II")
 LARGEST = 64 << 20
 LARGEST_TEXT = 1 << 20
+LARGEST_RANGES = 65536
 THREADS = 4
 DIGEST = 16
 ALIGN = 4096
@@ -35,6 +37,7 @@ ALIGN = 4096
 # linux/fs.h
 BLKRRPART, BLKSSZGET, BLKPBSZGET, BLKGETSIZE64, BLKFLSBUF = 0x125F, 0x1268, 0x127B, 0x80081272, 0x1261
 BLKDISCARD, BLKZEROOUT, BLKROGET = 0x1277, 0x127F, 0x125E
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 
 
@@ -48,18 +51,18 @@ def number(fd, request, kind="I"):
 class Device:
     """An open block device, or a file that stands for one.
 
-    Reads and writes bypass the page cache: of a device in use it may be stale.
+    Reads and writes bypass the page cache: of a device in use it may be stale. A file is written through it.
     """
 
     def __init__(self, path, write):
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
         self.fd = -1
+        self.direct = not (write and stat.S_ISREG(os.stat(path).st_mode))
         try:
-            self.fd = os.open(path, flags | os.O_DIRECT)
-            self.direct = True
+            self.fd = os.open(path, flags | (os.O_DIRECT if self.direct else 0))
             self._probe()
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL or not self.direct:
                 raise
             if self.fd >= 0:
                 os.close(self.fd)
@@ -72,7 +75,7 @@ class Device:
 
     def _probe(self):
         """O_DIRECT opens, but does not read, on some file systems."""
-        if os.lseek(self.fd, 0, os.SEEK_END) >= ALIGN:
+        if self.direct and os.lseek(self.fd, 0, os.SEEK_END) >= ALIGN:
             os.preadv(self.fd, [mmap.mmap(-1, ALIGN)], 0)
 
     def read(self, offset, length):
@@ -118,6 +121,18 @@ class Device:
 
     def range_ioctl(self, request, offset, length):
         fcntl.ioctl(self.fd, request, struct.pack("QQ", offset, length))
+
+
+def punched(fd, offset, length):
+    """Whether the file system has made a hole of it: fallocate(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = libc.fallocate
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if not call(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, offset, length):
+        return True
+    if ctypes.get_errno() in (errno.EOPNOTSUPP, errno.ENOSYS):
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def split(device):
@@ -278,7 +293,7 @@ class Server:
 
     def op_hello(self, request, payload):
         return {"python": sys.version.split()[0], "zstd": self.zstd is not None, "host": os.uname()[1], "uid": os.getuid(),
-                "machine": os.uname()[4], "time": time.time()}
+                "machine": os.uname()[4], "time": time.time(), "pid": os.getpid()}
 
     def op_open(self, request, payload):
         device = Device(request["path"], bool(request.get("write")))
@@ -287,6 +302,75 @@ class Server:
             self.devices[handle] = device
         return {"handle": handle, "size": device.size, "sector": device.sector, "physical": device.physical,
                 "direct": device.direct, "block": device.is_block}
+
+    def op_create(self, request, payload):
+        """A file that is there for us alone; it is made if it is not there. ``size``: at least so long."""
+        fd = os.open(request["path"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if os.fstat(fd).st_size < request["size"]:
+                os.ftruncate(fd, request["size"])
+        finally:
+            os.close(fd)
+        return {}
+
+    def op_truncate(self, request, payload):
+        os.ftruncate(self.devices[request["handle"]].fd, request["size"])
+        return {}
+
+    def op_data(self, request, payload):
+        """Ranges [start, end) of a file that may hold data, at most LARGEST_RANGES; ``next``: where to go on."""
+        fd, at, end = self.devices[request["handle"]].fd, request["start"], request["end"]
+        found = []
+        while at < end and len(found) < LARGEST_RANGES:
+            try:
+                start = os.lseek(fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                at = end
+                break
+            if start >= end:
+                at = end
+                break
+            at = min(os.lseek(fd, start, os.SEEK_HOLE), end)
+            found.append([start, at])
+        return {"ranges": found, "next": at}
+
+    def op_rename(self, request, payload):
+        """Not over what is there."""
+        os.link(request["path"], request["to"], follow_symlinks=False)
+        os.unlink(request["path"])
+        folder = os.open(os.path.dirname(request["to"]) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return {}
+
+    def op_mode(self, request, payload):
+        """Rights, and owner (-1: as it is), of a file."""
+        os.chown(request["path"], request.get("uid", -1), request.get("gid", -1), follow_symlinks=False)
+        os.chmod(request["path"], request["mode"])
+        return {}
+
+    def op_remove(self, request, payload):
+        """True if it was there."""
+        try:
+            os.unlink(request["path"])
+        except FileNotFoundError:
+            return {"removed": False}
+        return {"removed": True}
+
+    def op_stat(self, request, payload):
+        """Of a file, a device or a folder; with ``statvfs`` of what it lies on."""
+        try:
+            status = os.stat(request["path"])
+        except FileNotFoundError:
+            return {"found": False}
+        space = os.statvfs(request["path"])
+        return {"found": True, "size": status.st_size, "allocated": status.st_blocks * 512, "mtime": status.st_mtime_ns,
+                "mode": status.st_mode, "uid": status.st_uid, "gid": status.st_gid, "inode": status.st_ino,
+                "device": status.st_dev, "free": space.f_bavail * space.f_frsize}
 
     def op_close(self, request, payload):
         os.close(self.devices.pop(request["handle"]).fd)
@@ -306,6 +390,8 @@ class Server:
     def op_hash(self, request, payload):
         """One digest for each ``chunk`` bytes of the range; of chunks that are all zeros too."""
         device, end = self.devices[request["handle"]], request["offset"] + request["length"]
+        if not device.direct:  # what is on the disk, not what is remembered
+            os.posix_fadvise(device.fd, request["offset"], request["length"], os.POSIX_FADV_DONTNEED)
         sums = []
         for start in range(request["offset"], end, request["chunk"]):
             data = device.read(start, min(request["chunk"], end - start))
@@ -318,10 +404,12 @@ class Server:
         return {"written": self.devices[request["handle"]].write(request["offset"], payload)}
 
     def op_zero(self, request, payload):
-        """By the device itself where it can; the range reads as zeros afterwards."""
+        """By the device, or the file system, where it can; the range reads as zeros afterwards."""
         device, offset, length = self.devices[request["handle"]], request["offset"], request["length"]
         if device.is_block and not (offset | length) % device.sector:
             device.range_ioctl(BLKZEROOUT, offset, length)
+        elif not device.is_block and punched(device.fd, offset, length):
+            pass
         else:
             for start in range(offset, offset + length, 1 << 20):
                 device.write(start, bytes(min(1 << 20, offset + length - start)))
@@ -386,7 +474,10 @@ def main():
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    Server(source, sink).run()
+    server = Server(source, sink)
+    server.run()
+    with server.lock:  # no answer is cut in its middle; who still works has nobody left to tell
+        os._exit(0)
 
 
 if __name__ == "__main__":

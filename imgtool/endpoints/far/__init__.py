@@ -1,0 +1,40 @@
+"""The other end of an ssh connection, or this machine's own devices by the same words.
+
+``program`` runs there (Python's standard library only, sent over the connection, gone with it); ``wire`` is what both ends say to
+each other; ``file`` is a file or block device there; ``ssh`` the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+from imgtool import proc
+from imgtool.endpoints.far import ssh
+from imgtool.endpoints.far.wire import Wire
+from imgtool.errors import UnreachableError
+from imgtool.model.endpoint import Uri
+
+LAUNCH = "import sys;exec(compile(sys.stdin.buffer.read({length}),'imgtool','exec'))"
+FIND = ("for p in python3 /usr/libexec/platform-python python3.6; do "
+        'command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; echo "there is no python3" >&2; exit 127')
+"""Shell: the first Python that is there. RHEL 8 has one that is in no PATH."""
+
+
+@contextmanager
+def connected(uri: Uri) -> Iterator[Wire]:
+    """A conversation with the host of ``uri``; without a host with a process of this machine. Raises UnreachableError."""
+    text = files("imgtool.endpoints.far").joinpath("program.py").read_bytes()
+    launch = LAUNCH.format(length=len(text))
+    name = uri.host or "this machine"
+    command = ssh.argv(uri, ["sh", "-c", FIND, launch]) if uri.host else ["python3", "-c", launch]
+    with proc.pipes(command, keep=ssh.KEEP if uri.host else ()) as pipes:
+        try:
+            pipes.to.write(text)
+            pipes.to.flush()
+        except OSError:
+            raise UnreachableError(f"{name}: {pipes.last_words()}") from None
+        wire = Wire(pipes.to, pipes.back, name, why=pipes.last_words)
+        wire.call("hello")
+        yield wire

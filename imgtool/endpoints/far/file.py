@@ -1,0 +1,85 @@
+"""A file or a block device at the far end. Offsets and lengths are bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from imgtool import codec
+from imgtool.endpoints.far.wire import Answer, Wire
+from imgtool.errors import DamagedError
+
+PIECE = 1 << 20
+"""Of what is read or written at once."""
+DIGEST = 16
+
+
+class FarFile:
+    """Open there. Threads may call at the same time. Raises UnreachableError, NoSpaceError, ImgtoolError."""
+
+    def __init__(self, wire: Wire, path: str, *, write: bool = False, codec_name: str | None = None) -> None:
+        """``codec_name``: zlib or zstd, where the line is slower than packing; what does not shrink is sent as it is."""
+        self.wire, self.path, self._codec = wire, path, codec_name
+        answer, _ = wire.call("open", path=path, write=write)
+        self.size, self.sector, self.physical = int(answer["size"]), int(answer["sector"]), int(answer["physical"])
+        self.is_block = bool(answer["block"])
+        self._handle = answer["handle"]
+
+    def ask_read(self, offset: int, length: int) -> Future[Answer]:
+        """For several at once; ``data_of`` unpacks the answer."""
+        return self.wire.ask("read", handle=self._handle, offset=offset, length=length, codec=self._codec)
+
+    def read(self, offset: int, length: int) -> bytes | bytearray:
+        return data_of(self.ask_read(offset, length).result(), length) or bytes(length)
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        for at in range(0, len(data), PIECE):
+            self.wire.call("write", data[at:at + PIECE], handle=self._handle, offset=offset + at)
+
+    def hole(self, offset: int, length: int) -> None:
+        """The range reads as zeros afterwards."""
+        if length:
+            self.wire.call("zero", handle=self._handle, offset=offset, length=length)
+
+    def discard(self, offset: int, length: int) -> None:
+        """A hint to the device: what the range reads as afterwards is not said."""
+        self.wire.call("discard", handle=self._handle, offset=offset, length=length)
+
+    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges [start, end) that may hold data."""
+        while start < end:
+            answer, _ = self.wire.call("data", handle=self._handle, start=start, end=end)
+            yield from ((int(low), int(high)) for low, high in answer["ranges"])
+            if answer["next"] <= start:
+                raise DamagedError(f"{self.wire.name}: {self.path} has a map that goes backwards")
+            start = int(answer["next"])
+
+    def hashes(self, offset: int, length: int, chunk: int) -> list[bytes]:
+        """``journal.digest`` of each ``chunk`` bytes, as they are on the disk."""
+        _, sums = self.wire.call("hash", handle=self._handle, offset=offset, length=length, chunk=chunk)
+        return [sums[at:at + DIGEST] for at in range(0, len(sums), DIGEST)]
+
+    def truncate(self, size: int) -> None:
+        self.wire.call("truncate", handle=self._handle, size=size)
+
+    def flush(self) -> None:
+        self.wire.call("flush", handle=self._handle)
+
+    def reread(self) -> None:
+        """Of a block device: the kernel reads its partition table anew."""
+        self.wire.call("reread", handle=self._handle)
+
+    def close(self) -> None:
+        self.wire.call("close", handle=self._handle)
+
+
+def data_of(answer: Answer, length: int) -> bytes | bytearray | None:
+    """What was read; None: zeros. Raises DamagedError where the far end sends something else than was asked for."""
+    said, payload = answer
+    if said.get("zero"):
+        return None
+    kind = said.get("codec")
+    data = codec.inflate(payload, length) if kind == "zlib" else codec.unzstd(payload, length) if kind == "zstd" else payload
+    if len(data) != length:
+        raise DamagedError(f"the far end sent {len(data)} bytes instead of {length}")
+    return data
