@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -33,6 +34,10 @@ ABANDONED = 3600
 RENAME_NOREPLACE = 1
 AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
+
+HOSTILE = re.compile(r'[\x00-\x1f\x7f/\\"]')
+MAX_STEM = 180
+"""Bytes: leaves room for ``-flat.vmdk``, ``_1`` and the like in a name of 255."""
 
 
 def host_id() -> str:
@@ -245,3 +250,9 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
             with suppress(PermissionError):
                 os.fchown(file.fileno(), old.st_uid, old.st_gid)
         publish(folder, [name], replace=True)
+
+
+def file_name(text: str) -> str:
+    """A name from a description as the name of a file, without a suffix."""
+    name = HOSTILE.sub("_", text).strip().lstrip(".") or "machine"
+    return name.encode("utf-8", "replace")[:MAX_STEM].decode("utf-8", "ignore")

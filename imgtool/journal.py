@@ -21,9 +21,11 @@ import os
 import platform
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -192,7 +194,8 @@ class Journal:
 
     def event(self, what: str, **details: object) -> None:
         """Flushed when this returns. Secrets are the caller's to leave out: nothing here knows one."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": what, **details}, default=str)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "event": what, **details}, default=_plain)
         with self._lock:
             try:
                 self._file.write(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -200,6 +203,14 @@ class Journal:
                 os.fdatasync(self._file.fileno())
             except OSError as error:
                 raise_os(error, f"writing {self._file.name}")
+
+    @contextmanager
+    def step(self, verb: str, **details: object) -> Iterator[dict[str, object]]:
+        """A part of the job, with its time. What the block puts into the dictionary is told at its end."""
+        self.event("begin", verb=verb, **details)
+        began, told = time.monotonic(), dict[str, object]()
+        yield told
+        self.event("end", verb=verb, seconds=round(time.monotonic() - began, 3), **{**details, **told})
 
 
 @contextmanager
@@ -223,6 +234,10 @@ def journal(job: str, verb: str, **details: object) -> Iterator[Journal]:
                        exit_code=getattr(error, "exit_code", 1))
             raise
         book.event("done")
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def _user() -> str:

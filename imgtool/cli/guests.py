@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         app.command(name=command.__name__)(command)
 
 
-def _with_keys(work: Callable[[Sequence[str]], Result]) -> Result:
+def with_keys(work: Callable[[Sequence[str]], Result]) -> Result:
     """Asks for a passphrase where one is missing and somebody sits at a terminal."""
     try:
         return work(())
@@ -56,7 +56,7 @@ def inspect(
     reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
     disks = machine_disks([str(image) for image in images], [str(folder) for folder in disk_root or ()])
     request = InspectRequest(images=disks, reading=reading, key_files=tuple(map(str, key_file or ())))
-    info = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    info = with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
     output.show(info, output.guest_lines(info), as_json=as_json)
     output.say_warnings(info.warnings)
 
@@ -89,7 +89,7 @@ def adapt(
         images=tuple(map(str, images)), platform=Platform(platform), reading=reading, key_files=tuple(map(str, key_file or ())),
         macs=tuple(_mac(text) for text in mac or ()), rebuild_initramfs=rebuild_initramfs,
         drivers=str(virtio_win) if virtio_win else None, backup=backup, dry_run=dry_run)
-    result = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    result = with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
     output.say_warnings(result.warnings)
 

@@ -31,6 +31,8 @@ CHUNK = 4 << 20
 SAVE_BYTES, SAVE_SECONDS = 512 << 20, 10.0
 """The map is saved after so much has come, or after so long: what is lost by a crash."""
 FORMATS = ("raw", "qcow2")
+MAP, WHOLE = ".map", ".whole"
+"""Behind ``NAME.imgtool-partial``: its block map; the same when the copy is whole."""
 
 
 class Medium(Protocol):
@@ -201,7 +203,7 @@ def receiving(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, obj
     works on it), UsageError.
     """
     plan = _layout(size, spec)
-    with _map(path + PARTIAL + ".map", size, spec, source) as blocks:
+    with _map(path + PARTIAL + MAP, size, spec, source) as blocks:
         fd = os.open(path + PARTIAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if os.fstat(fd).st_size < size:  # the first time
@@ -251,13 +253,45 @@ def _kept(receiver: Receiver) -> Iterator[Receiver]:
         raise
 
 
-def publish(path: str, *, replace: bool) -> None:
-    """The whole copy gets its name; the map goes. Raises RefusedError where the name is taken."""
-    os.chmod(path + PARTIAL, 0o666 & ~_umask())
-    files.rename(path + PARTIAL, path, replace=replace)
-    with suppress(FileNotFoundError):
-        os.unlink(path + PARTIAL + ".map")
+def settle(path: str) -> None:
+    """The copy is whole and compared: from now on its bytes may change, and no run looks for missing chunks again."""
+    os.rename(path + PARTIAL + MAP, path + PARTIAL + WHOLE)
     files.sync(os.path.dirname(path) or ".")
+
+
+def settled(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, object]) -> bool:
+    """Whether a run before has ``settle``\\ d this copy. Raises RefusedError where it is one of another source."""
+    mark = path + PARTIAL + WHOLE
+    if not os.path.lexists(mark):
+        return False
+    with _map(mark, size, spec, source):
+        return os.path.lexists(path + PARTIAL) or os.path.lexists(path)
+
+
+def settle_foreign(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, object]) -> None:
+    """As ``settle``, for a copy at ``NAME.imgtool-partial`` that was made, and compared, in another way."""
+    with _map(path + PARTIAL + WHOLE, size, spec, source):
+        files.sync(os.path.dirname(path) or ".")
+
+
+def is_ours(path: str) -> bool:
+    """Whether the disk at ``path`` was published by a run that was then stopped."""
+    return os.path.lexists(path + PARTIAL + WHOLE) and not os.path.lexists(path + PARTIAL)
+
+
+def publish(path: str) -> None:
+    """The settled copy gets its name; ``forget`` ends it. Raises RefusedError where the name is another's."""
+    if is_ours(path):
+        return
+    os.chmod(path + PARTIAL, 0o666 & ~_umask())
+    files.rename(path + PARTIAL, path, replace=False)
+    files.sync(os.path.dirname(path) or ".")
+
+
+def forget(path: str) -> None:
+    """All that the copy was for is done: nothing but the disk itself stays."""
+    with suppress(FileNotFoundError):
+        os.unlink(path + PARTIAL + WHOLE)
 
 
 def _umask() -> int:
@@ -269,7 +303,7 @@ def _umask() -> int:
 def discard(path: str) -> bool:
     """``--discard-partial``: removes what a stopped copy left. True if there was something."""
     found = False
-    for name in (path + PARTIAL, path + PARTIAL + ".map"):
+    for name in (path + PARTIAL, path + PARTIAL + MAP, path + PARTIAL + WHOLE):
         with suppress(FileNotFoundError):
             os.unlink(name)
             found = True

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from imgtool.model.situation import TargetState
     from imgtool.model.translation import World
 
-SOURCES = {"esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere"}
+SOURCES = {
+    "path": "imgtool.endpoints.files",
+    "esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere",
+}
 """The module of a scheme; it has ``source(uri, credentials)``."""
 TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}
 """The same with ``target(uri, credentials)``. Physical disks are written by ``v2p``, which knows how to be careful."""
@@ -80,6 +83,8 @@ class Target(Protocol):
     """Of the description that it takes."""
     formats: tuple[str, ...]
     """Of disks, the usual one first."""
+    temporary: str
+    """Behind a machine's name until it is verified."""
     folder: str | None
     """Where disks lie as files of this host, once ``look`` has found it; None: far away, they are sent."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -82,3 +83,11 @@ def _query(scheme: str, text: str) -> tuple[bool, str | None, tuple[tuple[str, s
     if given.get("no_verify", "0") not in ("0", "1"):
         raise UsageError("no_verify is 0 or 1")
     return given.get("no_verify") != "1", given.get("cacert") or None, rest
+
+
+def shown(uri: Uri) -> str:
+    """The address as a person writes it, without parameters."""
+    if uri.scheme == "path":
+        return os.path.abspath(uri.path)
+    user = f"{uri.user}@" if uri.user else ""
+    return f"{uri.scheme}://{user}{uri.place if uri.host else ''}/{uri.path}"

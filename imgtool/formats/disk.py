@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imgtool import storage
@@ -133,6 +133,17 @@ def open_disk(path: str, *, source_format: str | None = None, allow_external: bo
 def open_given(path: str, reading: SourceOptions, stop: Stop) -> AbstractContextManager[Disk]:
     """``open_disk`` in the words of a request."""
     return open_disk(path, source_format=reading.format, allow_external=reading.allow_external, stop=stop)
+
+
+@contextmanager
+def laid_over(path: str, base: Disk, stop: Stop) -> Iterator[Disk]:
+    """What a guest reads from the qcow2 overlay ``path``, which we made over ``base``: its own name for that is not followed."""
+    opener = Opener(stop=stop)
+    try:
+        top = replace(FORMATS["qcow2"](opener.user(path), opener), backing=None)
+        yield Disk(path, (top, *base.layers), base.warnings)
+    finally:
+        opener.close()
 
 
 def _open(file: ImageFile, path: str, opener: Opener, source_format: str | None) -> Disk:

@@ -43,6 +43,9 @@ class Credentials:
     """SHA-256 or SHA-1 of its certificate, in hexadecimal, with or without colons."""
 
 
+NO_CREDENTIALS = Credentials()
+
+
 class Power(StrEnum):
     OFF = "off"
     RUNNING = "running"
@@ -194,6 +197,9 @@ class Placing:
     host: str | None = None
     networks: tuple[str, ...] = ()
     """Names of the target's networks that the machine's cards shall have."""
+
+
+ANYWHERE = Placing()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,6 +176,10 @@ class AdaptResult:
     seconds: float = 0.0
 
 
+NOTHING_CHANGED = AdaptResult(os=OsInfo())
+"""Of a machine that keeps its hardware."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InspectRequest:
     """Look into a machine."""

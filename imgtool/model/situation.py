@@ -96,6 +96,8 @@ class TargetState:
 
     kind: str = "kvm"
     """kvm, esxi, folder."""
+    accelerator: str | None = None
+    """kvm, or qemu where it has none; None: this host's."""
     machines: tuple[Taken, ...] = ()
     networks: tuple[str, ...] | None = None
     storage: str | None = None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from imgtool.formats.disk import Disk
 from imgtool.guests import overlay
 from imgtool.guests.appliance import Handle, appliance, require_guestfs
 from imgtool.guests.inside import entered, find
@@ -27,13 +28,23 @@ def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) 
         overlay.finish(request.images[0], stop=control.stop)
     with (overlay.opened(request.images, request.reading, writing=True, stop=control.stop) as disks,
           overlay.redo_folder(request.images) as folder):
-        with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
-            result = _adapt(handle, request, keys)
-        control.stop.check()
+        result = adapt_overlays(disks, folder, request, control, keys=keys)
         if result.changes and not request.dry_run:
             overlay.commit(folder, disks, request.reading, stop=control.stop)
         warnings = dict.fromkeys(warning for disk in disks for warning in disk.warnings)
     return replace(result, seconds=round(time.monotonic() - begin, 3), warnings=(*warnings, *result.warnings))
+
+
+def adapt_overlays(disks: Sequence[Disk], folder: str, request: AdaptRequest, control: Control, *,
+                   keys: Sequence[str] = ()) -> AdaptResult:
+    """Changes the guest in overlays that are made in ``folder`` (``0.qcow2``, …); the disks, which are open, are only read.
+
+    The request's images are not looked at.
+    """
+    with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
+        result = _adapt(handle, request, keys)
+    control.stop.check()
+    return result
 
 
 def _adapt(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:

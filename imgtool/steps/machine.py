@@ -29,7 +29,7 @@ from imgtool.ova.manifest import check_manifest
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control, Named, Stop
 from imgtool.steps.convert import convert_disk, prepare_disk, refuse_without_room, room_needed
-from imgtool.steps.names import disk_names, file_name
+from imgtool.steps.names import disk_names
 from imgtool.steps.translate import refuse_losses, translation
 
 AT_ONCE = 2
@@ -82,7 +82,7 @@ def look(request: MachineRequest) -> Work:
     disks = machine.parsed.machine.disks
     names = disk_names([disk.path for disk in disks], request.convert.spec.format)
     folder = _home(request)
-    stem = file_name(request.translate.name or machine.parsed.machine.name)
+    stem = files.file_name(request.translate.name or machine.parsed.machine.name)
     described = f"{stem}{request.translate.suffix}"
     placed = tuple(PlacedFile(disk.path, os.path.join(folder, name), request.convert.spec.format)
                    for disk, name in zip(disks, names, strict=True))

@@ -6,19 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 
+from imgtool.files import file_name
 from imgtool.steps.spec import SUFFIX_OF
 
-HOSTILE = re.compile(r'[\x00-\x1f\x7f/\\"]')
 SNAPSHOT = re.compile(r"-\d{6}$")
 """Of VMware: ``x-000002.vmdk`` is the disk ``x`` since its second snapshot; the result is whole."""
-MAX_STEM = 180
-"""Bytes: leaves room for ``-flat.vmdk``, ``_1`` and the like in a name of 255."""
-
-
-def file_name(text: str) -> str:
-    """A name from a description as the name of a file, without a suffix."""
-    name = HOSTILE.sub("_", text).strip().lstrip(".") or "machine"
-    return name.encode("utf-8", "replace")[:MAX_STEM].decode("utf-8", "ignore")
 
 
 def disk_names(paths: Sequence[str], form: str) -> list[str]:

@@ -10,6 +10,7 @@ from imgtool.steps.adapt import adapt
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
 from imgtool.steps.machine import convert_machine
+from imgtool.steps.migrate import migrate
 from imgtool.steps.translate import translate
 
 VERBS: dict[str, Callable[[Any, Control], object]] = {
@@ -18,4 +19,5 @@ VERBS: dict[str, Callable[[Any, Control], object]] = {
     "machine": convert_machine,
     "translate": translate,
     "adapt": adapt,
+    "migrate": migrate,
 }

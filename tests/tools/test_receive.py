@@ -62,6 +62,13 @@ def receiving(path: Path, kind: str, **source: object):
     return receive.receiving(str(path), size=SIZE, spec=ImageSpec(format=kind), source={**SOURCE, **source})
 
 
+def finish(path: Path) -> None:
+    receive.settle(str(path))
+    receive.publish(str(path))
+    receive.publish(str(path))  # a run before was stopped right here
+    receive.forget(str(path))
+
+
 @pytest.mark.parametrize("kind", ["raw", "qcow2"])
 def test_goes_on_with_what_is_missing(tmp_path: Path, kind: str) -> None:
     raw, path = disk(tmp_path / "source"), tmp_path / f"x.{kind}"
@@ -74,7 +81,7 @@ def test_goes_on_with_what_is_missing(tmp_path: Path, kind: str) -> None:
         receiver.close_up()
         with open_disk(str(path) + ".imgtool-partial", source_format=kind) as copy:
             receive.check(copy, receiver.blocks, CONTROL)
-    receive.publish(str(path), replace=False)
+    finish(path)
     same(raw, path, kind)
     if kind == "qcow2":
         subprocess.run(["qemu-img", "check", path], check=True, capture_output=True)
@@ -136,7 +143,8 @@ def test_the_name_is_taken(tmp_path: Path) -> None:
     with receiving(path, "raw"):
         pass
     with pytest.raises(RefusedError, match="exists"):
-        receive.publish(str(path), replace=False)
+        finish(path)
+    assert receive.discard(str(path))
     assert path.read_text() == "precious"
 
 
@@ -175,5 +183,19 @@ def test_a_killed_run_loses_only_what_was_not_saved(tmp_path: Path) -> None:
         left = fetch(raw, receiver)
         assert not set(left) & set(seen)
         receiver.close_up()
-    receive.publish(str(path), replace=False)
+    finish(path)
     same(raw, path, "qcow2")
+
+
+def test_a_settled_copy_is_known(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.raw", {**SOURCE, "modified": "later"}
+    facts = {"size": SIZE, "spec": ImageSpec(format="raw")}
+    with receiving(path, "raw") as receiver:
+        for number, *_ in list(receiver.missing()):
+            receiver.take_zeros(number)
+        receiver.close_up()
+    assert not receive.settled(str(path), source=SOURCE, **facts)
+    receive.settle(str(path))
+    assert receive.settled(str(path), source=SOURCE, **facts)
+    with pytest.raises(RefusedError, match="another source"):
+        receive.settled(str(path), source=other, **facts)

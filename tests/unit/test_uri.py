@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.endpoints import SOURCES, TARGETS, source
+from imgtool.endpoints import SOURCES, TARGETS, target
 from imgtool.endpoints.password import password
 from imgtool.endpoints.uri import parse
 from imgtool.errors import UnreachableError, UsageError
@@ -73,7 +73,7 @@ def test_each_scheme_has_its_module(scheme: str) -> None:
 
 def test_a_scheme_without_endpoint() -> None:
     with pytest.raises(UsageError, match="cannot be used here"):
-        source(parse("/x"), Credentials())
+        target(parse("metal:///dev/sda"), Credentials())
 
 
 def test_the_password_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,180 @@
+"""migrate and p2v: a machine from one place to another, the whole way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgtool.cli import output
+from imgtool.cli.guests import KeyFile, with_keys
+from imgtool.cli.images import (
+    AsJson,
+    DryRun,
+    Eager,
+    IgnoreLock,
+    RateLimit,
+    ShowProgress,
+    Thick,
+    Thin,
+    allocation_of,
+    control_of,
+)
+from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, translate_options
+from imgtool.endpoints.uri import parse
+from imgtool.errors import UsageError
+from imgtool.model import Allocation
+from imgtool.model.endpoint import Credentials, Placing
+from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
+
+if TYPE_CHECKING:
+    from imgtool.plan import Plan
+    from imgtool.progress import Control
+
+From = Annotated[str, typer.Option("--from", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a .vmx, "
+                                   ".xml, .ovf, .ova.")]
+To = Annotated[str, typer.Option("--to", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a folder.")]
+FromPassword = Annotated[Path | None, typer.Option(
+    "--from-password-file", metavar="FILE", help="Its first line is the password at the source.")]
+ToPassword = Annotated[Path | None, typer.Option(
+    "--to-password-file", metavar="FILE", help="Its first line is the password at the target.")]
+PasswordFile = Annotated[Path | None, typer.Option("--password-file", metavar="FILE", help="Of both sides.")]
+Thumbprint = Annotated[list[str] | None, typer.Option(
+    "--thumbprint", metavar="[from=|to=]HEX", help="Of the certificate that the other side must show. May be repeated.")]
+Storage = Annotated[str | None, typer.Option("--storage", metavar="NAME", help="Datastore or storage pool at the target.")]
+Pool = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Resource pool at the target.")]
+InFolder = Annotated[str | None, typer.Option("--folder", metavar="NAME", help="Folder of machines at the target.")]
+OnHost = Annotated[str | None, typer.Option("--host", metavar="NAME", help="Host of a vCenter.")]
+DiskFormat = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="Of the disks at the target: qcow2, raw.")]
+Staging = Annotated[Path | None, typer.Option(
+    "--staging", metavar="DIR", help="Where copies lie that are on their way. Default: imgtool's state folder.")]
+VirtioWin = Annotated[Path | None, typer.Option(
+    "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")]
+NoClone = Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")]
+Adapt = Annotated[bool, typer.Option("--adapt/--no-adapt", help="Change the guest for its new hardware.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Compare what arrived with what was sent.")]
+Start = Annotated[bool, typer.Option("--start", help="Start the machine at the end, and look at it.")]
+ShutDown = Annotated[bool, typer.Option("--shutdown-source", help="Shut the machine down at the source first, by its guest.")]
+List = Annotated[bool, typer.Option("--list", help="List the machines at the source, and do nothing.")]
+Discard = Annotated[bool, typer.Option("--discard-partial", help="Remove what a stopped run has left, and do nothing else.")]
+Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) about what was done.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to the program."""
+    app.command()(migrate)
+
+
+def migrate(
+    machine: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the machine at the source.")] = None,
+    source: From = "", target: To = "", name: Name = None,
+    storage: Storage = None, pool: Pool = None, folder: InFolder = None, host: OnHost = None,
+    map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, disk_format: DiskFormat = None,
+    thin: Thin = False, thick: Thick = False, eager: Eager = False, no_clone: NoClone = False,
+    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None,
+    rebuild_initramfs: Annotated[bool, typer.Option("--rebuild-initramfs", help="Run the guest's own tool.")] = False,
+    new_identity: NewIdentity = False, hardware_version: HardwareVersion = None,
+    shutdown_source: ShutDown = False, start: Start = False, verify: Verify = True,
+    password_file: PasswordFile = None, from_password_file: FromPassword = None, to_password_file: ToPassword = None,
+    thumbprint: Thumbprint = None, staging: Staging = None, discard_partial: Discard = False, list_machines: List = False,
+    report: Report = None, rate_limit: RateLimit = None, ignore_lock: IgnoreLock = False, dry_run: DryRun = False,
+    progress: ShowProgress = "auto", as_json: AsJson = False,
+) -> None:
+    """Move a machine, powered off, from one hypervisor to another: copied, adapted, verified, defined. Stopped, it goes on.
+
+    Examples: imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system --map-network 'VM Network=br0';
+    imgtool migrate web01 --from qemu:///system --to esx://root@esxi1/ --storage datastore1 --dry-run
+    """
+    credentials = _credentials(password_file, from_password_file, thumbprint, "from")
+    if list_machines:
+        _list(_needed(source, "--from"), credentials, as_json=as_json)
+        return
+    how = translate_options(
+        map_network=map_network, map_storage=map_storage, disk_root=disk_root, name=name, new_identity=new_identity,
+        hardware_version=hardware_version, strict=False, force=False)
+    request = MigrateRequest(
+        name=machine, source=parse(_needed(source, "--from")), target=parse(_needed(target, "--to")),
+        source_credentials=credentials, new_name=name,
+        target_credentials=_credentials(password_file, to_password_file, thumbprint, "to"),
+        placing=Placing(storage=storage, pool=pool, folder=folder, host=host,
+                        networks=tuple(new.name or "" for _, new in how.networks)),
+        networks=how.networks, storage=how.storage, disk_roots=how.disk_roots, format=disk_format,
+        allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
+        guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),
+                           drivers=str(virtio_win) if virtio_win else None, rebuild_initramfs=rebuild_initramfs),
+        new_identity=new_identity, hardware_version=hardware_version, verify=verify, clone=not no_clone, start=start,
+        shutdown_source=shutdown_source, ignore_lock=ignore_lock, staging=str(staging.absolute()) if staging else None)
+    _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
+               report=report)
+
+
+def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bool, dry_run: bool, as_json: bool,
+               report: Path | None) -> None:
+    from imgtool.steps import migrate as steps
+
+    if discard_partial:
+        removed = steps.discard(request, control)
+        output.show({"removed": removed}, removed or ["nothing was left"], as_json=as_json)
+    elif dry_run:
+        plan = steps.prepare(request, control)
+        output.show(plan.to_json(), plan.explain(), as_json=as_json)
+        refuse_fatal(plan)
+    else:
+        result = with_keys(lambda keys: steps.migrate(request, control, keys=keys))
+        output.show(result, lines(result), as_json=as_json)
+        output.say_problems(result.problems)
+        output.say_warnings(result.warnings)
+        if report:
+            from imgtool.runs.report import write_report
+
+            write_report(result.job, str(report))
+
+
+def refuse_fatal(plan: Plan) -> None:
+    """Raises RefusedError: the plan was printed, and would not be carried out."""
+    from imgtool.steps.migrate import refuse_problems
+
+    refuse_problems(plan.problems)
+
+
+def _needed(said: str, option: str) -> str:
+    if not said:
+        raise UsageError(f"{option} is missing", f"{option} URI, as in esx://root@esxi1/ or qemu:///system")
+    return said
+
+
+def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str] | None, side: str) -> Credentials:
+    pins = [text.rpartition("=") for text in thumbprints or ()]
+    wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]
+    if wrong:
+        raise UsageError(f"--thumbprint {wrong[0]}=…: from=HEX, to=HEX or HEX")
+    fitting = [pin for head, _, pin in pins if head in ("", side)]
+    file = own or both
+    return Credentials(password_file=str(file) if file else None, thumbprint=fitting[-1] if fitting else None)
+
+
+def _list(source: str, credentials: Credentials, *, as_json: bool) -> None:
+    from imgtool.steps.migrate import machines
+
+    found = machines(parse(source), credentials)
+    rows = [f"{one.power:<10} {f'{one.folder}/' if one.folder else ''}{one.name}" for one in found]
+    output.show({"machines": [asdict(one) for one in found]}, rows or ["no machines"], as_json=as_json)
+
+
+def lines(result: Migrated) -> Iterable[str]:
+    """What a person is told at the end."""
+    yield f"{result.machine}: at {result.target} as {result.id}, {len(result.disks)} disks, in {result.seconds:.1f} s"
+    for disk in result.disks:
+        moved = [f"{output.size(disk.bytes_read)} read"] if disk.bytes_read else []
+        moved += [f"{output.size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
+            disk.bytes_cloned else []
+        yield f"  {os.path.basename(disk.destination)}: {output.size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
+    if result.changes:
+        yield f"the guest: {len(result.changes)} changes for its new hardware (imgtool jobs show {result.job})"
+    if result.started:
+        yield f"started: {result.started}"
+    yield "verified: what arrived is what was read" if result.verified else "not verified"

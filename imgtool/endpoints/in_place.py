@@ -1,0 +1,69 @@
+"""A disk that this process can read where it lies, as a Reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from imgtool.copying.pool import WORKERS, ordered
+from imgtool.formats.disk import Disk
+from imgtool.model import Kind
+from imgtool.progress import Control
+
+if TYPE_CHECKING:
+    from imgtool.endpoints import Sink
+
+PIECE = 1 << 20
+
+
+class InPlace:
+    """``resumes``: a stopped copy may go on, since the files still say whether they are the same."""
+
+    resumes = True
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk: Disk | None = disk
+        self._disk = disk
+        self.size = disk.virtual_size
+
+    @property
+    def state(self) -> Mapping[str, object]:
+        """Names, sizes and times of all files of the chain."""
+        found = []
+        for file in self._disk.files:
+            status = os.fstat(file.fd)
+            found.append([os.path.abspath(file.path), status.st_ino, status.st_size, status.st_mtime_ns])
+        return {"files": found}
+
+    def holes(self) -> Iterator[tuple[int, int]]:
+        for extent in self._disk.content():
+            if extent.kind != Kind.DATA:
+                yield extent.start, extent.end
+
+    def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
+            for _ in ordered(pool, lambda piece: self._piece(piece, sink, control), _pieces(wanted)):
+                control.stop.check()
+
+    def _piece(self, piece: tuple[int, int], sink: Sink, control: Control) -> None:
+        start, end = piece
+        for extent in self._disk.content(start, end):
+            if extent.kind != Kind.DATA:
+                sink.zero(extent.start, extent.length)
+                continue
+            control.rate.take(extent.length, control.stop)
+            room = memoryview(bytearray(extent.length))
+            self._disk.read_into(extent, room)
+            sink.write(extent.start, room)
+
+
+def _pieces(wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Cut at multiples of PIECE."""
+    for start, end in wanted:
+        at = start
+        while at < end:
+            stop = min(end, (at // PIECE + 1) * PIECE)
+            yield at, stop
+            at = stop

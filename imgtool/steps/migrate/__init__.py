@@ -1,0 +1,112 @@
+"""migrate: a machine from one place to another, the whole way.
+
+::
+
+    look ─▶ (plan) ─▶ fetch each disk ─▶ adapt ─▶ describe ─▶ define ─▶ (start)           ``host``: disks are files of this host
+    look ─▶ (plan) ─▶ stage where it must be ─▶ adapt overlays ─▶ send ─▶ compare ─▶ rename   ``far``
+
+``look``      both sides, what is wrong (``steps/preflight``), the machine as it shall be
+``work``      what a stopped run leaves, so that the same command goes on
+``fetch``     one disk into a file of this host
+``describe``  the description for the target
+
+The source is only read. Every part can be done again: it finds what is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from imgtool import endpoints
+from imgtool.endpoints.uri import shown
+from imgtool.errors import RefusedError
+from imgtool.journal import Journal, journal
+from imgtool.model.endpoint import Credentials, Found, Uri
+from imgtool.model.migration import Migrated, MigrateRequest
+from imgtool.model.problem import Problem
+from imgtool.plan import Plan
+from imgtool.progress import Control
+from imgtool.steps.migrate import far, host, work
+from imgtool.steps.migrate.look import Move, looked
+from imgtool.steps.migrate.plan import plan_of
+
+
+def prepare(request: MigrateRequest, control: Control) -> Plan:
+    """The steps, their bytes and time, and all findings; nothing is written. Raises UsageError, UnreachableError, …"""
+    with looked(request, control) as move:
+        return plan_of(move, control)
+
+
+def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = ()) -> Migrated:
+    """Raises RefusedError (a fatal finding), and what copying, adapting and the endpoints raise. The same call then goes on.
+
+    ``keys``: passphrases of the guest's volumes beside those of the key files.
+    """
+    began = time.monotonic()
+    job = work.job_of(request)
+    with journal(job, "migrate", source=shown(request.source), target=shown(request.target), machine=request.name) as book, \
+            looked(request, control) as move:
+        book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
+        with work.held(request, job) as folder:
+            done = folder.finished() or _all(move, folder, book, control, keys)
+            if move.target.folder is not None:
+                host.forget(move)
+            folder.clear()
+        done = _started(move, done, book, control)
+        result = replace(done, job=job, seconds=round(time.monotonic() - began, 3), source=shown(request.source),
+                         target=shown(request.target), problems=move.problems, verified=request.verify)
+        book.event("result", result=result)
+    return result
+
+
+def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: Sequence[str]) -> Migrated:
+    """Up to the machine's own name."""
+    refuse(move)
+    if move.request.shutdown_source and move.seen.state.running:
+        with book.step("shutdown", machine=move.seen.found.name):
+            move.source.shut_down(move.seen.found, control)
+    way = host.move if move.target.folder is not None else far.move
+    return way(move, folder, book, control, keys)
+
+
+def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Migrated:
+    if not move.request.start:
+        return done
+    with book.step("start", machine=done.id):
+        move.target.start(done.id)
+    with book.step("watch", machine=done.id) as told:
+        seen = move.target.watch(done.id, control)
+        told["seen"] = seen
+    return replace(done, started=seen)
+
+
+def discard(request: MigrateRequest, control: Control) -> list[str]:
+    """``--discard-partial``: removes what a stopped run has left, here and at the target; what was removed."""
+    job = work.job_of(request)
+    with looked(request, control) as move, work.held(request, job) as folder:
+        found = host.discard(move) if move.target.folder is not None else far.discard(move, folder)
+        found += [] if folder.empty else [str(folder.path)]
+        folder.clear()
+    return found
+
+
+def machines(uri: Uri, credentials: Credentials) -> list[Found]:
+    """``--list``: what there is at a source."""
+    with closing(endpoints.source(uri, credentials)) as source:
+        return source.machines()
+
+
+def refuse(move: Move) -> None:
+    """Raises RefusedError for what is fatal."""
+    refuse_problems(move.problems)
+
+
+def refuse_problems(problems: Sequence[Problem]) -> None:
+    """As ``refuse``."""
+    fatal = [one for one in problems if one.fatal]
+    if fatal:
+        more = f"; and {len(fatal) - 1} more: --dry-run lists them" if len(fatal) > 1 else ""
+        raise RefusedError(fatal[0].what + more, fatal[0].hint)

@@ -1,0 +1,229 @@
+"""migrate between files: the pipeline by itself, without another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.migrate.machines import MIB, left_behind, raw_disk, same, vmx
+from tests.program import ENVIRONMENT, ROOT, imgtool, result
+
+MAP = ("--map-network", "VM Network=br0")
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Journals and copies that are on their way."""
+    monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def work_left(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "state" / "work").glob("*"))
+
+
+@pytest.mark.parametrize(("options", "form"), [((), "qcow2"), (("--format", "raw"), "raw"), (("--thick",), "qcow2")])
+def test_into_a_folder(tmp_path: Path, options: tuple[str, ...], form: str) -> None:
+    source, target = vmx(tmp_path / "in"), tmp_path / "out"
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "in").iterdir()}
+    said = result("migrate", "--from", source, "--to", target, *MAP, "--no-adapt", *options)
+    suffix = {"qcow2": "qcow2", "raw": "raw"}[form]
+    assert sorted(os.listdir(target)) == [f"web01-0.{suffix}", f"web01-1.{suffix}", "web01.xml"]
+    for number in range(2):
+        same(tmp_path / "in" / f"{number}.raw", target / f"web01-{number}.{suffix}", form)
+    allocated = os.stat(target / f"web01-1.{suffix}").st_blocks * 512
+    assert allocated >= 100 * MIB if options == ("--thick",) else allocated < 20 * MIB
+    assert said["machine"] == "web01"
+    assert said["verified"]
+    assert [disk["virtual_size"] for disk in said["disks"]] == [64 * MIB, 100 * MIB]
+    text = (target / "web01.xml").read_text()
+    assert f'file="{target}/web01-0.{suffix}"' in text
+    assert "<name>web01</name>" in text
+    assert "564d1122-3344-5566-7788-99aabbccddee" in text
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "in").iterdir()}
+    assert work_left(tmp_path) == []
+
+
+def test_the_plan(tmp_path: Path) -> None:
+    source = vmx(tmp_path / "in")
+    plan = result("migrate", "web01", "--from", source, "--to", tmp_path / "out", "--name", "web02", *MAP, "--dry-run")
+    assert plan["machine"] == "web02"
+    assert [step["verb"] for step in plan["steps"]] == ["copy", "copy", "adapt", "define"]
+    assert all(set(step) >= {"id", "verb", "summary", "bytes", "estimate_seconds"} for step in plan["steps"])
+    assert plan["steps"][0]["bytes"] >= 9 * MIB
+    assert plan["steps"][0]["estimate_seconds"] > 0
+    assert all(set(one) == {"what", "hint", "fatal"} for one in plan["problems"])
+    assert not (tmp_path / "out").exists()
+    assert work_left(tmp_path) == []
+    again = result("migrate", "web01", "--from", source, "--to", tmp_path / "out", "--name", "web02", *MAP, "--dry-run")
+    assert [one["id"] for one in again["steps"]] == [one["id"] for one in plan["steps"]]
+
+
+def test_a_fatal_finding_copies_nothing(tmp_path: Path) -> None:
+    source = vmx(tmp_path / "in")
+    text = source.read_text().replace('scsi0:1.fileName', 'scsi0:1.sharing = "multi-writer"\nscsi0:1.fileName')
+    source.write_text(text)
+    for options in ((), ("--dry-run",)):
+        done = imgtool("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--json", *options)
+        assert done.returncode == 4, done.stderr
+        assert "[source.disk.shared]" in done.stderr
+        assert not (tmp_path / "out").exists()
+        if options:
+            assert any(one["fatal"] for one in json.loads(done.stdout)["problems"])
+
+
+@pytest.mark.parametrize(("arguments", "words", "code"), [
+    (("web01",), "--from is missing", 2), (("--from", "x.vmx", "--to", "{out}"), "does not exist", 2),
+    (("web02", "--from", "{in}/web01.vmx", "--to", "{out}"), "describes 'web01', not 'web02'", 2),
+    (("--from", "{in}/web01.vmx", "--to", "{in}"), "is not empty", 4),
+    (("--from", "{in}/web01.vmx", "--to", "{out}", "--format", "vhdx"), "takes qcow2, raw", 2),
+    (("--from", "{in}/web01.vmx", "--to", "{in}/web01.vmx/x"), "is no folder", 2),
+    (("--from", "{in}/web01.vmx", "--to", "metal:///dev/sda"), "cannot be used here", 2),
+    (("--from", "esx://root:secret@h/", "--to", "{out}"), "a password must not stand in an address", 2),
+    (("--from", "{in}/web01.vmx", "--to", "{out}", "--thumbprint", "side=AA"), "from=HEX, to=HEX", 2),
+])
+def test_wrong_use(tmp_path: Path, arguments: tuple[str, ...], words: str, code: int) -> None:
+    vmx(tmp_path / "in", disks=(MIB,))
+    given = [one.format(**{"in": tmp_path / "in", "out": tmp_path / "out"}) for one in arguments]
+    done = imgtool("migrate", *given)
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert "secret" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_running_machine_is_refused(tmp_path: Path) -> None:
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    (tmp_path / "in" / "web01.vmx.lck").mkdir()
+    assert imgtool("migrate", "--from", source, "--to", tmp_path / "out", *MAP).returncode == 4
+    assert imgtool("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--ignore-lock").returncode == 0
+
+
+def start(source: Path, target: Path, *options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "imgtool", "migrate", "--from", source, "--to", target, *MAP, "--no-adapt",
+                             "--json", *map(str, options)], env=ENVIRONMENT, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, size: int) -> None:
+    """Until so many bytes of a copy are on the disk."""
+    until = time.monotonic() + 60
+    while not path.exists() or path.stat().st_blocks * 512 < size:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_goes_on_after_a_stop(tmp_path: Path, signum: int) -> None:
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    data = raw_disk(tmp_path / "in" / "0.raw", 64 * MIB).stat().st_blocks * 512
+    subprocess.run(["qemu-img", "convert", "-O", "vmdk", tmp_path / "in" / "0.raw", tmp_path / "in" / "d0.vmdk"], check=True)
+    for count in range(1, 4):
+        child = start(source, target, "--rate-limit", "6M", "--no-clone")
+        wait_for(target / "web01.qcow2.imgtool-partial", count * 2 * MIB)
+        child.send_signal(signum)
+        child.communicate()
+        assert child.returncode in ((143, -15) if signum == signal.SIGTERM else (-9,))  # -15: before it had begun
+        assert not (target / "web01.xml").exists()
+        assert not (target / "web01.qcow2").exists()
+    done, _ = start(source, target, "--no-clone").communicate()
+    said = json.loads(done)
+    if signum == signal.SIGTERM:
+        assert 0 < said["disks"][0]["bytes_read"] <= data - 3 * MIB
+    same(tmp_path / "in" / "0.raw", target / "web01.qcow2", "qcow2")
+    assert sorted(os.listdir(target)) == ["web01.qcow2", "web01.xml"]
+    assert work_left(tmp_path) == []
+
+
+def test_discard_partial(tmp_path: Path) -> None:
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    child = start(source, target, "--rate-limit", "6M", "--no-clone")
+    wait_for(target / "web01.qcow2.imgtool-partial", 2 * MIB)
+    child.kill()
+    child.communicate()
+    assert left_behind(target) == ["web01.qcow2.imgtool-partial", "web01.qcow2.imgtool-partial.map"]
+    said = result("migrate", "--from", source, "--to", target, *MAP, "--discard-partial")
+    assert str(target / "web01.qcow2.imgtool-partial") in said["removed"]
+    assert os.listdir(target) == []
+    assert work_left(tmp_path) == []
+
+
+def test_a_source_that_changed_meanwhile_is_noticed(tmp_path: Path) -> None:
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    child = start(source, target, "--rate-limit", "6M", "--no-clone")
+    wait_for(target / "web01.qcow2.imgtool-partial", 2 * MIB)
+    child.kill()
+    child.communicate()
+    os.utime(tmp_path / "in" / "d0.vmdk")
+    done = imgtool("migrate", "--from", source, "--to", target, *MAP, "--no-adapt")
+    assert done.returncode == 4
+    assert "source has changed" in done.stderr
+    assert "--discard-partial" in done.stderr
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    first = start(source, target, "--rate-limit", "400K", "--no-clone")
+    wait_for(target / "web01.qcow2.imgtool-partial", MIB)
+    done = imgtool("migrate", "--from", source, "--to", target, *MAP, "--no-adapt")
+    first.kill()
+    first.communicate()
+    assert done.returncode == 4
+    assert "another imgtool works on it" in done.stderr
+
+
+def test_killed_at_the_very_end_goes_on(tmp_path: Path) -> None:
+    """Between the publishing of two disks, and before the last marks go."""
+    source, target = vmx(tmp_path / "in"), tmp_path / "out"
+    child = """
+import os, sys
+from imgtool.copying import receive
+real, last, count = getattr(receive, sys.argv[1]), int(sys.argv[2]), [0]
+def dies(path):
+    count[0] += 1
+    if count[0] == last:
+        os.kill(os.getpid(), 9)
+    return real(path)
+setattr(receive, sys.argv[1], dies)
+sys.argv = ["imgtool", *sys.argv[3:]]
+from imgtool.cli.app import main
+main()
+"""
+    arguments = ["migrate", "--from", str(source), "--to", str(target), *MAP, "--no-adapt"]
+    for name, number in (("settle", 1), ("settle", 2), ("publish", 1), ("publish", 2), ("forget", 1), ("forget", 2)):
+        done = subprocess.run([sys.executable, "-c", child, name, str(number), *arguments], env=ENVIRONMENT, cwd=ROOT,
+                              check=False, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, (name, number, done.stderr)
+    assert result(*arguments)["machine"] == "web01"
+    for number in range(2):
+        same(tmp_path / "in" / f"{number}.raw", target / f"web01-{number}.qcow2", "qcow2")
+    assert sorted(os.listdir(target)) == ["web01-0.qcow2", "web01-1.qcow2", "web01.xml"]
+
+
+def test_an_identity_is_drawn_once(tmp_path: Path) -> None:
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    done = imgtool("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--new-identity")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "web01.xml").read_text()
+    assert "564d1122" not in text
+    assert "52:54:00" in text
+
+
+def test_the_journal_and_the_page(tmp_path: Path) -> None:
+    source = vmx(tmp_path / "in", name="web<01>", disks=(MIB,))
+    page = tmp_path / "report.html"
+    said = result("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--report", page)
+    told = [json.loads(line) for line in (tmp_path / "state" / "jobs" / f"{said['job']}.jsonl").read_text().splitlines()]
+    assert [one["event"] for one in told] == ["start", "looked", "begin", "end", "described", "begin", "end", "result", "done"]
+    text = page.read_text()
+    assert "web&lt;01&gt;" in text
+    assert "<01>" not in text
+    assert said["disks"][0]["checksum"] in text
+    assert not re.search("src=|href=|<script|url[(]", text)
