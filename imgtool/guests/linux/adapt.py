@@ -99,10 +99,13 @@ def _choose(editor: Editor, found: tuple[Menu, Chooser] | None, default: Kernel,
 def _network(editor: Editor, request: AdaptRequest) -> dict[str, bytes]:
     macs = {_mac(old): _mac(new) for old, new in request.macs}
     follow(editor, macs)
-    cards = tuple(map(_mac, request.nics)) or tuple(macs.values())
+    nics = read_network(editor.tree)
+    cards = tuple(map(_mac, request.nics)) or pin.cards(nics, macs.values())
+    pins = pin.decide(editor, nics, cards)
+    follow(editor, pin.moved(editor, nics, cards, pins))
     if cloud_init.installed(editor.tree) and not cloud_init.network_disabled(editor.tree):
         editor.warn("cloud-init may write the network configuration anew at first boot, if it finds another source of settings")
-    return pin.apply(editor, pin.decide(editor, read_network(editor.tree), cards))
+    return pin.apply(editor, pins)
 
 
 def _mac(word: str) -> str:
