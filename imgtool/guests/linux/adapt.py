@@ -16,7 +16,7 @@ from imgtool.guests.linux import (
     rebuild,
     tools,
 )
-from imgtool.guests.linux.bootloaders import efi
+from imgtool.guests.linux.bootloaders import efi, install_devices
 from imgtool.guests.linux.bootloaders.find import Chooser, find
 from imgtool.guests.linux.bootloaders.menu import Menu
 from imgtool.guests.linux.devices import Names
@@ -52,6 +52,7 @@ def adapt(tree: Tree, filesystems: Iterable[FileSystem], request: AdaptRequest) 
     able = _capabilities(kernel, request, agent="qemu-guest-agent" in tools.find(tree))
     if not able.disk_buses:
         editor.warn(f"kernel {kernel.version} will not find its disks on {request.platform}: its initramfs has no driver")
+    install_devices.fix(editor, names, request.platform, next(iter(able.disk_buses), None))
     return AdaptResult(os=os, changes=tuple(editor.changes), warnings=tuple(editor.warnings), capabilities=able,
                        disk_bus=next(iter(able.disk_buses), None), nic_model=next(iter(able.nic_models), None))
 
