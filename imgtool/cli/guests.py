@@ -69,6 +69,8 @@ def adapt(
         "--rebuild-initramfs", help="Run the guest's own tool instead of extending its initramfs.")] = False,
     virtio_win: Annotated[Path | None, typer.Option(
         "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")] = None,
+    packages: Annotated[Path | None, typer.Option(
+        "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")] = None,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")] = False,
     machine: Annotated[Path | None, typer.Option(
@@ -93,7 +95,8 @@ def adapt(
     request = AdaptRequest(
         images=machine_disks(named, [str(folder) for folder in disk_root or ()]), platform=Platform(platform), reading=reading,
         key_files=tuple(map(str, key_file or ())), macs=tuple(macs.items()), nics=tuple(macs.get(one, one) for one in nics),
-        rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win) if virtio_win else None, backup=backup, dry_run=dry_run)
+        rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win) if virtio_win else None,
+        packages=str(packages) if packages else None, backup=backup, dry_run=dry_run)
     result = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
     output.say_warnings(result.warnings)

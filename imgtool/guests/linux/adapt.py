@@ -13,6 +13,7 @@ from imgtool.guests.linux import (
     drivers,
     extend,
     kernels,
+    packages,
     rebuild,
     tools,
 )
@@ -42,14 +43,17 @@ def adapt(tree: Tree, filesystems: Iterable[FileSystem], request: AdaptRequest) 
     caches.forget(editor)
     pins = _network(editor, request)
     console.adapt(editor)
-    tools.adapt(editor, request.platform)
+    given = packages.choose(request.packages, os) if request.packages else ()
+    tools.adapt(editor, request.platform, packages.names(given))
     efi.add_fallback(editor, os.arch)
     _keep_drivers(editor, known, request.platform)
     if not request.rebuild_initramfs:
         extended = [extend.extend(editor, one, _files_of(one, request.platform), pins, names, fatal=one.version == kernel.version)
                     for one in known]
         kernel = next(one for one in extended if one.version == kernel.version)
-    able = _capabilities(kernel, request, agent="qemu-guest-agent" in tools.find(tree))
+    if given:
+        packages.copy(editor, given, os)
+    able = _capabilities(kernel, request, agent="qemu-guest-agent" in (*tools.find(tree), *packages.names(given)))
     if not able.disk_buses:
         editor.warn(f"kernel {kernel.version} will not find its disks on {request.platform}: its initramfs has no driver")
     install_devices.fix(editor, names, request.platform, next(iter(able.disk_buses), None))

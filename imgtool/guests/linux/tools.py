@@ -6,6 +6,8 @@ Nothing is fetched: what is not on the disk is not installed here. Programs of t
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from imgtool.guests.linux.edit import Editor, text
 from imgtool.guests.linux.network import ini
 from imgtool.guests.tree import Tree
@@ -35,8 +37,8 @@ def find(tree: Tree) -> tuple[str, ...]:
     return tuple(name for name, paths in FOUND if any(tree.is_file(path) for path in paths))
 
 
-def adapt(editor: Editor, platform: Platform) -> None:
-    """Stops what belongs to another hypervisor, and enables what belongs to the target."""
+def adapt(editor: Editor, platform: Platform, coming: Collection[str] = ()) -> None:
+    """Stops what belongs to another hypervisor, and enables what belongs to the target. ``coming``: packages at the next boot."""
     installed = find(editor.tree)
     for name, services, where in FOREIGN:
         if name in installed and platform in where:
@@ -46,7 +48,7 @@ def adapt(editor: Editor, platform: Platform) -> None:
         package, service = WELCOME[platform]
         if package in installed:
             _enable(editor, service if _unit(editor.tree, service) else package, f"{package} serves {platform}")
-        else:
+        elif package not in coming:
             editor.warn(f"{package} is not installed in the guest: {platform} cannot ask it for addresses or a clean shutdown")
 
 
