@@ -7,7 +7,7 @@ removed only if it succeeded.
 from __future__ import annotations
 
 from imgtool.guests.linux.edit import Editor
-from imgtool.guests.tree import Tree
+from imgtool.guests.linux.init import init_system, start_links
 
 NAME = "imgtool-first-boot"
 SCRIPT = "/var/lib/imgtool/first-boot"
@@ -15,7 +15,6 @@ LOG = "/var/log/imgtool-first-boot.log"
 UNIT = f"/etc/systemd/system/{NAME}.service"
 WANTED = f"/etc/systemd/system/multi-user.target.wants/{NAME}.service"
 INIT = f"/etc/init.d/{NAME}"
-RUN_LEVELS = ("/etc/rc{0}.d", "/etc/rc.d/rc{0}.d")
 LINK = f"S99{NAME}"
 OPENRC = f"/etc/runlevels/default/{NAME}"
 WHAT, WHY = "started once at the next boot", "the packages are installed by the guest itself"
@@ -95,29 +94,20 @@ def install(editor: Editor, command: str, folder: str) -> None:
     starter(editor)
 
 
-def init_system(tree: Tree) -> str | None:
-    """systemd, openrc, sysv (upstart starts its scripts too); None if none of them is there, or it keeps lists of its own."""
-    if tree.realpath("/sbin/init").endswith("/systemd") or (tree.readlink("/sbin/init") or "").endswith("/systemd"):
-        return "systemd"
-    if tree.is_file("/sbin/openrc-run"):
-        return "openrc"
-    listed = tree.is_file("/etc/init.d/.depend.start")  # startpar starts what stands there
-    return "sysv" if not listed and any(tree.is_dir(base.format(3)) for base in RUN_LEVELS) else None
-
-
 def _systemd(editor: Editor) -> None:
     editor.write(UNIT, SERVICE.format(script=SCRIPT).encode(), what=WHAT, why=WHY)
     editor.symlink(UNIT, WANTED, what=WHAT, why=WHY)
 
 
 def _openrc(editor: Editor) -> None:
-    editor.write(INIT, OPENRC_SCRIPT.format(script=SCRIPT).encode(), what=WHAT, why=WHY, mode=0o755)
-    editor.symlink(INIT, OPENRC, what=WHAT, why=WHY)
+    _script(editor, OPENRC_SCRIPT)
 
 
 def _sysv(editor: Editor) -> None:
-    editor.write(INIT, SYSV.format(name=NAME, script=SCRIPT).encode(), what=WHAT, why=WHY, mode=0o755)
-    for level in "2345":
-        base = next((found for one in RUN_LEVELS if editor.tree.is_dir(found := one.format(level))), None)
-        if base:
-            editor.symlink(INIT, f"{editor.tree.realpath(base)}/{LINK}", what=WHAT, why=WHY)
+    _script(editor, SYSV)
+
+
+def _script(editor: Editor, content: str) -> None:
+    editor.write(INIT, content.format(name=NAME, script=SCRIPT).encode(), what=WHAT, why=WHY, mode=0o755)
+    for link in start_links(editor.tree, NAME, 99):
+        editor.symlink(INIT, link, what=WHAT, why=WHY)
