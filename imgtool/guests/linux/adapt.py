@@ -108,8 +108,7 @@ def _network(editor: Editor, request: AdaptRequest) -> dict[str, bytes]:
     cards = tuple(map(_mac, request.nics)) or pin.cards(nics, macs.values())
     pins = pin.decide(editor, nics, cards)
     follow(editor, pin.moved(editor, nics, cards, pins))
-    if cloud_init.installed(editor.tree) and not cloud_init.network_disabled(editor.tree):
-        editor.warn("cloud-init may write the network configuration anew at first boot, if it finds another source of settings")
+    cloud_init.leave_network(editor, nics)
     return pin.apply(editor, pins)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imgtool.errors import UsageError
 from imgtool.guests.linux import adapt
 from imgtool.guests.linux.edit import Editor
-from imgtool.guests.linux.network import find, names, pin, udev
+from imgtool.guests.linux.network import cloud_init, find, names, pin, udev
 from imgtool.guests.linux.network.pin import Pin
 from imgtool.model.guest import AdaptRequest, NicConfig, Platform
 from tests.folder_tree import FolderTree
@@ -154,6 +154,30 @@ def test_the_kernels_arguments_follow_too(tmp_path: Path) -> None:
     made.write("/boot/grub2/grub.cfg", f"\tlinux /a ifname=eth0:{OLD} ip=eth0:dhcp x=00:{OLD}\n".encode())
     find.follow(Editor(tree=made), {OLD: NEW})
     assert made.read("/boot/grub2/grub.cfg").decode() == f"\tlinux /a ifname=eth0:{NEW} ip=eth0:dhcp x=00:{OLD}\n"
+
+
+@pytest.mark.parametrize(("nics", "config", "written", "words"), [
+    ([nic("ens192", system="netplan")], "x: y\n", True, ""),
+    ([nic("ens192", system="netplan")], "network: {config: disabled}\n", False, ""),
+    ([nic("ens192", system="cloud-init"), nic("ens192", system="netplan")], "x: y\n", False, ""),
+    ([nic("ens192", OLD, "udev")], "x: y\n", False, "at the next boot"),
+])
+def test_cloud_init_leaves_a_network_that_is_there(nics: list[NicConfig], config: str, written: bool, words: str,
+                                                   tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write("/etc/cloud/cloud.cfg", config.encode())
+    editor = Editor(tree=made)
+    cloud_init.leave_network(editor, nics)
+    assert cloud_init.network_disabled(made) is (written or "disabled" in config)
+    assert bool(editor.changes) is written
+    assert words in " ".join(editor.warnings)
+    assert bool(words) == bool(editor.warnings)
+
+
+def test_a_guest_without_cloud_init_gets_no_settings_for_it(tmp_path: Path) -> None:
+    editor = Editor(tree=FolderTree(tmp_path))
+    cloud_init.leave_network(editor, [nic("ens192")])
+    assert editor.changes == []
 
 
 def test_link_files_where_udev_reads_them(tmp_path: Path) -> None:
