@@ -16,7 +16,6 @@ from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
 from imgtool.progress import Control
 
-Disks = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="All disks of one machine, the one that boots first.")]
 Machine = Annotated[list[Path], typer.Argument(metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.")]
 KeyFile = Annotated[list[Path] | None, typer.Option(
     "--key-file", metavar="FILE", help="A file with the passphrase of an encrypted volume. May be repeated.")]
@@ -62,7 +61,7 @@ def inspect(
 
 
 def adapt(
-    images: Disks,
+    images: Machine,
     platform: Annotated[str, typer.Option("--for", metavar="kvm|esxi|metal", help="Where the guest shall run.")],
     mac: Annotated[list[str] | None, typer.Option(
         "--mac", metavar="OLD=NEW", help="A network card gets another address. May be repeated.")] = None,
@@ -70,9 +69,13 @@ def adapt(
         "--rebuild-initramfs", help="Run the guest's own tool instead of extending its initramfs.")] = False,
     virtio_win: Annotated[Path | None, typer.Option(
         "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")] = None,
+    packages: Annotated[Path | None, typer.Option(
+        "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")] = None,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")] = False,
-    key_file: KeyFile = None, as_json: AsJson = False,
+    machine: Annotated[Path | None, typer.Option(
+        "--machine", metavar="MACHINE", help="Its description: addresses of its network cards are followed.")] = None,
+    key_file: KeyFile = None, disk_root: DiskRoot = None, as_json: AsJson = False,
     source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
 ) -> None:
     """Change the guest, in place, so that it boots and has its network on other hardware. All of it, or nothing.
@@ -81,14 +84,19 @@ def adapt(
     """
     from imgtool.model.guest import AdaptRequest, Platform
     from imgtool.steps.adapt import adapt as run
+    from imgtool.steps.machine_disks import describes, machine_disks, machine_nics
 
     if platform not in list(Platform):
         raise UsageError(f"--for {platform}: one of {', '.join(Platform)}")
     reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
+    named, macs = [str(image) for image in images], dict(_mac(text) for text in mac or ())
+    described = str(machine) if machine else named[0] if describes(named[0]) else None
+    nics = machine_nics(described) if described else ()
     request = AdaptRequest(
-        images=tuple(map(str, images)), platform=Platform(platform), reading=reading, key_files=tuple(map(str, key_file or ())),
-        macs=tuple(_mac(text) for text in mac or ()), rebuild_initramfs=rebuild_initramfs,
-        drivers=str(virtio_win) if virtio_win else None, backup=backup, dry_run=dry_run)
+        images=machine_disks(named, [str(folder) for folder in disk_root or ()]), platform=Platform(platform), reading=reading,
+        key_files=tuple(map(str, key_file or ())), macs=tuple(macs.items()), nics=tuple(macs.get(one, one) for one in nics),
+        rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win) if virtio_win else None,
+        packages=str(packages) if packages else None, backup=backup, dry_run=dry_run)
     result = with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
     output.say_warnings(result.warnings)

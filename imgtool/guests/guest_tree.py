@@ -133,6 +133,7 @@ class GuestTree:
         self.mkdir(os.path.dirname(path))
         self._listed.clear()
         self._handle.call("ln_sf", target, path)
+        self._label(path)
 
     def remove(self, path: str) -> None:
         self._listed.clear()
@@ -145,8 +146,10 @@ class GuestTree:
 
     def mkdir(self, path: str) -> None:
         if not self.is_dir(path):
+            self.mkdir(os.path.dirname(path))
             self._listed.clear()
             self._handle.call("mkdir_p", path)
+            self._label(path)
 
     def free(self, path: str) -> int:
         found = self._handle.call("statvfs", path)
@@ -172,8 +175,13 @@ class GuestTree:
         if old is None:
             with suppress(OSError):  # vfat has neither
                 self._handle.call("chmod", NEW_FILE if mode is None else mode, real)
-                label = self._handle.call("getxattr", os.path.dirname(real), SELINUX).rstrip(b"\0").decode()
-                self._handle.call("setxattr", SELINUX, label, len(label), real)
+            self._label(real)
+
+    def _label(self, path: str) -> None:
+        """What is new gets the SELinux context of its folder, as the kernel would do; where there is none, none."""
+        with suppress(OSError):
+            label = self._handle.call("getxattr", os.path.dirname(path), SELINUX).rstrip(b"\0").decode()
+            self._handle.call("lsetxattr", SELINUX, label, len(label), path)
 
     def _mode(self, path: str) -> int | None:
         try:

@@ -64,7 +64,7 @@ class Tree(Protocol):
         """
 
     def symlink(self, target: str, path: str) -> None:
-        """A link at ``path`` that says ``target``; what was there is replaced."""
+        """A link at ``path`` that says ``target``, with the SELinux context of its folder; what was there is replaced."""
 
     def remove(self, path: str) -> None:
         """A file or a link; nothing happens if it is not there."""
@@ -73,7 +73,7 @@ class Tree(Protocol):
         """What was at ``new`` is replaced."""
 
     def mkdir(self, path: str) -> None:
-        """With its parents, 0755; nothing happens if it is there."""
+        """With its parents, 0755, with the SELinux context of the folder above; nothing happens if it is there."""
 
     def free(self, path: str) -> int:
         """Free bytes of the file system that holds ``path``."""

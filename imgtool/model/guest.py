@@ -207,6 +207,8 @@ class AdaptRequest:
     """By the guest's own tool, instead of extending it."""
     drivers: str | None = None
     """Windows: folder with drivers, as virtio-win has them."""
+    packages: str | None = None
+    """Folder with packages that the guest installs when it next boots."""
     backup: bool = True
     """Keep each changed file as ``*.imgtool-orig``."""
     dry_run: bool = False

@@ -140,6 +140,12 @@ def test_a_new_file_has_the_label_of_its_folder(tree: GuestTree, handle: Handle)
     assert [stat.S_IMODE(tree.stat(f"/srv/new/{name}").mode) for name in ("file", "script")] == [0o644, 0o755]
     tree.write("/srv/deeper/and/deeper", b"")
     assert tree.read("/srv/deeper/and/deeper") == b""
+    tree.write("/srv/new/below/unit", b"")
+    tree.symlink("/nowhere", "/srv/new/wants/link")
+    for path in ("below", "below/unit", "wants", "wants/link"):
+        assert handle.call("lgetxattr", f"/srv/new/{path}", SELINUX).rstrip(b"\0") == b"system_u:object_r:srv_t:s0"
+    with pytest.raises(OSError, match="No data available"):
+        handle.call("getxattr", "/srv/deeper/and/deeper", SELINUX)
 
 
 def test_writing_through_a_link(tree: GuestTree) -> None:

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from fixtures import machine_folder
 from imgtool import kvm
+from imgtool.cli.app import app
 from imgtool.errors import RefusedError, UsageError
 from imgtool.guests import other
 from imgtool.guests.keys import read_keys
 from imgtool.guests.volumes import Volumes
 from imgtool.guests.windows import versions
-from imgtool.model.guest import FileSystem
+from imgtool.model.guest import AdaptRequest, AdaptResult, FileSystem, OsInfo
 from imgtool.steps import machine_disks
 from tests.program import imgtool
 
@@ -74,6 +76,41 @@ def test_disks_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UsageError, match="names no disk"):
         machine_disks.machine_disks([str(vmx)])
     assert machine_disks.machine_disks(["a.raw", "b.raw"]) == ("a.raw", "b.raw")
+
+
+def nics_of(monkeypatch: pytest.MonkeyPatch, *macs: str | None) -> None:
+    nics = [SimpleNamespace(number=-number, mac=mac) for number, mac in enumerate(macs)]
+    module = SimpleNamespace(parse=lambda _: SimpleNamespace(machine=SimpleNamespace(nics=nics, disks=[])))
+    monkeypatch.setattr(machine_disks, "description", lambda _: module)
+
+
+def test_network_cards_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vmx = tmp_path / "x.vmx"
+    vmx.write_text("")
+    nics_of(monkeypatch, "52:54:00:00:00:02", "52:54:00:00:00:01")
+    assert machine_disks.machine_nics(str(vmx)) == ("52:54:00:00:00:01", "52:54:00:00:00:02")
+    nics_of(monkeypatch, "52:54:00:00:00:02", None)
+    assert machine_disks.machine_nics(str(vmx)) == ()
+    with pytest.raises(UsageError, match="no description of a machine"):
+        machine_disks.machine_nics("x.raw")
+
+
+@pytest.mark.parametrize(("words", "nics", "macs"), [
+    (["{vmx}"], ("00:50:56:95:72:98",), ()),
+    (["{vmx}", "--mac", "00:50:56:95:72:98=52:54:00:00:00:09"], ("52:54:00:00:00:09",),
+     (("00:50:56:95:72:98", "52:54:00:00:00:09"),)),
+    (["a.raw", "--machine", "{vmx}"], ("00:50:56:95:72:98",), ()),
+    (["a.raw"], (), ()),
+])
+def test_adapt_takes_the_cards_of_the_machine(words: list[str], nics: tuple[str, ...], macs: tuple[tuple[str, str], ...],
+                                              tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[AdaptRequest] = []
+    monkeypatch.setattr("imgtool.steps.adapt.adapt", lambda request, *_, **__: asked.append(request) or AdaptResult(os=OsInfo()))
+    vmx = tmp_path / "vm.vmx"
+    vmx.write_text(machine_folder.vmx("vm", ("vm.vmdk",)))
+    app(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
+    assert (asked[0].nics, asked[0].macs) == (nics, macs)
+    assert asked[0].images == ((str(tmp_path / "vm.vmdk"),) if words[0] == "{vmx}" else ("a.raw",))
 
 
 def test_a_hang_of_kvm_is_remembered_until_the_next_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

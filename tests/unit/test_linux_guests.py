@@ -56,7 +56,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, FolderTr
     return request.param, tree(request.param, tmp_path / "guest")
 
 
-@pytest.mark.parametrize("platform", [Platform.KVM, Platform.ESXI])
+@pytest.mark.parametrize("platform", list(Platform))
 def test_adapt_changes_what_is_golden_and_nothing_later(guest: tuple[str, FolderTree], platform: Platform) -> None:
     name, phony = guest
     before = content(phony.root)

@@ -13,10 +13,11 @@ from imgtool.guests.linux import (
     drivers,
     extend,
     kernels,
+    packages,
     rebuild,
     tools,
 )
-from imgtool.guests.linux.bootloaders import efi
+from imgtool.guests.linux.bootloaders import efi, install_devices
 from imgtool.guests.linux.bootloaders.find import Chooser, find
 from imgtool.guests.linux.bootloaders.menu import Menu
 from imgtool.guests.linux.devices import Names
@@ -42,16 +43,20 @@ def adapt(tree: Tree, filesystems: Iterable[FileSystem], request: AdaptRequest) 
     caches.forget(editor)
     pins = _network(editor, request)
     console.adapt(editor)
-    tools.adapt(editor, request.platform)
+    given = packages.choose(request.packages, os) if request.packages else ()
+    tools.adapt(editor, request.platform, packages.names(given))
     efi.add_fallback(editor, os.arch)
     _keep_drivers(editor, known, request.platform)
     if not request.rebuild_initramfs:
         extended = [extend.extend(editor, one, _files_of(one, request.platform), pins, names, fatal=one.version == kernel.version)
                     for one in known]
         kernel = next(one for one in extended if one.version == kernel.version)
-    able = _capabilities(kernel, request, agent="qemu-guest-agent" in tools.find(tree))
+    if given:
+        packages.copy(editor, given, os)
+    able = _capabilities(kernel, request, agent="qemu-guest-agent" in (*tools.find(tree), *packages.names(given)))
     if not able.disk_buses:
         editor.warn(f"kernel {kernel.version} will not find its disks on {request.platform}: its initramfs has no driver")
+    install_devices.fix(editor, names, request.platform, next(iter(able.disk_buses), None))
     return AdaptResult(os=os, changes=tuple(editor.changes), warnings=tuple(editor.warnings), capabilities=able,
                        disk_bus=next(iter(able.disk_buses), None), nic_model=next(iter(able.nic_models), None))
 
@@ -99,10 +104,12 @@ def _choose(editor: Editor, found: tuple[Menu, Chooser] | None, default: Kernel,
 def _network(editor: Editor, request: AdaptRequest) -> dict[str, bytes]:
     macs = {_mac(old): _mac(new) for old, new in request.macs}
     follow(editor, macs)
-    cards = tuple(map(_mac, request.nics)) or tuple(macs.values())
-    if cloud_init.installed(editor.tree) and not cloud_init.network_disabled(editor.tree):
-        editor.warn("cloud-init may write the network configuration anew at first boot, if it finds another source of settings")
-    return pin.apply(editor, pin.decide(editor, read_network(editor.tree), cards))
+    nics = read_network(editor.tree)
+    cards = tuple(map(_mac, request.nics)) or pin.cards(nics, macs.values())
+    pins = pin.decide(editor, nics, cards)
+    follow(editor, pin.moved(editor, nics, cards, pins))
+    cloud_init.leave_network(editor, nics)
+    return pin.apply(editor, pins)
 
 
 def _mac(word: str) -> str:

@@ -30,9 +30,18 @@ FSTAB = re.compile(r"^([ \t]*)(/dev/\S+)", re.MULTILINE)
 CRYPTTAB = re.compile(r"^([ \t]*[^\s#]\S*[ \t]+)(/dev/\S+)", re.MULTILINE)
 HIBERNATE = re.compile(r"^([ \t]*resume device[ \t]*=[ \t]*)(/dev/\S+)", re.MULTILINE)
 RESUME = re.compile(r"^([ \t]*RESUME=[\"']?)(/dev/[^\s\"']+)", re.MULTILINE)
+UNIT = re.compile(r"^([ \t]*What[ \t]*=[ \t]*)(/dev/\S+)", re.MULTILINE)
+"""systemd.mount(5), systemd.swap(5): a path only."""
+KDUMP = re.compile(r"^([ \t]*(?:ext[234]|xfs|btrfs)[ \t]+)(/dev/\S+)", re.MULTILINE)
+EXTLINUX_ROOT = re.compile(r"^([ \t]*root=[\"']?)(/dev/[^\s\"']+)", re.MULTILINE)
 FILES = (("/etc/fstab", FSTAB, "fstab"), ("/etc/crypttab", CRYPTTAB, "crypttab"),
+         ("/etc/systemd/system/*.mount", UNIT, "mount unit"), ("/etc/systemd/system/*.swap", UNIT, "swap unit"),
+         ("/etc/kdump.conf", KDUMP, "kdump"), ("/etc/update-extlinux.conf", EXTLINUX_ROOT, "kernel command line"),
          ("/etc/initramfs-tools/conf.d/*", RESUME, "resume"), ("/etc/uswsusp.conf", HIBERNATE, "resume"))
 MAPS = ("/boot/grub/device.map", "/boot/grub2/device.map")
+LVM_CONFIGS = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
+LVM_FILTER = re.compile(r"^[ \t]*(?:global_)?filter[ \t]*=[ \t]*\[[^\]]*\"a.[^\"]*/dev/(?:[shv]d|xvd|nvme|disk/by-)",
+                        re.MULTILINE)
 WHY = "other hardware gives the disk another name"
 
 
@@ -69,8 +78,19 @@ class Names:
             self.guessed.add(name)
         return f"{tag}={value}"
 
+    def node(self, name: str) -> str | None:
+        """``/dev/disk/by-uuid/…``, where only a path will do; None as in ``stable``, but nothing is remembered."""
+        matched = UNSTABLE.fullmatch(name)
+        volume = self._volume(matched) if matched and not (matched["by"] or "").startswith(STABLE_IDS) else None
+        return f"/dev/disk/by-uuid/{volume.uuid}" if volume and volume.uuid else None
+
+    @property
+    def disks(self) -> int:
+        """How many the machine has, of those with a file system."""
+        return len(self._disks)
+
     def _volume(self, matched: re.Match[str]) -> FileSystem | None:
-        disk, part = _place(matched)
+        disk, part = place(matched)
         if disk is None:
             disk = 0 if len(self._disks) == 1 else None
         if disk is None or disk >= len(self._disks):
@@ -78,7 +98,7 @@ class Names:
         return self._found.get(f"{self._disks[disk]}{part or ''}")
 
 
-def _place(matched: re.Match[str]) -> tuple[int | None, str]:
+def place(matched: re.Match[str]) -> tuple[int | None, str]:
     """(number of the disk, partition) that a name stands for; None: it does not say which disk."""
     if matched["letters"]:
         number = 0
@@ -94,7 +114,8 @@ def _place(matched: re.Match[str]) -> tuple[int | None, str]:
 
 def in_lines(pattern: re.Pattern[str], names: Names, content: str) -> str:
     """A table like fstab: the first group of a line stays, the second is a name."""
-    return pattern.sub(lambda found: found[1] + (names.stable(found[2]) or found[2]), content)
+    stable = names.node if pattern is UNIT else names.stable
+    return pattern.sub(lambda found: found[1] + (stable(found[2]) or found[2]), content)
 
 
 def in_arguments(names: Names, arguments: str) -> str:
@@ -149,6 +170,9 @@ def stabilize(editor: Editor, names: Names) -> None:
         editor.remove(path, what="GRUB's map of disks removed", why="it names the old disks; GRUB looks for itself")
     for name in sorted(names.unknown):
         editor.warn(f"{name} is named in the guest's configuration, but no stable name of it is known: it stays as it is")
+    for path in LVM_CONFIGS:
+        if LVM_FILTER.search(text(editor.tree, path)):
+            editor.warn(f"{path} has a filter for LVM that names disks: on other hardware LVM may not find its volumes")
     if names.guessed:
         editor.warn(f"taken by the order of the disks, please check: {', '.join(sorted(names.guessed))}")
 

@@ -1,4 +1,8 @@
-"""SELinux: which mode it starts in. Labels need no work here: a new file gets the context of its folder (``Tree.write``)."""
+"""SELinux: which mode it starts in. Labels need no work here.
+
+A changed file is written in place and keeps its context; a new file, link or folder gets that of its folder (``GuestTree``):
+so does the kernel, and so says the policy for the folders that are written to.
+"""
 
 from __future__ import annotations
 

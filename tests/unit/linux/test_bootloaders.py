@@ -189,6 +189,45 @@ def test_fallback_loader(tmp_path: Path, files: dict[str, bytes], copied: dict[s
         assert bool(editor.warnings) == (copied == {})
 
 
+SHIM = b"MZ shim " + "\\grubx64.efi".encode("utf-16-le") + b" end"
+SUSE_SHIM = b"MZ shim " + "\\grub.efi".encode("utf-16-le") + b" end"
+
+
+@pytest.mark.parametrize(("files", "changed"), [
+    ({"BOOT/BOOTX64.EFI": SHIM, "BOOT/grubx64.efi": b"g"}, {}),
+    ({"BOOT/BOOTX64.EFI": SHIM, "BOOT/fbx64.efi": b"f", "redhat/BOOTX64.CSV": b"c", "redhat/shimx64.efi": SHIM}, {}),
+    ({"BOOT/BOOTX64.EFI": SUSE_SHIM, "BOOT/fallback.efi": b"f", "sles/boot.csv": b"c"}, {}),
+    ({"BOOT/BOOTX64.EFI": b"MZ GRUB itself, which says grubx64.efi"}, {}),
+    ({"BOOT/BOOTX64.EFI": SHIM, "debian/shimx64.efi": SHIM, "debian/grubx64.efi": b"g", "debian/mmx64.efi": b"m"},
+     {"BOOT/grubx64.efi": b"g", "BOOT/mmx64.efi": b"m"}),
+    ({"BOOT/BOOTX64.EFI": SUSE_SHIM, "sles/shim.efi": SUSE_SHIM, "sles/grub.efi": b"g", "sles/MokManager.efi": b"m"},
+     {"BOOT/grub.efi": b"g", "BOOT/MokManager.efi": b"m"}),
+    ({"BOOT/BOOTX64.EFI": SHIM, "BOOT/fbx64.efi": b"f", "fedora/shimx64.efi": SHIM, "fedora/grubx64.efi": b"g"},
+     {"BOOT/grubx64.efi": b"g", "fedora/BOOTX64.CSV": "shimx64.efi,fedora,,fedora\n".encode("utf-16-le")}),
+])
+def test_a_fallback_loader_that_finds_nothing_is_completed(tmp_path: Path, files: dict[str, bytes],
+                                                           changed: dict[str, bytes]) -> None:
+    made = FolderTree(tmp_path)
+    for name, data in files.items():
+        made.write(f"/boot/efi/EFI/{name}", data)
+    assert efi.has_fallback(made, "x86_64") is (changed == {})
+    editor = Editor(tree=made)
+    efi.add_fallback(editor, "x86_64")
+    esp = tmp_path / "boot/efi/EFI"
+    assert {str(path.relative_to(esp)): path.read_bytes() for path in esp.rglob("*.*")} == files | changed
+    assert efi.has_fallback(made, "x86_64")
+    assert not editor.warnings
+
+
+def test_fallback_loader_of_arm(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    for name in ("shimaa64.efi", "grubaa64.efi", "mmaa64.efi", "shimx64.efi"):
+        made.write(f"/boot/efi/EFI/debian/{name}", name.encode())
+    efi.add_fallback(Editor(tree=made), "aarch64")
+    found = {path.name: path.read_bytes() for path in tmp_path.glob("boot/efi/EFI/BOOT/*")}
+    assert found == {"BOOTAA64.EFI": b"shimaa64.efi", "grubaa64.efi": b"grubaa64.efi", "mmaa64.efi": b"mmaa64.efi"}
+
+
 def two_kernels(tmp_path: Path, newer: str, older: str) -> FolderTree:
     made = FolderTree(tmp_path / "guest")
     made.write("/etc/os-release", b"ID=debian\n")

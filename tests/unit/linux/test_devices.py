@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.guests.linux.devices import CRYPTTAB, FSTAB, Names, in_arguments, in_lines
-from imgtool.model.guest import FileSystem
+from imgtool.guests.linux.bootloaders import install_devices
+from imgtool.guests.linux.devices import CRYPTTAB, FSTAB, Names, in_arguments, in_lines, stabilize
+from imgtool.guests.linux.edit import Editor
+from imgtool.model.guest import FileSystem, Platform
+from tests.folder_tree import FolderTree
 
 ONE = tuple(FileSystem(device=f"/dev/sda{part}", type="ext4", uuid=f"u{part}", partuuid=f"p{part}") for part in (1, 2, 5))
 TWO = (*ONE, FileSystem(device="/dev/sdb", type="xfs", uuid="whole"), FileSystem(device="/dev/sdc1", type="xfs", uuid="c1"))
@@ -72,6 +77,68 @@ def test_fstab_keeps_comments_spacing_and_other_lines(content: str) -> None:
             assert new_line == old_line
         assert new_line.replace("UUID=u1", "/dev/sda1", 1) in (old_line, old_line.replace("UUID=u1", "/dev/sda1", 1))
     assert in_lines(FSTAB, Names(ONE), new) == new
+
+
+DEBCONF = """Name: grub-efi/install_devices
+Template: grub-efi/install_devices
+Value: {esp}
+Owners: grub-common
+
+Name: grub-pc/install_devices
+Template: grub-pc/install_devices
+Value: {disks}
+Flags: seen
+
+Name: grub-pc/other
+Value: /dev/sda
+"""
+
+
+@pytest.mark.parametrize(("filesystems", "platform", "bus", "old", "new"), [
+    (ONE, Platform.KVM, "virtio", "/dev/disk/by-id/ata-x", "/dev/vda"), (ONE, Platform.ESXI, "pvscsi", "/dev/vda", "/dev/sda"),
+    (ONE, Platform.ESXI, "nvme", "/dev/sda", "/dev/nvme0n1"), (ONE, Platform.KVM, "virtio", "/dev/sda2", "/dev/disk/by-uuid/u2"),
+    (TWO, Platform.KVM, "virtio", "/dev/sda, /dev/sdc", "/dev/vda, /dev/vdc"),
+    (TWO, Platform.KVM, "virtio", "/dev/disk/by-id/ata-x, /dev/sda", "/dev/vda"),
+    (TWO, Platform.KVM, "virtio", "/dev/disk/by-id/ata-x", ""), (ONE, Platform.METAL, "sata", "/dev/vda", ""),
+    (ONE, Platform.KVM, "virtio", "", ""), (ONE, Platform.KVM, "virtio", "/dev/mapper/mpatha", "/dev/mapper/mpatha"),
+])
+def test_where_updates_install_grub(filesystems: tuple[FileSystem, ...], platform: Platform, bus: str, old: str, new: str,
+                                    tmp_path: Path) -> None:
+    tree = FolderTree(tmp_path)
+    tree.write(install_devices.DEBCONF, DEBCONF.format(esp="/dev/disk/by-id/ata-x-part1", disks=old).encode())
+    tree.write(install_devices.SUSE, f"{old}\ngeneric_mbr\n".encode())
+    editor = Editor(tree=tree)
+    install_devices.fix(editor, Names(filesystems), platform, bus)
+    esp = "/dev/disk/by-uuid/u1" if filesystems is ONE else ""
+    emptied = bool(old) and not new
+    expected = DEBCONF.format(esp=esp, disks=new) + ("\n" + install_devices.EMPTY_BLOCK if emptied else "")
+    assert tree.read(install_devices.DEBCONF).decode() == expected
+    assert (install_devices.LATER in editor.warnings) is emptied
+    if ", " not in old:
+        assert tree.read(install_devices.SUSE).decode() == f"{new}\ngeneric_mbr\n".removeprefix("\n" if emptied else "")
+    count = len(editor.changes)
+    install_devices.fix(editor, Names(filesystems), platform, bus)
+    assert len(editor.changes) == count
+
+
+def test_an_answer_that_is_there_is_changed(tmp_path: Path) -> None:
+    tree = FolderTree(tmp_path)
+    answer = "Name: grub-pc/install_devices_empty\nTemplate: x\nValue: {}\nFlags: seen\n"
+    tree.write(install_devices.DEBCONF, (DEBCONF.format(esp="", disks="/dev/sda") + "\n" + answer.format("false")).encode())
+    install_devices.fix(Editor(tree=tree), Names(ONE), Platform.METAL, "sata")
+    expected = DEBCONF.format(esp="", disks="") + "\n" + answer.format("true")
+    assert tree.read(install_devices.DEBCONF).decode() == expected
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ('filter = [ "a|/dev/sda.*|", "r|.*|" ]', True), ('\tglobal_filter=["a|^/dev/disk/by-id/x|"]', True),
+    ('# filter = [ "a|/dev/sda.*|" ]', False), ('filter = [ "a|.*|" ]', False), ('filter = [ "r|/dev/sda.*|" ]', False)])
+def test_a_filter_of_lvm_that_names_disks_is_said(line: str, said: bool, tmp_path: Path) -> None:
+    tree = FolderTree(tmp_path)
+    tree.write("/etc/lvm/lvm.conf", f"devices {{\n{line}\n}}\n".encode())
+    editor = Editor(tree=tree)
+    stabilize(editor, Names(ONE))
+    assert bool(editor.warnings) is said
 
 
 @given(st.text(max_size=200))

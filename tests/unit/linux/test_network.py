@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imgtool.errors import UsageError
 from imgtool.guests.linux import adapt
 from imgtool.guests.linux.edit import Editor
-from imgtool.guests.linux.network import find, names, pin, udev
+from imgtool.guests.linux.network import cloud_init, find, names, pin, udev
 from imgtool.guests.linux.network.pin import Pin
 from imgtool.model.guest import AdaptRequest, NicConfig, Platform
 from tests.folder_tree import FolderTree
@@ -43,6 +43,9 @@ FILES = {
                                     "mac_address: '00:50:56:aa:00:01', subnets: [{type: static, address: 192.0.2.8, "
                                     "netmask: 255.255.255.0}]}\n",
     "/etc/udev/rules.d/70-persistent-net.rules": '# c\nSUBSYSTEM=="net", ATTR{address}=="00:50:56:aa:00:01", NAME="eth0"\n',
+    "/etc/systemd/network/12.netdev": "[NetDev]\nName=br0\nKind=bridge\nMACAddress=00:50:56:aa:00:01\n",
+    "/etc/NetworkManager/conf.d/x.conf": "[keyfile]\nunmanaged-devices=mac:00:50:56:aa:00:01\n",
+    "/etc/mactab": "eth0 00:50:56:AA:00:01\n",
     "/etc/systemd/network/1.link": "[Match]\nMACAddress=00:50:56:aa:00:01\n[Link]\nName=wan0\n",
 }
 
@@ -112,6 +115,69 @@ def test_which_name_belongs_to_which_card(nics: list[NicConfig], macs: list[str]
     assert pin.decide(editor, nics, macs) == tuple(Pin(name=name, mac=mac) for name, mac in pins)
     assert words in " ".join(editor.warnings)
     assert bool(words) == bool(editor.warnings)
+
+
+@pytest.mark.parametrize(("nics", "macs", "moved", "words"), [
+    ([nic("eth0", OLD)], [NEW], {OLD: NEW}, ""),
+    ([nic("eth0", OLD)], [OLD, NEW], {}, ""),
+    ([nic("eth0", OLD)], [], {}, ""),
+    ([nic("*", OLD, "NetworkManager")], [NEW], {OLD: NEW}, ""),
+    ([nic("eth0", NEW), nic("*", OLD, "networkd")], [NEW, OTHER], {OLD: OTHER}, ""),
+    ([nic("eth0", OLD, "ifcfg"), nic("*", OLD, "networkd"), nic("eth0", OLD, "udev")], [NEW], {OLD: NEW}, ""),
+    ([nic("eth0", OLD, "udev")], [NEW], {}, ""),
+    ([nic("*", OLD), nic("*", "00:50:56:aa:00:02")], [NEW, OTHER], {OLD: NEW, "00:50:56:aa:00:02": OTHER}, "in their order"),
+    ([nic("*", OLD), nic("*", NEW)], [NEW], {}, f"no network card is known for {OLD}"),
+])
+def test_addresses_that_the_machine_has_not_are_followed(nics: list[NicConfig], macs: list[str], moved: dict[str, str],
+                                                         words: str, tmp_path: Path) -> None:
+    editor = Editor(tree=FolderTree(tmp_path))
+    assert pin.moved(editor, nics, macs, pin.decide(Editor(tree=editor.tree), nics, macs)) == moved
+    assert words in " ".join(editor.warnings)
+    assert bool(words) == bool(editor.warnings)
+
+
+def test_the_cards_where_one_of_two_gets_another_address(tmp_path: Path) -> None:
+    """The other one keeps its own."""
+    made = FolderTree(tmp_path)
+    made.write(udev.BUILTIN[0], b"")
+    for number, mac in enumerate((OLD, OTHER)):
+        made.write(f"/etc/sysconfig/network-scripts/ifcfg-ens{number}", f"DEVICE=ens{number}\nHWADDR={mac}\n".encode())
+    editor = Editor(tree=made)
+    find.follow(editor, {OLD: NEW})
+    nics = find.read(made)
+    assert pin.decide(editor, nics, pin.cards(nics, [NEW])) == (Pin(name="ens0", mac=NEW), Pin(name="ens1", mac=OTHER))
+    assert not editor.warnings
+
+
+def test_the_kernels_arguments_follow_too(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write("/boot/grub2/grub.cfg", f"\tlinux /a ifname=eth0:{OLD} ip=eth0:dhcp x=00:{OLD}\n".encode())
+    find.follow(Editor(tree=made), {OLD: NEW})
+    assert made.read("/boot/grub2/grub.cfg").decode() == f"\tlinux /a ifname=eth0:{NEW} ip=eth0:dhcp x=00:{OLD}\n"
+
+
+@pytest.mark.parametrize(("nics", "config", "written", "words"), [
+    ([nic("ens192", system="netplan")], "x: y\n", True, ""),
+    ([nic("ens192", system="netplan")], "network: {config: disabled}\n", False, ""),
+    ([nic("ens192", system="cloud-init"), nic("ens192", system="netplan")], "x: y\n", False, ""),
+    ([nic("ens192", OLD, "udev")], "x: y\n", False, "at the next boot"),
+])
+def test_cloud_init_leaves_a_network_that_is_there(nics: list[NicConfig], config: str, written: bool, words: str,
+                                                   tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write("/etc/cloud/cloud.cfg", config.encode())
+    editor = Editor(tree=made)
+    cloud_init.leave_network(editor, nics)
+    assert cloud_init.network_disabled(made) is (written or "disabled" in config)
+    assert bool(editor.changes) is written
+    assert words in " ".join(editor.warnings)
+    assert bool(words) == bool(editor.warnings)
+
+
+def test_a_guest_without_cloud_init_gets_no_settings_for_it(tmp_path: Path) -> None:
+    editor = Editor(tree=FolderTree(tmp_path))
+    cloud_init.leave_network(editor, [nic("ens192")])
+    assert editor.changes == []
 
 
 def test_link_files_where_udev_reads_them(tmp_path: Path) -> None:

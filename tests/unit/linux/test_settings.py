@@ -41,6 +41,68 @@ def test_the_agent_is_enabled_as_its_unit_says(editor: Editor) -> None:
     assert not editor.warnings
 
 
+@pytest.mark.parametrize(("tool", "program", "service", "unit", "masked"), [
+    ("open-vm-tools", "/usr/bin/vmtoolsd", "vmtoolsd", "[Unit]\nConditionVirtualization=vmware\n", False),
+    ("open-vm-tools", "/usr/bin/vmtoolsd", "open-vm-tools", "[Unit]\n", True),
+    ("VirtualBox", "/usr/sbin/VBoxService", "vboxadd-service", "[Unit]\n", True),
+    ("VirtualBox", "/usr/sbin/VBoxService", "virtualbox-guest-utils", "[Unit]\nConditionVirtualization=oracle\n", False),
+    ("Xen", "/usr/sbin/xe-daemon", "xe-daemon", "[Unit]\n", True),
+    ("Parallels", "/usr/lib/parallels-tools/version", "prltoolsd", "", True),
+    ("Hyper-V", "/usr/sbin/hypervkvpd", "hypervkvpd", "[Unit]\nConditionVirtualization=microsoft\n", False),
+    ("qemu-guest-agent", "/usr/bin/qemu-ga", "qemu-guest-agent", "[Unit]\nBindsTo=dev-virtio\\x2dports-x.device\n", False),
+    ("qemu-guest-agent", "/usr/bin/qemu-ga", "qemu-ga", "[Unit]\n", True),
+])
+def test_what_does_not_ask_where_it_runs_is_masked(editor: Editor, tool: str, program: str, service: str, unit: str,
+                                                   masked: bool) -> None:
+    editor.tree.write(program, b"")
+    editor.tree.write(f"/usr/lib/systemd/system/{service}.service", unit.encode())
+    tools.adapt(editor, Platform.METAL)
+    assert (editor.tree.readlink(f"/etc/systemd/system/{service}.service") == "/dev/null") is masked, tool
+
+
+def test_a_unit_of_the_vendors_installer_is_kept_aside_and_masked(editor: Editor) -> None:
+    """VMware's own installer writes it where masks stand, and for upstart."""
+    own = "/etc/systemd/system/vmware-tools.service"
+    editor.tree.write("/etc/vmware-tools/locations", b"")
+    editor.tree.write(own, b"[Service]\n")
+    editor.tree.write("/etc/init/vmware-tools.conf", b"start on x\n")
+    tools.adapt(editor, Platform.KVM)
+    assert editor.tree.readlink(own) == "/dev/null"
+    assert editor.tree.read(kept_name(own)) == b"[Service]\n"
+    assert not editor.tree.exists("/etc/init/vmware-tools.conf")
+    count = len(editor.changes)
+    tools.adapt(editor, Platform.KVM)
+    assert len(editor.changes) == count
+
+
+@pytest.mark.parametrize(("platform", "program", "script"), [
+    (Platform.KVM, "/usr/bin/qemu-ga", "qemu-ga"), (Platform.ESXI, "/usr/bin/vmtoolsd", "vmtoolsd")])
+def test_scripts_of_run_levels_are_enabled_there_and_disabled_elsewhere(editor: Editor, platform: Platform, program: str,
+                                                                        script: str) -> None:
+    editor.tree.write(program, b"")
+    editor.tree.write(f"/etc/init.d/{script}", b"")
+    for level in "2345":
+        editor.tree.mkdir(f"/etc/rc{level}.d")
+    tools.adapt(editor, platform)
+    links = [f"/etc/rc{level}.d/S20{script}" for level in "2345"]
+    assert [editor.tree.readlink(link) for link in links] == [f"/etc/init.d/{script}"] * 4
+    count = len(editor.changes)
+    tools.adapt(editor, platform)
+    assert len(editor.changes) == count
+    tools.adapt(editor, Platform.METAL)
+    assert [link for link in links if editor.tree.readlink(link)] == []
+
+
+def test_openrc_runs_the_agent(editor: Editor) -> None:
+    editor.tree.write("/usr/bin/qemu-ga", b"")
+    editor.tree.write("/sbin/openrc-run", b"")
+    editor.tree.write("/etc/init.d/qemu-guest-agent", b"")
+    tools.adapt(editor, Platform.KVM)
+    assert editor.tree.readlink("/etc/runlevels/default/qemu-guest-agent") == "/etc/init.d/qemu-guest-agent"
+    tools.adapt(editor, Platform.ESXI)
+    assert editor.tree.readlink("/etc/runlevels/default/qemu-guest-agent") is None
+
+
 def test_a_masked_agent_stays_masked(editor: Editor) -> None:
     editor.tree.write("/usr/bin/qemu-ga", b"")
     editor.tree.write("/usr/lib/systemd/system/qemu-guest-agent.service", b"[Install]\nWantedBy=a.target\n")

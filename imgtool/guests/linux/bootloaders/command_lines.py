@@ -15,7 +15,7 @@ GRUB_LEGACY = re.compile(r"^([ \t]*kernel[ \t]+\S+|#[ \t]*kopt=)(.*)$", re.MULTI
 BLS = re.compile(r"^(options[ \t])(.*)$", re.MULTILINE)
 EXTLINUX = re.compile(r"^([ \t]*append[ \t])(.*)$", re.MULTILINE | re.IGNORECASE)
 DEFAULT_GRUB = re.compile(r"^([ \t]*GRUB_CMDLINE_[A-Z_]+=)(.*)$", re.MULTILINE)
-UPDATE_EXTLINUX = re.compile(r"^((?:default_kernel_opts|root)=)(.*)$", re.MULTILINE)
+UPDATE_EXTLINUX = re.compile(r"^(default_kernel_opts=)(.*)$", re.MULTILINE)
 SUSE = re.compile(r"^((?:DEFAULT|FAILSAFE|XEN)_[A-Z_]*APPEND=)(.*)$", re.MULTILINE)
 WHOLE = re.compile(r"^()([^\n#].*)$", re.MULTILINE)
 FILES = (

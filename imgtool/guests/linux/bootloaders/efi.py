@@ -6,6 +6,7 @@ system is FAT: names are compared without regard to case.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from posixpath import basename, dirname
 
@@ -19,6 +20,9 @@ FALLBACK = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.EFI", "i686": "BOOTIA3
 SHORT = {"x86_64": "x64", "aarch64": "aa64", "i686": "ia32", "riscv64": "riscv64", "armv7l": "arm"}
 """In file names: ``shimx64.efi``."""
 MAX_LOADER = 16 << 20
+SECOND = re.compile(rb"(?i:\\\0(g\0r\0u\0b\0(?:[a-z0-9]\0){0,8}\.\0e\0f\0i\0))")
+"""In a shim: the name, in UTF-16, of what it starts: ``\\grubx64.efi``, SUSE's ``\\grub.efi``."""
+MAKER = r"fb[a-z0-9]+\.efi|fallback\.efi"
 WRAPPER = "set prefix=($root){folder}\nconfigfile $prefix/grub.cfg\n"
 """A copy of the menu would grow old: this leads to the one."""
 
@@ -46,11 +50,32 @@ def _inner(tree: Tree, folder: str, name: str) -> str | None:
 
 
 def has_fallback(tree: Tree, arch: str | None) -> bool | None:
-    """None if there is no ESP."""
+    """There is one, and it finds what it starts. None if there is no ESP."""
     if esp(tree) is None:
         return None
     name = FALLBACK.get(arch or "x86_64", FALLBACK["x86_64"]).lower()
-    return any(path.lower().endswith(f"/boot/{name}") for path in loaders(tree))
+    return any(path.lower().endswith(f"/boot/{name}") and not _stuck(tree, path) for path in loaders(tree))
+
+
+def _stuck(tree: Tree, path: str) -> bool:
+    """A shim starts GRUB beside it, or there the program that makes boot entries by the lists (``*.CSV``) in other folders."""
+    try:
+        second = SECOND.search(tree.read(path, limit=MAX_LOADER))
+    except (OSError, DamagedError):
+        return False
+    if second is None:
+        return False  # no shim
+    if _maker(tree, dirname(path)):
+        return not _lists(tree, dirname(dirname(path)))
+    return _inner(tree, dirname(path), second[1].decode("utf-16-le").lower()) is None
+
+
+def _maker(tree: Tree, folder: str) -> bool:
+    return any(re.fullmatch(MAKER, name.lower()) for name in tree.ls(folder))
+
+
+def _lists(tree: Tree, efi: str) -> bool:
+    return any(name.lower().endswith(".csv") for folder in tree.ls(efi) for name in tree.ls(f"{efi}/{folder}"))
 
 
 def is_uki(path: str) -> bool:
@@ -75,6 +100,10 @@ def add_fallback(editor: Editor, arch: str | None) -> None:
     for path in _companions(tree, source):
         _copy(editor, path, f"{boot}/{basename(path)}", why)
     _configuration(editor, dirname(source), boot, name, why)
+    if _maker(tree, boot) and not _lists(tree, efi):
+        vendor = basename(dirname(source))
+        line = f"{basename(source)},{vendor},,{vendor}\n".encode("utf-16-le")
+        editor.write(f"{dirname(source)}/{name.removesuffix('.EFI')}.CSV", line, what="boot entry that the shim makes", why=why)
 
 
 def _best(tree: Tree, arch: str | None) -> str | None:
@@ -89,7 +118,7 @@ def _companions(tree: Tree, source: str) -> Iterator[str]:
     """What a shim starts from its own folder: GRUB, and the manager of its keys."""
     if basename(source).lower().startswith("shim"):
         for name in tree.ls(dirname(source)):
-            if name.lower().startswith(("grub", "mm")) and name.lower().endswith(".efi"):
+            if name.lower().startswith(("grub", "mm", "mokmanager")) and name.lower().endswith(".efi"):
                 yield f"{dirname(source)}/{name}"
 
 

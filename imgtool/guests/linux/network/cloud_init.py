@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from imgtool.guests.linux.edit import text
+from imgtool.guests.linux.edit import Editor, text
 from imgtool.guests.linux.network import names, yamls
 from imgtool.guests.tree import Tree
 from imgtool.model.guest import NicConfig
 
 SYSTEM = "cloud-init"
 PATTERNS = ("/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d/*.cfg", "/var/lib/cloud/seed/nocloud*/network-config")
+
+LEFT = "/etc/cloud/cloud.cfg.d/99-imgtool-network.cfg"
+DISABLED = "# imgtool: without this file cloud-init writes the network anew on other hardware\nnetwork: {config: disabled}\n"
 
 
 def files(tree: Tree) -> tuple[str, ...]:
@@ -26,6 +29,21 @@ def installed(tree: Tree) -> bool:
 def network_disabled(tree: Tree) -> bool:
     """It leaves the network alone."""
     return any(yamls.mapping(yamls.load(text(tree, path)).get("network")).get("config") == "disabled" for path in files(tree))
+
+
+def leave_network(editor: Editor, nics: Sequence[NicConfig]) -> None:
+    """On other hardware cloud-init takes the guest for a new one, and would write a network by DHCP over what it has.
+
+    ``nics``: what all systems configure. Nothing is done where its own settings say what it should write.
+    """
+    tree = editor.tree
+    if not installed(tree) or network_disabled(tree) or any(nic.system == SYSTEM for nic in nics):
+        return
+    if any(nic.system != "udev" for nic in nics):
+        editor.write(LEFT, DISABLED.encode(), what="cloud-init leaves the network as it is",
+                     why="it would take the guest for a new one, and configure DHCP")
+    else:
+        editor.warn("cloud-init writes the network configuration at the next boot, from what the target offers")
 
 
 def read(tree: Tree) -> tuple[NicConfig, ...]:

@@ -8,6 +8,8 @@ from ipaddress import IPv4Network
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}")
 """A network card that can be pinned. Linux allows 15 bytes; ``eth0.7`` (VLAN) and ``eth0:1`` (alias) are no cards."""
 MAC = re.compile(r"(?<![0-9A-Fa-f:])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
+LABELLED = re.compile(r"(?<![\w:])(ifname=[A-Za-z0-9_-]+:|mac:)([0-9A-Fa-f:]{17})(?![0-9A-Fa-f:])")
+"""A colon stands before the address in dracut.cmdline(7) and NetworkManager.conf(5)."""
 VIRTUAL = re.compile(r"(lo|br-?\d+|bond\d+|team\d+|vlan\d+|virbr.*|docker\d+|veth.*|tun\d+|tap\d+|wg\d+|dummy\d+|sit\d+|ib\d+)")
 """Made by software: no card has these names."""
 
@@ -43,4 +45,4 @@ def replace_macs(content: str, macs: dict[str, str]) -> str:
         fresh = fresh.replace(":", found[1])
         return fresh.upper() if found[0] != found[0].lower() else fresh
 
-    return MAC.sub(new, content)
+    return MAC.sub(new, LABELLED.sub(lambda found: found[1] + MAC.sub(new, found[2]), content))

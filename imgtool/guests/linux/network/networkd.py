@@ -23,7 +23,8 @@ def read(tree: Tree) -> tuple[NicConfig, ...]:
     found: list[NicConfig] = []
     for path in files(tree):
         content = text(tree, path)
-        mac = next((mac for word in ini.values(content, "Match", "MACAddress") if (mac := names.mac(word))), None)
+        mac = next((mac for key in ("MACAddress", "PermanentMACAddress") for value in ini.values(content, "Match", key)
+                    for word in value.split() if (mac := names.mac(word))), None)
         addresses = tuple(ini.values(content, "Network", "Address") + ini.values(content, "Address", "Address"))
         dhcp = any(word.lower() in DHCP for word in ini.values(content, "Network", "DHCP"))
         listed = [name for value in ini.values(content, "Match", "Name") for name in value.split() if not name.startswith("!")]

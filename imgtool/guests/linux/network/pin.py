@@ -8,7 +8,7 @@ there names cards first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from imgtool.guests.linux.edit import Editor, encoded, text
@@ -53,6 +53,32 @@ def decide(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str]) -> tu
         editor.warn(f"network cards taken in their order, please check: {guess}")
     pins |= dict(zip(names_left, macs_left, strict=False))
     return tuple(Pin(name=name, mac=pins[name]) for name in wanted if name in pins)
+
+
+def cards(nics: Sequence[NicConfig], new: Iterable[str]) -> tuple[str, ...]:
+    """The machine's cards where only some ``new`` addresses are known: these, and those that the configuration ties."""
+    new = tuple(new)
+    return tuple(dict.fromkeys((*_tied(nics).values(), *new))) if new else ()
+
+
+def moved(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str], pins: Sequence[Pin]) -> dict[str, str]:
+    """Old → new address, where the configuration waits for a card that the machine (``macs``) has not.
+
+    By the names of ``pins`` first; what is tied without a name goes to the cards that are left, in their order.
+    """
+    gone = [nic for nic in nics if macs and nic.mac and nic.mac not in macs]
+    by_name = {pin.name: pin.mac for pin in pins if pin.mac}
+    found = {nic.mac: by_name[nic.name] for nic in gone if nic.mac and nic.name in by_name}
+    waiting = [nic for nic in gone if nic.system != udev.SYSTEM and not names.is_card(nic.name)]
+    nameless = [mac for mac in dict.fromkeys(nic.mac for nic in waiting) if mac and mac not in found]
+    there = {*found.values(), *by_name.values(), *(nic.mac for nic in nics)}
+    left = [mac for mac in macs if mac not in there]
+    if len(nameless) > 1 and left:
+        guess = ", ".join(f"{old} becomes {new}" for old, new in zip(nameless, left, strict=False))
+        editor.warn(f"network cards taken in their order, please check: {guess}")
+    if len(nameless) > len(left):
+        editor.warn(f"no network card is known for {', '.join(nameless[len(left):])}: what is tied to it stays without one")
+    return found | dict(zip(nameless, left, strict=False))
 
 
 def _names(nics: Sequence[NicConfig]) -> list[str]:
