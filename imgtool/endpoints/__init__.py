@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from imgtool.model.situation import TargetState
     from imgtool.model.translation import World
 
-SOURCES = {"esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere"}
+SOURCES = {"esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere", "qemu": "imgtool.endpoints.libvirt",
+           "qemu+ssh": "imgtool.endpoints.libvirt"}
 """The module of a scheme; it has ``source(uri, credentials)``."""
 TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}
 """The same with ``target(uri, credentials)``. Physical disks are written by ``v2p``, which knows how to be careful."""
