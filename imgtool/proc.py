@@ -74,15 +74,15 @@ def require(tool: str) -> str:
 
 
 def run(argv: Sequence[str], *, stop: Stop, on_line: Callable[[str], None] | None = None,
-        limits: Limits | None = None) -> Finished:
+        limits: Limits | None = None, keep: Sequence[str] = ()) -> Finished:
     """Runs a program to its end; its exit code is the caller's to judge.
 
     ``on_line`` gets each line of stdout, also those ended by a carriage return (qemu-img's ``-p``).
-    Raises MissingToolError, StoppedError, TooLongError.
+    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). Raises MissingToolError, StoppedError, TooLongError.
     """
     seconds = limits.seconds if limits else None
     deadline = time.monotonic() + seconds if seconds else None
-    with _started(argv, limits) as process:
+    with _started(argv, limits, keep=keep) as process:
         reader = _Reader(process, on_line)
         while not reader.done():
             reader.read(POLL)
@@ -95,16 +95,19 @@ def run(argv: Sequence[str], *, stop: Stop, on_line: Callable[[str], None] | Non
 
 
 @contextmanager
-def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits: Limits | None = None,
-          seconds: float = 30) -> Iterator[None]:
-    """A server, for as long as the block lasts. ``ready`` tells when it can be used."""
-    with _started(argv, limits) as process:
+def serve(argv: Sequence[str], ready: Callable[[], bool], *, stop: Stop, limits: Limits | None = None, seconds: float = 30,
+          keep: Sequence[str] = (), failed: Callable[[str], ImgtoolError] | None = None) -> Iterator[None]:
+    """A server, for as long as the block lasts. ``ready`` tells when it can be used.
+
+    ``failed`` makes an error of the last words of one that ended too early.
+    """
+    with _started(argv, limits, keep=keep) as process:
         deadline = time.monotonic() + seconds
         while not ready():
             stop.check()
             if process.poll() is not None:
-                _, stderr = process.communicate()
-                raise ImgtoolError(f"{argv[0]} ended: {stderr.decode(errors='replace').strip()}")
+                words = process.communicate()[1].decode(errors="replace").strip()
+                raise failed(words) if failed else ImgtoolError(f"{argv[0]} ended: {words}")
             if time.monotonic() > deadline:
                 raise TooLongError(f"{argv[0]} was not ready within {seconds:.0f} s")
             time.sleep(0.01)

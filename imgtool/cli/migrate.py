@@ -101,7 +101,7 @@ def migrate(
         source_credentials=credentials, new_name=name,
         target_credentials=_credentials(password_file, to_password_file, thumbprint, "to"),
         placing=Placing(storage=storage, pool=pool, folder=folder, host=host,
-                        networks=tuple(new.name or "" for _, new in how.networks)),
+                        networks=tuple(new.name for _, new in how.networks if new.name)),
         networks=how.networks, storage=how.storage, disk_roots=how.disk_roots, format=disk_format,
         allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
         guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),

@@ -288,6 +288,12 @@ def publish(path: str) -> None:
     files.sync(os.path.dirname(path) or ".")
 
 
+def withdraw(path: str) -> None:
+    """The reverse of ``publish``, where it was done: the machine could not be made."""
+    if is_ours(path) and os.path.lexists(path):
+        os.rename(path, path + PARTIAL)
+
+
 def forget(path: str) -> None:
     """All that the copy was for is done: nothing but the disk itself stays."""
     with suppress(FileNotFoundError):

@@ -135,7 +135,7 @@ def _kvm_network(network: Network) -> Network:
     match network.kind:
         case NetworkKind.BRIDGE if network.name and BRIDGE_NAME.fullmatch(network.name):
             return Network(kind=NetworkKind.BRIDGE, name=network.name, vlan=network.vlan)
-        case NetworkKind.NAT:
+        case NetworkKind.NAT | NetworkKind.NONE:  # without a cable it need be none of the host's
             return Network(kind=NetworkKind.NAT)
         case NetworkKind.NETWORK:
             return network

@@ -19,13 +19,6 @@ from tests.program import ENVIRONMENT, ROOT, imgtool, result
 MAP = ("--map-network", "VM Network=br0")
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Journals and copies that are on their way."""
-    monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_STATE", str(tmp_path / "state"))
-    return tmp_path / "state"
-
-
 def work_left(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "state" / "work").glob("*"))
 

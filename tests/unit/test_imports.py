@@ -24,13 +24,15 @@ NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "m
 """These may import less than their layer."""
 ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
 """Ways to do the same thing: they know nothing of each other."""
-LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim", "libvirt")
+LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4", "yaml", "pyVmomi", "pyVim", "libvirt",
+        "libvirt_qemu")
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
            "zstandard": {"imgtool.codec", "imgtool.endpoints.far.program"},
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
            "pyVim": {"imgtool.endpoints.vsphere.login"},
-           "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in ("connection", "define", "inventory", "storage")}}
+           "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
+               "connection", "define", "disks", "inventory", "source", "storage", "target", "watch")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 SENT_WHOLE = {"program.py": 600}
 """Runs on another machine, and must be one file."""

@@ -459,7 +459,7 @@ def test_networks_that_nobody_mapped(network: Network, new: Network) -> None:
 
 def test_a_card_on_no_network_has_its_cable_out() -> None:
     nic = to_kvm(vmware(nics=(Nic(mac="00:0c:29:01:02:03"),))).machine.nics[0]
-    assert (nic.network.name, nic.connected) == ("default", False)
+    assert (nic.network.name, nic.connected) == (None, False)
 
 
 def test_map_network() -> None:
@@ -468,7 +468,7 @@ def test_map_network() -> None:
     nics = tuple(Nic(number=n, mac=f"00:0c:29:00:00:0{n}", network=Network(kind=NetworkKind.BRIDGE, name=name))
                  for n, name in enumerate(names))
     done = to_kvm(vmware(nics=nics), networks=rules)
-    assert [nic.network.name for nic in done.machine.nics] == ["br0", "prod", "default"]
+    assert [nic.network.name for nic in done.machine.nics] == ["br0", "prod", None]
     assert [nic.connected for nic in done.machine.nics] == [None, None, False]
     assert "no card of the machine is on typo" in told(done)
     assert "becomes" not in told(done)

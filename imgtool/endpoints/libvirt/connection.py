@@ -1,45 +1,127 @@
-"""A connection to libvirtd. URIs are libvirt's own: ``qemu:///system``, ``qemu+ssh://user@host/system?keyfile=…``."""
+"""A connection to libvirtd, opened again when it was lost: a copy may take a day.
+
+URIs are libvirt's own: ``qemu:///system``, ``qemu+ssh://user@host/system?keyfile=…``. The far libvirtd is reached through
+a socket that our own ssh forwards, so that there is one way in, with one set of keys, known hosts and time limits; nothing but
+ssh and libvirtd is needed at the far end.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
-from imgtool.errors import ImgtoolError, MissingToolError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.endpoints.far import tunnel
+from imgtool.errors import ImgtoolError, MissingToolError, NoSpaceError, RefusedError, UnreachableError, UsageError
+from imgtool.model.endpoint import Uri
+from imgtool.progress import Stop
 
 if TYPE_CHECKING:
     import libvirt
 
-LOCAL = ("qemu:///", "qemu+unix:///", "qemu:///embed")
-"""Beginnings of URIs whose storage is this machine's."""
+PATHS = ("system", "session")
+KNOWN = {"qemu": ("socket",), "qemu+ssh": ("socket", "keyfile", "known_hosts")}
+"""Parameters. libvirt's ``command`` and ``netcat`` name programs to be run: an address may come from a stranger's runbook."""
+SOCKETS = ("libvirt/libvirt-sock", "libvirt/virtqemud-sock")
+"""Below the folder for running daemons: of libvirtd or of its proxy, of the daemon for QEMU alone."""
 
 
-def is_local(uri: str) -> bool:
-    """Whether the files of its pools are files of this machine."""
-    return uri.startswith(LOCAL)
+class Host:
+    """A libvirt host. Raises UsageError, MissingToolError, UnreachableError."""
+
+    def __init__(self, uri: Uri) -> None:
+        self.uri, self.far = uri, uri.scheme == "qemu+ssh"
+        _check(uri)
+        self.name = f"{uri.host}" if self.far else f"{uri.scheme}:///{uri.path}"
+        self.tools: frozenset[str] = frozenset()
+        """At the far end: which of ``tunnel.TOOLS`` are there."""
+        self._stack = ExitStack()
+        self._connection: libvirt.virConnect | None = None
+        self.connection()
+
+    def connection(self) -> libvirt.virConnect:
+        """A live one."""
+        if self._connection is None or not self._alive(self._connection):
+            self.close()
+            try:
+                self._connection = self._open()
+            except BaseException:
+                self._stack.close()
+                raise
+        return self._connection
+
+    @staticmethod
+    def _alive(connection: libvirt.virConnect) -> bool:
+        """isAlive only says what the last call met."""
+        import libvirt
+
+        try:
+            connection.getLibVersion()
+        except libvirt.libvirtError:
+            return False
+        return bool(connection.isAlive())
+
+    def _open(self) -> libvirt.virConnect:
+        libvirt = load()
+        text = self._local_text()
+        try:
+            return libvirt.open(text)
+        except libvirt.libvirtError as error:
+            hint = "see whether libvirtd runs there, and whether its sshd forwards sockets (AllowStreamLocalForwarding)" \
+                if self.far else f"virsh -c {text} list --all shows the same"
+            raise UnreachableError(f"{self.name}: {error.get_error_message()}", hint) from error
+
+    def _local_text(self) -> str:
+        socket = dict(self.uri.query).get("socket")
+        if self.far:
+            there = tunnel.look(self.uri, (socket,) if socket else SOCKETS, session=self.uri.path == "session")
+            self.tools = there.tools
+            if there.socket is None:
+                raise UnreachableError(f"{self.name}: no libvirtd listens there for {self.uri.path} connections",
+                                       "systemctl start libvirtd (there), or say where its socket is: ?socket=PATH")
+            socket = self._stack.enter_context(tunnel.forwarded(self.uri, there.socket, stop=Stop()))
+        return f"qemu:///{self.uri.path}" + (f"?socket={quote(socket)}" if socket else "")
+
+    @contextmanager
+    def asked(self) -> Iterator[libvirt.virConnect]:
+        """A live connection; in the block libvirt's errors become ours."""
+        libvirt = load()
+        connection = self.connection()
+        try:
+            yield connection
+        except libvirt.libvirtError as error:
+            failed(error, self.name)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(load().libvirtError):
+                connection.close()
+        self._stack.close()
 
 
-@contextmanager
-def connected(uri: str, *, read_only: bool = False) -> Iterator[libvirt.virConnect]:
-    """Raises MissingToolError, UnreachableError; in the block, what ``failed`` makes of libvirt's errors."""
+def _check(uri: Uri) -> None:
+    if uri.path not in PATHS:
+        raise UsageError(f"{uri.scheme}:// needs the path /system or /session",
+                         f"{uri.scheme}://{'user@host' if uri.host else ''}/system")
+    for name, value in uri.query:
+        if name not in KNOWN[uri.scheme]:
+            known = (*KNOWN[uri.scheme], "no_verify") if uri.host else KNOWN[uri.scheme]
+            raise UsageError(f"{name!r} is no parameter of {uri.scheme}:// here", f"known: {', '.join(known)}")
+        if not value or "\n" in value:
+            raise UsageError(f"the parameter {name} of the {uri.scheme}:// address is empty")
+
+
+def load() -> Any:
+    """The module. Raises MissingToolError."""
     try:
         import libvirt
     except ImportError as error:
         raise MissingToolError("the Python binding of libvirt is not installed", "apt-get install python3-libvirt") from error
     libvirt.registerErrorHandler(_silent, None)
-    try:
-        connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
-    except libvirt.libvirtError as error:
-        raise UnreachableError(f"{uri}: {error.get_error_message()}", "virsh -c URI list --all shows the same") from error
-    try:
-        yield connection
-    except libvirt.libvirtError as error:
-        failed(error, uri)
-    finally:
-        with suppress(libvirt.libvirtError):
-            connection.close()
+    return libvirt
 
 
 def _silent(_context: object, _error: object) -> None:
@@ -51,7 +133,8 @@ def failed(error: libvirt.libvirtError, where: str) -> NoReturn:
     import libvirt
 
     code, words = error.get_error_code(), error.get_error_message() or str(error)
-    if code in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED):
+    if code in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED) \
+            or error.get_error_domain() == libvirt.VIR_FROM_RPC:
         raise UnreachableError(f"{where}: {words}") from error
     if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
         hint = "a user who may manage machines is needed (group libvirt, or root)"

@@ -1,4 +1,4 @@
-"""What is on a libvirt host: machines, networks, storage pools."""
+"""What is on a libvirt host: machines, networks, storage pools. Functions raise libvirtError unless they say otherwise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgtool.errors import UsageError
+from imgtool.model.endpoint import Found, Power
 from imgtool.model.situation import Taken
 
 if TYPE_CHECKING:
     import libvirt
 
 MAC = re.compile(r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]")
-TARGET_PATH = re.compile(r"<target>.*?<path>([^<]*)</path>", re.DOTALL)
-POOL_TYPE = re.compile(r"<pool\s+type=['\"]([a-z-]+)['\"]")
+FILE_POOLS = ("dir", "fs", "netfs", "gluster", "vstorage")
+SHOWN = 40
+"""Names that an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +35,42 @@ class Pool:
     @property
     def holds_files(self) -> bool:
         """Volumes are files, which can be thin and of any format; else they are raw block devices."""
-        return self.kind in ("dir", "fs", "netfs", "gluster", "vstorage")
+        return self.kind in FILE_POOLS
 
 
 def domains(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
     return sorted(connection.listAllDomains(), key=lambda domain: domain.name())
 
 
-def find(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
+def machines(connection: libvirt.virConnect) -> list[Found]:
+    return [found(domain) for domain in domains(connection)]
+
+
+def found(domain: libvirt.virDomain) -> Found:
+    return Found(name=domain.name(), id=domain.UUIDString(), power=power(domain))
+
+
+def power(domain: libvirt.virDomain) -> Power:
+    """A machine whose memory was saved is suspended; one that only pauses is running."""
+    import libvirt
+
+    if domain.isActive():
+        return Power.SUSPENDED if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED else Power.RUNNING
+    return Power.SUSPENDED if domain.hasManagedSaveImage() else Power.OFF
+
+
+def find(connection: libvirt.virConnect, name: str, where: str) -> Found:
     """By name or uuid. Raises UsageError with the names that there are."""
-    known = domains(connection)
-    for domain in known:
-        if name in (domain.name(), domain.UUIDString()):
-            return domain
-    raise UsageError(f"there is no machine {name!r} on {connection.getURI()}",
-                     "there are: " + (", ".join(domain.name() for domain in known) or "none"))
+    known = machines(connection)
+    for one in known:
+        if name in (one.name, one.id):
+            return one
+    raise UsageError(f"there is no machine {name!r} on {where}", f"there are: {listed([one.name for one in known])}")
+
+
+def listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "none") + more
 
 
 def description(domain: libvirt.virDomain) -> bytes:
@@ -56,10 +79,6 @@ def description(domain: libvirt.virDomain) -> bytes:
 
     text: str = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     return text.encode("utf-8", "surrogateescape")
-
-
-def running(domain: libvirt.virDomain) -> bool:
-    return bool(domain.isActive())
 
 
 def snapshots(domain: libvirt.virDomain) -> tuple[str, ...]:
@@ -77,13 +96,13 @@ def networks(connection: libvirt.virConnect) -> tuple[str, ...]:
     import libvirt
 
     virtual = connection.listAllNetworks()
-    found = [f"network:{one.name()}" for one in virtual]
-    found += [f"bridge:{one.bridgeName()}" for one in virtual if _bridge(one)]
+    names = [f"network:{one.name()}" for one in virtual]
+    names += [f"bridge:{one.bridgeName()}" for one in virtual if _bridge(one)]
     try:
-        found += [f"bridge:{one.name()}" for one in connection.listAllInterfaces() if "type='bridge'" in one.XMLDesc(0)]
-    except libvirt.libvirtError:  # no interface driver, as on Debian
-        found += [f"bridge:{name}" for name in _bridges_by_node(connection)]
-    return tuple(sorted(set(found)))
+        names += [f"bridge:{one.name()}" for one in connection.listAllInterfaces() if "type='bridge'" in one.XMLDesc(0)]
+    except libvirt.libvirtError:  # no interface driver
+        names += [f"bridge:{name}" for name in _bridges_by_node(connection)]
+    return tuple(sorted(set(names)))
 
 
 def _bridge(network: libvirt.virNetwork) -> bool:
@@ -114,20 +133,53 @@ def pools(connection: libvirt.virConnect) -> tuple[Pool, ...]:
 
 
 def _pool(pool: libvirt.virStoragePool) -> Pool:
-    text = pool.XMLDesc(0)
-    kind, path = POOL_TYPE.search(text), TARGET_PATH.search(text)
+    from lxml import etree
+
+    root = etree.fromstring(pool.XMLDesc(0))
     _, capacity, _, free = pool.info()
-    return Pool(name=pool.name(), kind=kind[1] if kind else "dir", path=path[1] if path else None, active=bool(pool.isActive()),
+    return Pool(name=pool.name(), kind=root.get("type", "dir"), path=root.findtext("target/path"), active=bool(pool.isActive()),
                 capacity=capacity, free=free)
 
 
-def choose(connection: libvirt.virConnect, wanted: str | None) -> Pool:
+def choose(known: tuple[Pool, ...], wanted: str | None, where: str) -> Pool:
     """The pool of that name or path; without one ``default``, or the only one. Raises UsageError with what there is."""
-    found = [pool for pool in pools(connection) if pool.active]
-    matching = [pool for pool in found if wanted in (pool.name, pool.path)] if wanted else \
-        [pool for pool in found if pool.name == "default"] or found
+    usable = [pool for pool in known if pool.active and pool.holds_files and pool.path]
+    matching = [pool for pool in usable if wanted in (pool.name, pool.path)] if wanted else \
+        [pool for pool in usable if pool.name == "default"] or usable
     if len(matching) == 1:
         return matching[0]
-    there = ", ".join(f"{pool.name} ({pool.path or pool.kind})" for pool in found) or "none"
-    what = f"there is no active storage pool {wanted!r}" if wanted else "which storage pool shall it be?"
-    raise UsageError(f"{what} on {connection.getURI()}", f"--storage NAME; there are: {there}")
+    raise UsageError(f"{_why(known, wanted)} on {where}", "--storage NAME; there are: " +
+                     listed([f"{pool.name} ({pool.path})" for pool in usable]))
+
+
+def _why(known: tuple[Pool, ...], wanted: str | None) -> str:
+    if wanted is None:
+        return "which storage pool shall it be?"
+    there = next((pool for pool in known if wanted in (pool.name, pool.path)), None)
+    if there is None:
+        return f"there is no storage pool {wanted!r}"
+    if not there.active:
+        return f"the storage pool {wanted!r} is not active (virsh pool-start starts it)"
+    return f"the storage pool {wanted!r} is of type {there.kind}: its volumes are no files"
+
+
+def accelerator(connection: libvirt.virConnect) -> str:
+    """kvm, or qemu where the host can only emulate."""
+    from lxml import etree
+
+    root = etree.fromstring(connection.getCapabilities())
+    guests = [guest for guest in root.iterfind("guest") if guest.findtext("os_type") == "hvm"]
+    kinds = {one.get("type") for guest in guests for one in guest.iterfind("arch[@name='x86_64']/domain")}
+    return "kvm" if "kvm" in kinds else "qemu"
+
+
+def owner(connection: libvirt.virConnect) -> tuple[int, int] | None:
+    """(uid, gid) that QEMU runs as; None where libvirt does not say. libvirt gives it files only while they are in use, and only
+    where ``dynamic_ownership`` is on: what belongs to it already is right in both cases."""
+    from lxml import etree
+
+    root = etree.fromstring(connection.getCapabilities())
+    for label in root.iterfind("host/secmodel[model='dac']/baselabel"):
+        if match := re.fullmatch(r"\+(\d+):\+(\d+)", label.text or ""):
+            return int(match[1]), int(match[2])
+    return None

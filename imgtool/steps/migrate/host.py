@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -41,16 +42,27 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
                     files=placed(move.seen, target, paths, spec_of(move).format),
                     identity=work.identity(move.preview.machine), suffix=target.temporary)
     book.event("described", lines=made.lines)
-    with book.step("define", machine=move.name) as told:
+    with book.step("define", machine=move.name) as told, _published(paths):
         machine = target.define(made.machine.name, made.rendered.text, paths)
-        for path in paths:
-            receive.publish(path)
         target.rename(machine, move.name)
         told["id"] = machine
     done = Migrated(machine=move.name, id=machine, source="", target="", disks=tuple(disks), changes=changed.changes,
                     warnings=changed.warnings)
     work.set_finished(done)
     return done
+
+
+@contextmanager
+def _published(paths: Sequence[str]) -> Iterator[None]:
+    """The disks have their names; where the block fails they are taken back."""
+    try:
+        for path in paths:
+            receive.publish(path)
+        yield
+    except BaseException:
+        for path in paths:
+            receive.withdraw(path)
+        raise
 
 
 def forget(move: Move) -> None:

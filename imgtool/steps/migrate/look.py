@@ -17,7 +17,7 @@ from imgtool.model import Allocation, SourceOptions
 from imgtool.model.endpoint import Found, Seen
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.problem import Problem
-from imgtool.model.situation import Asked, Finding, Situation, TargetState
+from imgtool.model.situation import Asked, Finding, Situation, Taken, TargetState
 from imgtool.model.translation import PlacedFile, Translation, World
 from imgtool.progress import Control
 from imgtool.steps.migrate.describe import describe
@@ -77,7 +77,8 @@ def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
             raise UsageError(f"--format {request.format}: this target takes {', '.join(target.formats)}")
         state = target.look(request.placing, control)
         preview = describe(request, seen, target, state, files=placed(seen, target, disk_names(request, seen, target)))
-        state = replace(state, staging_free=_staging_free(request) if target.folder is None else None)
+        state = replace(state, machines=_others(state, preview.machine.name + target.temporary),
+                        staging_free=_staging_free(request) if target.folder is None else None)
         situation = Situation(machine=seen.parsed.machine, result=preview.machine, source=seen.state, target=state,
                               asked=_asked(request, target))
         yield Move(request=request, source=source, target=target, seen=seen, state=state, preview=preview,
@@ -99,6 +100,11 @@ def placed(seen: Seen, target: HostTarget | FarTarget, names: Sequence[str], for
     """Where each disk of the description will stand."""
     return [PlacedFile(slot.path, os.path.join(target.folder or "", name), form or target.formats[0])
             for slot, name in zip(seen.parsed.machine.disks, names, strict=True)]
+
+
+def _others(state: TargetState, temporary: str) -> tuple[Taken, ...]:
+    """All machines of the target but the one that a stopped run of ours has left half made."""
+    return tuple(one for one in state.machines if one.name != temporary)
 
 
 def _chosen(source: Source, name: str | None) -> Found:
