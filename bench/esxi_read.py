@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from imgtool.endpoints.uri import parse
-from imgtool.endpoints.vsphere import connect
+from imgtool.endpoints.vsphere import VSphereSource, connect
 from imgtool.model.endpoint import Credentials
 from imgtool.progress import Control
 
@@ -22,11 +22,12 @@ class Nowhere:
 
 
 def main(uri: str, password_file: str, name: str, streams: int) -> None:
-    there = connect(parse(uri), Credentials(password_file=password_file), streams=streams)
+    address = parse(uri)
+    there = VSphereSource(connect(address, Credentials(password_file=password_file), streams=streams), address)
     try:
-        found = there.find(name)
-        disk = there.facts(found).disks[0]
-        there.read(found, disk, Nowhere(), [(0, disk.capacity)], Control())
+        seen = there.look(there.find(name), Control())
+        with there.reader(seen, 0, Control()) as disk:
+            disk.read([(0, disk.size)], Nowhere(), Control())
     finally:
         there.close()
 

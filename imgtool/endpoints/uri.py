@@ -13,7 +13,9 @@ REMOTE = ("esx", "vpx", "qemu+ssh", "metal+ssh")
 """Schemes that need a host."""
 LOCAL = ("qemu", "metal")
 OURS = ("no_verify", "cacert")
-"""Parameters that every scheme knows; vSphere's know no others."""
+"""Parameters that every scheme knows."""
+VSPHERE = ("transport", "keyfile", "known_hosts", "sshport")
+"""Those of vSphere: how disks come, and ssh."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,32})?)$")
@@ -78,8 +80,8 @@ def _query(scheme: str, text: str) -> tuple[bool, str | None, tuple[tuple[str, s
     if len(given) != len(pairs):
         raise UsageError(f"a parameter stands twice in the {scheme}:// address")
     rest = tuple((name, value) for name, value in pairs if name not in OURS)
-    if rest and scheme in ("esx", "vpx"):
-        raise UsageError(f"{rest[0][0]!r} is no parameter of {scheme}://", f"known: {', '.join(OURS)}")
+    if scheme in ("esx", "vpx") and (unknown := [name for name, _ in rest if name not in VSPHERE]):
+        raise UsageError(f"{unknown[0]!r} is no parameter of {scheme}://", f"known: {', '.join(OURS + VSPHERE)}")
     if given.get("no_verify", "0") not in ("0", "1"):
         raise UsageError("no_verify is 0 or 1")
     return given.get("no_verify") != "1", given.get("cacert") or None, rest

@@ -99,42 +99,13 @@ class RemoteDisk:
     """Several machines may write to it."""
     snapshot: bool = False
     """The path is a delta: the disk is a chain of files."""
-    tracked: bool = False
-    """Changed blocks are tracked (CBT)."""
+    change_id: str | None = None
+    """Of changed block tracking: the state that the disk is in."""
+    encrypted: bool = False
+    datastore: str = ""
+    """Its name; "" where it cannot be reached."""
     datastore_kind: str = ""
     """VMFS, NFS, NFS41, vsan, VVOL, …"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """A file system as the guest's agent reports it."""
-
-    path: str
-    capacity: int
-    free: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the far side knows of a machine beyond its description."""
-
-    found: Found
-    description: str
-    """Where the description stands: ``[datastore] folder/x.vmx``."""
-    disks: tuple[RemoteDisk, ...] = ()
-    snapshots: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
-    macs: tuple[str, ...] = ()
-    uuid: str | None = None
-    devices: tuple[str, ...] = ()
-    """Kinds of all other devices, in the API's words: VirtualTPM, VirtualPCIPassthrough."""
-    tracking: bool | None = None
-    encrypted: bool = False
-    consolidation_needed: bool = False
-    template: bool = False
-    tools_running: bool | None = None
-    hostname: str | None = None
-    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

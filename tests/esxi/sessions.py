@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from fixtures.esxi import Simulator
-from imgtool.endpoints.vsphere import VSphere, tls
+from imgtool.endpoints import uri
+from imgtool.endpoints.vsphere import VSphereSource, tls
 from imgtool.endpoints.vsphere.folder import Folder
 from imgtool.endpoints.vsphere.inventory import datacenter, find
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
@@ -33,9 +34,10 @@ def session(simulator: Simulator, *, streams: int = STREAMS) -> Iterator[Session
 
 
 @contextmanager
-def vsphere(simulator: Simulator) -> Iterator[VSphere]:
+def vsphere(simulator: Simulator, **query: object) -> Iterator[VSphereSource]:
+    """``query``: of the URI."""
     with session(simulator) as made:
-        yield VSphere(made)
+        yield VSphereSource(made, uri.parse(simulator.uri(**query)))
 
 
 def files(made: Session, name: str) -> Folder:

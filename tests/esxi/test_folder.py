@@ -8,10 +8,11 @@ import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, esxi
 from imgtool.endpoints.vsphere import folder, machines
+from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.folder import NoFileError, StorePath
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.model.endpoint import Extent
-from imgtool.progress import Stop
+from imgtool.progress import Control, Stop
 from tests.esxi.machines import MIB, ODD_NAME, machine
 from tests.esxi.sessions import files, session, vsphere
 
@@ -26,8 +27,8 @@ def test_any_name_is_found(tmp_path: Path, server: Server) -> None:
     with esxi([Datastore(name="ds #1 +%", directory=tmp_path)], hosts, server) as made, vsphere(made) as there:
         for name in NAMES:
             one = there.find(name)
-            told = there.facts(one)
-            assert there.description(told) == (tmp_path / name / f"{name}.vmx").read_bytes()
+            told = facts(there.session, one)
+            assert there.look(one, Control()).text == (tmp_path / name / f"{name}.vmx").read_bytes()
             assert folder.extents(there.files(one), told.disks[0].path) == (
                 Extent(path=f"[ds #1 +%] {name}/{name}-flat.vmdk", start=0, length=MIB),)
 
@@ -50,7 +51,7 @@ def test_a_descriptor_cannot_point_elsewhere(tmp_path: Path, extent: str) -> Non
     with esxi([Datastore(name="ds", directory=tmp_path)], [Registered(path=f"[ds] {path}")]) as made, vsphere(made) as there:
         one = there.find("web01")
         with pytest.raises(RefusedError, match="outside its folder"):
-            folder.extents(there.files(one), there.facts(one).disks[0].path)
+            folder.extents(there.files(one), facts(there.session, one).disks[0].path)
 
 
 @pytest.mark.parametrize("extent", ["vsan://52d1-57a0", None])
@@ -59,7 +60,7 @@ def test_vsan_gives_out_no_flat_files(tmp_path: Path, extent: str | None) -> Non
     with esxi([Datastore(name="vs", directory=tmp_path, kind="vsan")], [Registered(path=f"[vs] {path}")]) as made, \
             vsphere(made) as there:
         one = there.find("web01")
-        told = there.facts(one)
+        told = facts(there.session, one)
         assert told.disks[0].datastore_kind == "vsan"
         with pytest.raises(NoFileError):
             folder.extents(there.files(one), told.disks[0].path)
@@ -103,7 +104,7 @@ def test_upload_and_register(tmp_path: Path) -> None:
                                 pool=found.pools[0].id)
         machines.rename(logged_in, one, "web01", Stop())
         with vsphere(made) as again:
-            told = again.facts(again.find("web01"))
+            told = facts(again.session, again.find("web01"))
         assert [(disk.capacity, disk.controller) for disk in told.disks] == [(3 * MIB + 512, "scsi0:0")]
         machines.remove(logged_in, one, Stop())
         assert not (store / ODD_NAME).exists()

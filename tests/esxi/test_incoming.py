@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.esxi import Datastore, Server, Simulator, esxi
 from imgtool.endpoints.vsphere import incoming, inventory, machines
+from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.incoming import Destination, Wanted
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import DamagedError, RefusedError, UsageError
@@ -102,7 +103,7 @@ def test_disks_are_sent_at_once(server: Simulator, store: Path, disks: dict[str,
 
     with session(server) as made:
         one = create(made, {href: stream(data) for href, (_, data) in disks.items()})
-        told = inventory.facts(made, inventory.find(made, one))
+        told = facts(made, inventory.find(made, one))
     assert [disk.capacity for disk in told.disks] == [SIZE, SIZE]
     for (raw, _), file in zip(disks.values(), sorted((store / "web01.imgtool").glob("*-flat.vmdk")), strict=True):
         same(raw, "raw", file, "raw")

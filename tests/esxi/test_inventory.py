@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
+from imgtool.endpoints.vsphere import facts as api
 from imgtool.endpoints.vsphere import inventory, machines
+from imgtool.endpoints.vsphere.facts import Facts
 from imgtool.errors import RefusedError, UsageError
 from imgtool.files import sync
-from imgtool.model.endpoint import Facts, Power, Volume
+from imgtool.model.endpoint import Power
+from imgtool.model.situation import FreeSpace
 from imgtool.progress import Stop
 from tests.esxi.machines import MIB, ODD_NAME, add_disk, machine
 from tests.esxi.sessions import session, vsphere
@@ -57,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
 
 def facts(server: Simulator, name: str) -> Facts:
     with session(server) as made:
-        return inventory.facts(made, inventory.find(made, name))
+        return api.facts(made, inventory.find(made, name))
 
 
 def test_machines_are_listed(server: Simulator) -> None:
@@ -88,28 +91,33 @@ def test_a_plain_machine(server: Simulator) -> None:
         (f"[ds 1] {ODD_NAME}/{ODD_NAME}_1.vmdk", 2 * MIB, "flat", "scsi0:1")]
     assert [disk.allocated for disk in told.disks] == [MIB, MIB]
     assert {disk.datastore_kind for disk in told.disks} == {"VMFS"}
-    assert (told.snapshots, told.networks, told.macs) == ((), ("VM Network",), ("00:50:56:00:00:01",))
-    assert (told.tools_running, told.hostname, told.volumes) == (True, "web", (Volume(path="/", capacity=100, free=7),))
-    assert (told.tracking, told.encrypted, told.template) == (False, False, False)
+    assert (told.state.snapshots, told.state.tools, told.state.guest_free) == ((), "running", (FreeSpace(mount="/", free=7),))
+    assert (told.state.change_tracking, told.state.encrypted, told.template) == (False, False, False)
+    assert (told.state.running, told.state.suspended, told.state.maintenance, told.state.tls) == (False, False, False, "checked")
+    assert (told.state.can_write, told.state.fault_tolerance, told.state.consolidation_needed) == (True, False, False)
+    assert [(disk.name, disk.datastore, disk.data) for disk in told.state.disks] == [
+        (disk.path, "ds 1", MIB) for disk in told.disks]
+    assert abs(told.state.clock_skew) < 60
 
 
 def test_a_machine_with_problems(server: Simulator) -> None:
     told = facts(server, "hard")
     disks = {disk.controller: disk for disk in told.disks}
-    assert told.snapshots == ("before", "after")
-    assert told.tracking
+    assert told.state.snapshots == ("before", "after")
+    assert told.state.change_tracking
+    assert told.state.running
     assert disks["scsi0:1"].kind == "rdm-physical"
     assert disks["scsi0:2"].mode == "independent_persistent"
     assert disks["scsi1:0"].shared
     assert not disks["scsi0:0"].shared
     assert told.found.power is Power.RUNNING
-    assert told.tools_running is False
-    assert "VirtualLsiLogicSASController" in told.devices
+    assert [disk.kind for disk in told.state.disks].count("rdm-physical") == 1
+    assert [disk.shared for disk in told.state.disks].count(True) == 1
 
 
 def test_places(server: Simulator) -> None:
-    with vsphere(server) as made:
-        found = made.places()
+    with session(server) as made:
+        found = machines.places(made)
     assert [(one.name, one.kind, one.writable) for one in found.stores] == [("ds 1", "VMFS", True)]
     assert 0 < found.stores[0].free < found.stores[0].capacity
     assert [one.name for one in found.networks] == ["VM Network", "VMNet"]
@@ -133,14 +141,14 @@ def test_a_machine_is_renamed_started_and_removed(tmp_path: Path) -> None:
     path = machine(tmp_path, "imgtool-tmp", [MIB])
     with esxi([Datastore(name="ds", directory=tmp_path)], [Registered(path=f"[ds] {path}")]) as made, vsphere(made) as there:
         one = there.find("imgtool-tmp")
-        there.rename(one.id, "web01")
+        machines.rename(there.session, one.id, "web01", Stop())
         assert [each.name for each in there.machines()] == ["web01"]
-        there.start(one.id)
+        machines.start(there.session, one.id, Stop())
         assert there.find("web01").power is Power.RUNNING
         with pytest.raises(Exception, match="InvalidPowerState"):
-            there.remove(one.id)
+            machines.remove(there.session, one.id, Stop())
         there.session.call("stopping", lambda stub: machines.properties.bound(("VirtualMachine", one.id), stub).PowerOffVM_Task())
-        there.remove(one.id)
+        machines.remove(there.session, one.id, Stop())
         assert there.machines() == []
     assert not (tmp_path / "imgtool-tmp").exists()
 
@@ -153,4 +161,4 @@ def test_a_free_licence_is_seen_and_refuses(tmp_path: Path) -> None:
         assert not machines.writable(logged_in)
         with pytest.raises(RefusedError, match="licence"):
             machines.rename(logged_in, one.id, "web02", Stop())
-        assert inventory.facts(logged_in, one).disks[0].capacity == MIB
+        assert api.facts(logged_in, one).disks[0].capacity == MIB

@@ -11,12 +11,14 @@ import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.endpoints.uri import parse
-from imgtool.endpoints.vsphere import VSphere, connect, inventory, login, tls
+from imgtool.endpoints.vsphere import connect, inventory, login, tls
+from imgtool.endpoints.vsphere.facts import facts
+from imgtool.endpoints.vsphere.folder import StorePath
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.model.endpoint import Credentials
 from tests.esxi.machines import machine
-from tests.esxi.sessions import account, session
+from tests.esxi.sessions import account, files, session
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,8 @@ def test_a_pin_is_stronger_than_dates_and_names(tmp_path: Path, kind: str) -> No
 def test_a_pin_holds_for_data_too(server: Simulator) -> None:
     made = Session(account(server, trust=tls.Trust(thumbprint=server.thumbprint)))
     try:
-        found = VSphere(made)
-        assert b"web01" in found.description(found.facts(found.find("web01")))
+        told = facts(made, inventory.find(made, "web01"))
+        assert b"web01" in files(made, "web01").read(StorePath.parse(told.description))
     finally:
         made.close()
 
@@ -121,12 +123,11 @@ def test_the_password_comes_from_a_file_or_the_environment(server: Simulator, mo
 def test_a_session_that_ended_is_renewed(server: Simulator, api: bool) -> None:
     """On SOAP and on data, or on data alone."""
     with session(server) as made:
-        found = VSphere(made)
-        one = found.find("web01")
-        facts = found.facts(one)
+        one = inventory.find(made, "web01")
+        told = facts(made, one)
         server.expire(api=api)
-        assert found.facts(one) == facts
-        assert b"web01" in found.description(facts)
+        assert facts(made, one).disks == told.disks
+        assert b"web01" in files(made, "web01").read(StorePath.parse(told.description))
         assert server.counters()["calls"]["Login"] == 2
     assert server.counters()["sessions"] == 0
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from email.message import Message
 from urllib.parse import quote
 
-from imgtool.endpoints.vsphere import tls
-from imgtool.endpoints.vsphere.login import Session
+from imgtool.endpoints.vsphere import login, tls
+from imgtool.endpoints.vsphere.login import ATTEMPTS, Session
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.vmdk import descriptor as vmdk
-from imgtool.model.endpoint import Extent
+from imgtool.model.endpoint import Extent, RemoteDisk
 
 MAX_SMALL = 4 << 20
 """Bytes of a .vmx or a descriptor that are read."""
@@ -65,20 +67,25 @@ class Folder:
 
     def exists(self, path: StorePath) -> bool:
         """Whether the server gives the file out. Finds out how it wants names encoded."""
+        return self.stat(path) is not None
+
+    def stat(self, path: StorePath) -> tuple[int | None, str | None] | None:
+        """(bytes, time of the last change as the server writes it) of a file, as far as it says; None: it gives out none."""
         for twice in (self._twice, not self._twice):
-            status, _ = self._request("HEAD", target(path, self.datacenter, twice=twice))
+            status, headers, _ = self._request("HEAD", target(path, self.datacenter, twice=twice))
             if status == http.client.OK:
                 self._twice = twice
-                return True
+                length = headers.get("Content-Length", "")
+                return int(length) if length.isdecimal() else None, headers.get("Last-Modified")
             if status != http.client.NOT_FOUND:
                 raise refusal(status, str(path), self.session)
-        return False
+        return None
 
     def read(self, path: StorePath) -> bytes:
         """A small file: a .vmx, a descriptor. Raises NoFileError, DamagedError (too large), UnreachableError."""
-        status, body = self._request("GET", self.url(path))
+        status, _, body = self._request("GET", self.url(path))
         if status == http.client.NOT_FOUND and self.exists(path):
-            status, body = self._request("GET", self.url(path))
+            status, _, body = self._request("GET", self.url(path))
         if status != http.client.OK:
             raise refusal(status, str(path), self.session)
         if len(body) > MAX_SMALL:
@@ -100,7 +107,7 @@ class Folder:
 
     def remove(self, path: StorePath) -> None:
         """A file that is not there is no error."""
-        status, _ = self._request("DELETE", self.url(path))
+        status, _, _ = self._request("DELETE", self.url(path))
         if status not in (http.client.OK, http.client.NO_CONTENT, http.client.NOT_FOUND):
             raise refusal(status, str(path), self.session)
 
@@ -111,23 +118,31 @@ class Folder:
     def _headers(self) -> dict[str, str]:
         return {"Cookie": self.session.cookie()}
 
-    def _request(self, method: str, address: str) -> tuple[int, bytes]:
-        """(status, at most MAX_SMALL + 1 bytes). A session that has ended is renewed once."""
-        status, body = 0, b""
+    def _request(self, method: str, address: str) -> tuple[int, Message, bytes]:
+        """(status, headers, at most MAX_SMALL + 1 bytes). A session that has ended is renewed once, a busy server asked again."""
+        for attempt in range(ATTEMPTS):
+            status, headers, body = self._once(method, address)
+            if status != http.client.SERVICE_UNAVAILABLE or attempt == ATTEMPTS - 1:
+                return status, headers, body
+            time.sleep(login.FIRST_PAUSE * 2 ** attempt)
+        raise AssertionError  # the last attempt returns
+
+    def _once(self, method: str, address: str) -> tuple[int, Message, bytes]:
+        status, found, body = 0, Message(), b""
         for _ in range(2):
             headers = self._headers()
             try:
                 with closing(self._connection()) as made:
                     made.request(method, address, headers=headers)
                     answer = made.getresponse()
-                    status, body = answer.status, answer.read(MAX_SMALL + 1)
+                    status, found, body = answer.status, answer.headers, answer.read(MAX_SMALL + 1)
             except (OSError, http.client.HTTPException) as error:
                 why = error or type(error).__name__
                 raise UnreachableError(f"{self.session.account.host}: {method} broke off: {why}") from error
             if status != http.client.UNAUTHORIZED:
                 break
             self.session.renew(headers["Cookie"])
-        return status, body
+        return status, found, body
 
 
 def target(path: StorePath, datacenter: str, *, twice: bool = False) -> str:
@@ -168,24 +183,37 @@ def refusal(status: int, what: str, session: Session) -> ImgtoolError:
     return UnreachableError(f"{host} answered HTTP {status} for {what}")
 
 
-def extents(folder: Folder, disk: str) -> tuple[Extent, ...]:
-    """Where the bytes of a disk lie, from its descriptor: flat extents only, in the descriptor's own folder.
+def flat_parts(raw: bytes, disk: str) -> Iterator[Extent]:
+    """Where a descriptor (``raw``) says that the bytes of a disk lie: flat extents only, in its own folder; the rest is zeros.
 
-    Raises NoFileError (no flat file is given out), RefusedError (a name points elsewhere), DamagedError.
+    Raises NoFileError, RefusedError (a name points elsewhere), DamagedError.
     """
-    place = StorePath.parse(disk)
-    found, start = [], 0
-    for line in vmdk.parse(folder.read(place), disk).extents:
+    place, start = StorePath.parse(disk), 0
+    for line in vmdk.parse(raw, disk).extents:
         length = line.sectors * SECTOR
         if line.type in vmdk.FLAT_TYPES:
             file = place.beside(_plain(line.name, disk))
-            if not folder.exists(file):
-                raise refusal(http.client.NOT_FOUND, str(file), folder.session)
-            found.append(Extent(path=str(file), start=start, length=length, offset=line.offset * SECTOR))
+            yield Extent(path=str(file), start=start, length=length, offset=line.offset * SECTOR)
         elif line.type != "ZERO":
             raise NoFileError(f"{disk} has an extent of type {line.type}", "remove the snapshots, or export it through a lease")
         start += length
-    return tuple(found)
+
+
+def extents(folder: Folder, disk: str) -> tuple[Extent, ...]:
+    """As ``flat_parts``, of a disk's path; NoFileError also where a file is not given out."""
+    found = tuple(flat_parts(folder.read(StorePath.parse(disk)), disk))
+    for one in found:
+        if not folder.exists(StorePath.parse(one.path)):
+            raise refusal(http.client.NOT_FOUND, one.path, folder.session)
+    return found
+
+
+def state(folder: Folder, disk: RemoteDisk, parts: Iterable[Extent]) -> dict[str, object]:
+    """What tells a disk, in this state, from any other. A disk that is opened and written to gets a new CID."""
+    raw = folder.read(StorePath.parse(disk.path))
+    files = [[one.path, *(folder.stat(StorePath.parse(one.path)) or ())] for one in parts]
+    return {"path": disk.path, "capacity": disk.capacity, "cid": f"{vmdk.parse(raw, disk.path).cid:08x}", "files": files,
+            "change_id": disk.change_id}
 
 
 def _plain(name: str | None, disk: str) -> str:

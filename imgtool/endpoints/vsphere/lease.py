@@ -8,13 +8,12 @@ seconds. What every lease needs in the end is Complete, or Abort (which takes a 
 from __future__ import annotations
 
 import http.client
-import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from imgtool.endpoints.vsphere import properties, tls
@@ -23,16 +22,11 @@ from imgtool.endpoints.vsphere.login import Session, content, message
 from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
 from imgtool.progress import Control
 
-log = logging.getLogger(__name__)
-
 HEARTBEAT = 2.0
 """Seconds between two words of progress."""
 POLL = 0.1
 READY_SECONDS = 120.0
 """A host may take long to make the disks of a new machine."""
-PIECE = 1 << 20
-ATTEMPTS = 3
-"""Of a whole disk."""
 STREAM = "application/x-vnd.vmware-streamVmdk"
 
 
@@ -143,51 +137,18 @@ def exporting(session: Session, machine: str, control: Control) -> Iterator[Leas
             yield lease
 
 
-def download(lease: Lease, disk: LeasedDisk, file: BinaryIO, control: Control) -> int:
-    """The disk's streamOptimized VMDK into an empty file; its length. After a cut it begins again. Raises UnreachableError."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return _download(lease, disk, file, control)
-        except (OSError, http.client.HTTPException) as error:
-            lease.check()
-            if attempt == ATTEMPTS - 1:
-                raise UnreachableError(f"{lease.session.account.host}: the export broke off {ATTEMPTS} times: "
-                                       f"{error or type(error).__name__}", "run the same command again") from error
-            log.debug("export: %s, from the beginning", error)
-            file.seek(0)
-            file.truncate()
-    raise AssertionError  # the last attempt returns or raises
+def ask(made: http.client.HTTPSConnection, lease: Lease, disk: LeasedDisk) -> http.client.HTTPResponse:
+    """The disk's streamOptimized VMDK, about to be read. Raises OSError, HTTPException (also where the server is busy)."""
+    made.request("GET", urlsplit(disk.url).path, headers={"Cookie": lease.session.cookie()})
+    answer = made.getresponse()
+    if answer.status == http.client.SERVICE_UNAVAILABLE:
+        raise http.client.HTTPException("the server is busy (HTTP 503)")
+    if answer.status != http.client.OK:
+        raise refusal(answer.status, "of the export", lease.session)
+    return answer
 
 
-def _download(lease: Lease, disk: LeasedDisk, file: BinaryIO, control: Control) -> int:
-    total, buffer = 0, memoryview(bytearray(PIECE))
-    with lease.session.slots, closing(_connection(lease, disk)) as made:
-        made.request("GET", urlsplit(disk.url).path, headers={"Cookie": lease.session.cookie()})
-        answer = made.getresponse()
-        if answer.status == http.client.SERVICE_UNAVAILABLE:
-            raise http.client.HTTPException("the server is busy (HTTP 503)")
-        if answer.status != http.client.OK:
-            raise refusal(answer.status, "of the export", lease.session)
-        while count := answer.readinto(buffer):
-            control.stop.check()
-            lease.check()
-            control.rate.take(count, control.stop)
-            _write(file, buffer[:count])
-            total += count
-    return total
-
-
-def _write(file: BinaryIO, data: memoryview) -> None:
-    """Raises NoSpaceError and the like: what goes wrong here is no fault of the connection."""
-    from imgtool.storage import raise_os
-
-    try:
-        file.write(data)
-    except OSError as error:
-        raise_os(error, "writing the exported disk")
-
-
-def _connection(lease: Lease, disk: LeasedDisk) -> http.client.HTTPSConnection:
+def connection(lease: Lease, disk: LeasedDisk) -> http.client.HTTPSConnection:
     """To the host that the lease names: ``*`` is the one we talk to. Another proves itself by the thumbprint that ours gave."""
     account, parts = lease.session.account, urlsplit(disk.url)
     if parts.scheme != "https" or not parts.hostname:
@@ -262,7 +223,7 @@ def upload(lease: Lease, disk: LeasedDisk, pieces: Iterable[bytes], control: Con
 
     headers = {"Content-Type": STREAM, "Cookie": lease.session.cookie()}
     headers |= {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
-    with lease.session.slots, closing(_connection(lease, disk)) as made:
+    with lease.session.slots, closing(connection(lease, disk)) as made:
         status = send(made, "POST", urlsplit(disk.url).path, checked(), headers, lease.session)
     if status not in (http.client.OK, http.client.CREATED):
         raise UnreachableError(f"{lease.session.account.host} did not take the disk: HTTP {status}")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from imgtool.endpoints.vsphere import tls
@@ -142,6 +143,19 @@ def content(stub: Any) -> Any:
 
     service: Any = vim.ServiceInstance("ServiceInstance", stub)
     return service.RetrieveContent()
+
+
+def clock_skew(session: Session) -> float:
+    """Seconds by which the server's clock is ahead of ours."""
+    from pyVmomi import vim
+
+    def ask(stub: Any) -> float:
+        before = datetime.now(UTC)
+        service: Any = vim.ServiceInstance("ServiceInstance", stub)
+        there: datetime = service.CurrentTime()
+        return (there - before - (datetime.now(UTC) - before) / 2).total_seconds()
+
+    return session.call("asking for the time", ask)
 
 
 def _busy(error: Exception) -> bool:

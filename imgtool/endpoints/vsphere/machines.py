@@ -91,6 +91,12 @@ def start(session: Session, machine: str, stop: Stop) -> None:
     tasks.run(session, "starting the machine", begin, stop)
 
 
+def power(session: Session, machine: str) -> str:
+    """poweredOff, poweredOn or suspended."""
+    seen = properties.of(session, ("VirtualMachine", machine), ("runtime.powerState",), "asking whether it runs")
+    return str(seen.get("runtime.powerState"))
+
+
 def remove(session: Session, machine: str, stop: Stop) -> None:
     """The machine and its disks."""
     def begin(stub: Any) -> Any:

@@ -90,7 +90,7 @@ def _wait(futures: list[Future[None]], stop: Stop) -> None:
 
 
 @dataclass(frozen=True)
-class _Range:
+class Range:
     """Of one file: bytes ``start`` to ``end``, that go to ``start + shift`` of the disk."""
 
     extent: Extent
@@ -109,11 +109,11 @@ class _Job:
                  control: Control, patience: Patience) -> None:
         self.folder, self.sink, self.control, self.patience = folder, sink, control, patience
         self._lock = threading.Lock()
-        self._ranges = _cut(extents, wanted, sink)
+        self._ranges = cut(extents, wanted, sink, REQUEST)
         self._open: set[http.client.HTTPSConnection] = set()
         self._over = False
 
-    def next(self) -> _Range | None:
+    def next(self) -> Range | None:
         with self._lock:
             return None if self._over else next(self._ranges, None)
 
@@ -166,9 +166,9 @@ class _OverError(Exception):
     """Another connection has failed: nothing more to do."""
 
 
-def _cut(extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: Sink) -> Iterator[_Range]:
-    """Requests, in ascending order, at multiples of REQUEST. What no extent holds is told to the sink."""
-    for start, end in _joined(wanted):
+def cut(extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: Sink, request: int) -> Iterator[Range]:
+    """Requests, in ascending order, at multiples of ``request``. What no extent holds is told to the sink."""
+    for start, end in _joined(wanted, request):
         position = start
         for extent in extents:
             begin, stop = max(position, extent.start), min(end, extent.start + extent.length)
@@ -179,18 +179,18 @@ def _cut(extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: S
             position = stop
             shift = extent.start - extent.offset
             while begin < stop:
-                to = min(stop, (begin // REQUEST + 1) * REQUEST)
-                yield _Range(extent, begin - shift, to - shift)
+                to = min(stop, (begin // request + 1) * request)
+                yield Range(extent, begin - shift, to - shift)
                 begin = to
         if position < end:
             sink.zero(position, end - position)
 
 
-def _joined(wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _joined(wanted: Iterable[tuple[int, int]], request: int) -> Iterator[tuple[int, int]]:
     """Neighbours as one, so that chunk after chunk does not become request after request."""
     start = end = 0
     for begin, stop in wanted:
-        if begin != end or end // REQUEST > start // REQUEST:
+        if begin != end or end // request > start // request:
             if end > start:
                 yield start, end
             start = begin
@@ -220,7 +220,7 @@ class _Worker:
         finally:
             self._drop()
 
-    def _all(self, wanted: _Range) -> None:
+    def _all(self, wanted: Range) -> None:
         """A range to its end, in as many attempts as it takes; those that brought something do not count."""
         position, failed = wanted.start, 0
         while position < wanted.end:
@@ -249,7 +249,7 @@ class _Worker:
             self._job.close(self._made)
         self._made = None
 
-    def _attempt(self, wanted: _Range, position: int) -> Iterator[int]:
+    def _attempt(self, wanted: Range, position: int) -> Iterator[int]:
         """Asks from ``position`` on; gives the position after each piece that the sink has. Raises _Failure."""
         cookie = self._job.folder.session.cookie()
         with self._breaking(wanted):
@@ -268,7 +268,7 @@ class _Worker:
             answer.read()  # its end, so that the connection can be used again
 
     @contextmanager
-    def _breaking(self, wanted: _Range) -> Iterator[None]:
+    def _breaking(self, wanted: Range) -> Iterator[None]:
         """What breaks a connection is a _Failure. Errors of the sink are none."""
         try:
             yield
@@ -278,7 +278,7 @@ class _Worker:
             raise _Failure(UnreachableError(f"{host}: reading {wanted.extent.path} broke off: {why}",
                                             "run the same command again: it goes on here")) from error
 
-    def _ask(self, wanted: _Range, position: int, cookie: str) -> http.client.HTTPResponse:
+    def _ask(self, wanted: Range, position: int, cookie: str) -> http.client.HTTPResponse:
         folder = self._job.folder
         if self._made is None:
             self._made = self._job.connect()
@@ -288,7 +288,7 @@ class _Worker:
                            headers={"Cookie": cookie, "Range": f"bytes={position}-{wanted.end - 1}"})
         return self._made.getresponse()
 
-    def _judge(self, answer: http.client.HTTPResponse, wanted: _Range, position: int, cookie: str) -> None:
+    def _judge(self, answer: http.client.HTTPResponse, wanted: Range, position: int, cookie: str) -> None:
         """Raises unless these are the bytes that were asked for."""
         session, what = self._job.folder.session, wanted.extent.path
         if answer.status in (http.client.PARTIAL_CONTENT, http.client.REQUESTED_RANGE_NOT_SATISFIABLE):

@@ -29,6 +29,11 @@ class Trust:
     cacert: str | None = None
     thumbprint: str | None = None
 
+    @property
+    def word(self) -> str:
+        """checked, pinned or unchecked."""
+        return "pinned" if self.thumbprint is not None else "checked" if self.verify else "unchecked"
+
     def context(self) -> ssl.SSLContext:
         """Raises UsageError."""
         if self.thumbprint is not None:

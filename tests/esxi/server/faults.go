@@ -20,7 +20,9 @@ type orders struct {
 	BytesPerSecond int64   // of each stream
 	Expire         int64   // sessions end after so many bytes of data, once
 	RefusePut      int     // the status of each PUT
+	RefuseGet      int     // the status of each GET and HEAD of the bytes of a disk
 	RefuseCalls    []string
+	IgnoreCalls    []string // answered as if they had been carried out; of those without a value
 	Unavailable503 int // so many calls of the API are answered with 503
 }
 
@@ -71,12 +73,28 @@ func (f *faults) called(method string) {
 func (f *faults) refused(method string) bool {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	for _, each := range f.orders.RefuseCalls {
-		if each == method {
+	return among(f.orders.RefuseCalls, method)
+}
+
+func (f *faults) ignored(method string) bool {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return among(f.orders.IgnoreCalls, method)
+}
+
+func among(all []string, one string) bool {
+	for _, each := range all {
+		if each == one {
 			return true
 		}
 	}
 	return false
+}
+
+func (f *faults) refuseGet() int {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.orders.RefuseGet
 }
 
 func (f *faults) refusePut() int {

@@ -33,6 +33,10 @@ func (f *front) folder(w http.ResponseWriter, r *http.Request) {
 	if over {
 		return
 	}
+	if status := f.faults.refuseGet(); status != 0 && extent(name) && r.Method != http.MethodPut {
+		w.WriteHeader(status)
+		return
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		get(w, r, name, kind)

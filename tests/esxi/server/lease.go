@@ -91,6 +91,7 @@ func (f *front) ready(l *lease) {
 				l.fail(err.Error())
 				return
 			}
+			must(finish(disk.stream))
 		}
 	}
 	time.Sleep(initializing)
@@ -267,6 +268,28 @@ func convert(from, source, to, destination, options string) error {
 		return fmt.Errorf("qemu-img: %s", said)
 	}
 	return nil
+}
+
+// finish ends a stream as a host does, with a footer and the marker for the end; qemu-img writes neither.
+func finish(name string) error {
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	header := make([]byte, 512)
+	if _, err = file.ReadAt(header, 0); err != nil {
+		return err
+	}
+	found, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	end := make([]byte, 3*512)
+	end[0], end[12] = 1, 3 // a footer of one sector
+	copy(end[512:], header)
+	_, err = file.WriteAt(end, (found.Size()+511)/512*512)
+	return err
 }
 
 // nfc serves the streams of leases: without a length, without ranges, without a password (the address is the secret).

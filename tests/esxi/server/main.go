@@ -52,6 +52,7 @@ type config struct {
 	Networks       []string
 	LeaseTimeout   float64 // seconds
 	FreeLicence    bool
+	ClockSkew      float64 // seconds
 }
 
 func must(err error) {

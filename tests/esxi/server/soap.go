@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -93,6 +94,8 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 	case f.faults.refused(method.Name):
 		refuse(w, "Permission to perform this operation was denied.", "NoPermission",
 			"<object type=\"Folder\">ha-folder-root</object><privilegeId>System.Modify</privilegeId>")
+	case f.faults.ignored(method.Name):
+		reply(w, `<`+method.Name+`Response xmlns="urn:vim25"/>`)
 	default:
 		f.answer(w, r, method)
 	}
@@ -101,7 +104,7 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator.Method) {
 	own := map[string]func(http.ResponseWriter, *simulator.Method){
 		"ExportVm": f.exportVM, "ImportVApp": f.importVApp, "RegisterVM_Task": f.registerVM,
-		"HttpNfcLeaseProgress": f.leaseProgress, "HttpNfcLeaseComplete": f.leaseComplete, "HttpNfcLeaseAbort": f.leaseAbort}
+		"CurrentTime": f.currentTime, "HttpNfcLeaseProgress": f.leaseProgress, "HttpNfcLeaseComplete": f.leaseComplete, "HttpNfcLeaseAbort": f.leaseAbort}
 	call, ok := own[method.Name]
 	if !ok {
 		f.pass(w, r, method.Name)
@@ -143,6 +146,11 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request, method string) {
 		delete(f.sessions, cookie.Value)
 		f.loggedOut(cookie.Value)
 	}
+}
+
+func (f *front) currentTime(w http.ResponseWriter, _ *simulator.Method) {
+	there := time.Now().Add(seconds(f.cfg.ClockSkew)).UTC().Format(time.RFC3339Nano)
+	reply(w, `<CurrentTimeResponse xmlns="urn:vim25"><returnval>`+there+`</returnval></CurrentTimeResponse>`)
 }
 
 func (f *front) registerVM(w http.ResponseWriter, method *simulator.Method) {
