@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES = {
     "path": "imgtool.endpoints.files",
     "esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere",
+    "metal": "imgtool.endpoints.metal", "metal+ssh": "imgtool.endpoints.metal",
 }
 """The module of a scheme; it has ``source(uri, credentials)``."""
 TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}
