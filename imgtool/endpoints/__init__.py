@@ -22,6 +22,7 @@ SOURCES = {
     "path": "imgtool.endpoints.files",
     "esx": "imgtool.endpoints.vsphere", "vpx": "imgtool.endpoints.vsphere",
     "qemu": "imgtool.endpoints.libvirt", "qemu+ssh": "imgtool.endpoints.libvirt",
+    "metal": "imgtool.endpoints.metal", "metal+ssh": "imgtool.endpoints.metal",
 }
 """The module of a scheme; it has ``source(uri, credentials)``."""
 TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}

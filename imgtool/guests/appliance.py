@@ -33,6 +33,7 @@ CALL = 120.0
 """Seconds for a call that only looks or changes little."""
 LONG = 1800.0
 """Seconds for a call that reads or writes a file system."""
+SECTOR = 512
 LABEL = "imgtool"
 """Begins the names of the disks in the appliance."""
 NAME = "the libguestfs appliance"
@@ -61,22 +62,23 @@ class Handle:
 
 
 @contextmanager
-def appliance(overlays: Sequence[str], *, stop: Stop) -> Iterator[Handle]:
+def appliance(overlays: Sequence[str], *, stop: Stop, sectors: Sequence[int] = ()) -> Iterator[Handle]:
     """An appliance with these qcow2 overlays as ``/dev/sda``, ``/dev/sdb``, …, started; they are flushed at the end.
 
+    ``sectors``: bytes of a sector of each, 512 or 4096; else all have 512.
     Raises MissingToolError, ImgtoolError, StoppedError. After an error the appliance is killed; the overlays are worth nothing.
     """
     require_guestfs()
     usable = kvm_state()[0]
     if usable:
         try:
-            with _started(overlays, [], START_KVM, stop) as handle:
+            with _started(overlays, sectors, [], START_KVM, stop) as handle:
                 yield from _used(handle)
                 return
         except _NotStartedError:
             remember_hang()
     try:
-        with _started(overlays, ["force_tcg"], START, stop) as handle:
+        with _started(overlays, sectors, ["force_tcg"], START, stop) as handle:
             yield from _used(handle)
     except _NotStartedError as error:
         raise ImgtoolError(f"{NAME} failed: {error}", HINT) from error
@@ -110,15 +112,17 @@ def _used(handle: Handle) -> Iterator[Handle]:
 
 
 @contextmanager
-def _started(overlays: Sequence[str], settings: Sequence[str], seconds: float, stop: Stop) -> Iterator[Handle]:
+def _started(overlays: Sequence[str], sectors: Sequence[int], settings: Sequence[str], seconds: float,
+             stop: Stop) -> Iterator[Handle]:
     with proc.converse([sys.executable, "-I", guestfs_child.__file__], NAME, stop=stop, limits=LIMITS) as ask:
         handle = Handle(ask)
         try:
             handle.call("set_backend", "direct")
             handle.call("set_backend_settings", list(settings))
-            for overlay, letter in zip(overlays, letters(len(overlays)), strict=True):
+            each = sectors or [SECTOR] * len(overlays)
+            for overlay, letter, sector in zip(overlays, letters(len(overlays)), each, strict=True):
                 handle.call("add_drive_opts", os.path.abspath(overlay), format="qcow2", discard="enable", cachemode="unsafe",
-                            label=LABEL + letter)
+                            label=LABEL + letter, blocksize=sector)
             handle.call("launch", seconds=seconds)
         except (OSError, proc.TooLongError) as error:
             raise _NotStartedError(error.strerror if isinstance(error, OSError) else str(error)) from error

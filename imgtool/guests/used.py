@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from imgtool.formats.runs import cut, merged
 from imgtool.guests.appliance import appliance, require_guestfs
 from imgtool.guests.trim import trim
 from imgtool.model import Extent, Kind
+from imgtool.model.metal import RawBytes
 from imgtool.progress import Stop
 
 
@@ -33,12 +34,28 @@ def only_used(disk: Disk, stop: Stop) -> Iterator[tuple[Disk, tuple[str, ...]]]:
         overlay = os.path.join(folder, "overlay.qcow2")
         with qemu.nbd_server(disk.graph(locking=False), stop=stop) as socket:
             qemu.create_overlay(overlay, f"nbd+unix:///?socket={socket}", disk.virtual_size, stop=stop)
-            warnings = tuple(_trim(overlay, stop))
+            warnings = tuple(_trim([overlay], stop))
         yield _masked(disk, open_qcow2(opener.user(overlay), opener)), warnings
 
 
-def _trim(overlay: str, stop: Stop) -> Iterator[str]:
-    with appliance([overlay], stop=stop) as handle:
+def unused(disks: Sequence[RawBytes], stop: Stop) -> tuple[list[list[tuple[int, int]]], tuple[str, ...]]:
+    """Ranges [start, end) of each disk that no file system uses, and warnings; all disks of a machine in one appliance.
+
+    Raises MissingToolError, ImgtoolError.
+    """
+    require_guestfs()
+    with tempfile.TemporaryDirectory(prefix="imgtool-used-") as folder, closing(Opener(stop=stop)) as opener:
+        overlays = [os.path.join(folder, f"overlay{number}.qcow2") for number in range(len(disks))]
+        for overlay, disk in zip(overlays, disks, strict=True):
+            qemu.create_overlay(overlay, disk.uri, disk.size, stop=stop)
+        warnings = tuple(_trim(overlays, stop, [disk.sector for disk in disks]))
+        found = [[(extent.start, extent.end) for extent in merged(open_qcow2(opener.user(overlay), opener).extents(0, disk.size))
+                  if extent.kind == Kind.ZERO] for overlay, disk in zip(overlays, disks, strict=True)]
+    return found, warnings
+
+
+def _trim(overlays: Sequence[str], stop: Stop, sectors: Sequence[int] = ()) -> Iterator[str]:
+    with appliance(overlays, stop=stop, sectors=sectors) as handle:
         for found in trim(handle):
             if found.why:
                 yield f"{found.device} ({found.type}) is copied whole: {found.why}"

@@ -14,6 +14,32 @@ class Partition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mounted:
+    """A partition, or a whole disk, that is mounted to be written, or is swap in use."""
+
+    start: int
+    size: int
+    mount: str | None = None
+    """None: swap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a physical disk is to be read."""
+
+    whole: bool = False
+    """Every byte; else only what file systems use."""
+    live: bool = False
+    """A disk in use: passes over what has changed, the last one while its file systems are frozen."""
+    frozen: bool = False
+    """A disk in use: one pass, while its file systems are frozen."""
+    freeze_seconds: float = 60.0
+    """Then they thaw by themselves."""
+    rescue: str | None = None
+    """Folder for the maps of bad sectors; None: a bad sector ends the copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhysicalDisk:
     """A whole block device: SCSI, SATA, NVMe, MMC, virtio, MD, multipath, a LUN, a loop device."""
 
@@ -35,7 +61,11 @@ class PhysicalDisk:
     used: tuple[str, ...] = ()
     """Why it must not be written: mounted, swap, member of an active RAID or volume group, …"""
     mounts: tuple[str, ...] = ()
-    """Where file systems of it are mounted to be written."""
+    """Where file systems of it are mounted to be written: one place of each."""
+    busy: tuple[str, ...] = ()
+    """Why it may change while it is read: mounted to be written, swap, a volume that is active and not just mounted read-only."""
+    places: tuple[Mounted, ...] = ()
+    """Of the file systems that lie on it, or on a partition of it, in one piece."""
 
     @property
     def path(self) -> str:
@@ -45,3 +75,12 @@ class PhysicalDisk:
     def identity(self) -> str | None:
         """What a person types back before the disk is written: the serial, else the best by-id name."""
         return self.serial or (self.ids[0] if self.ids else self.wwid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawBytes:
+    """A disk that QEMU reaches by a URI, as raw bytes."""
+
+    uri: str
+    size: int
+    sector: int = 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 from imgtool import codec
@@ -25,9 +25,9 @@ class FarFile:
         self.is_block = bool(answer["block"])
         self._handle = answer["handle"]
 
-    def ask_read(self, offset: int, length: int) -> Future[Answer]:
-        """For several at once; ``data_of`` unpacks the answer."""
-        return self.wire.ask("read", handle=self._handle, offset=offset, length=length, codec=self._codec)
+    def ask_read(self, offset: int, length: int, codec_name: str | None = None) -> Future[Answer]:
+        """For several at once; ``data_of`` unpacks the answer. ``codec_name``: instead of the file's."""
+        return self.wire.ask("read", handle=self._handle, offset=offset, length=length, codec=codec_name or self._codec)
 
     def read(self, offset: int, length: int) -> bytes | bytearray:
         return data_of(self.ask_read(offset, length).result(), length) or bytes(length)
@@ -58,6 +58,10 @@ class FarFile:
         """``journal.digest`` of each ``chunk`` bytes, as they are on the disk."""
         _, sums = self.wire.call("hash", handle=self._handle, offset=offset, length=length, chunk=chunk)
         return [sums[at:at + DIGEST] for at in range(0, len(sums), DIGEST)]
+
+    def hash_of(self, offset: int, length: int, wanted: Sequence[tuple[int, int]]) -> bytes:
+        """``journal.digest`` of a range, with zeros for what is not in ``wanted`` (sorted, not empty), which is not read."""
+        return bytes(self.wire.call("hash", handle=self._handle, offset=offset, length=length, chunk=length, wanted=wanted)[1])
 
     def truncate(self, size: int) -> None:
         self.wire.call("truncate", handle=self._handle, size=size)

@@ -39,6 +39,10 @@ BLKRRPART, BLKSSZGET, BLKPBSZGET, BLKGETSIZE64, BLKFLSBUF = 0x125F, 0x1268, 0x12
 BLKDISCARD, BLKZEROOUT, BLKROGET = 0x1277, 0x127F, 0x125E
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+# linux/fsmap.h
+FS_IOC_GETFSMAP, MAP_RECORDS = 0xC0C0583B, 1024
+MAP_HEAD, MAP_RECORD = struct.Struct("=4I48x"), struct.Struct("=IIQQQQ24x")
+FMR_OF_SPECIAL_OWNER, FMR_OF_LAST, FMR_OWN_FREE = 0x10, 0x20, 1
 
 
 def number(fd, request, kind="I"):
@@ -135,6 +139,41 @@ def punched(fd, offset, length):
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def masked(device, start, length, wanted):
+    """A range of a device, with zeros where it is not wanted."""
+    ranges = [(max(low, start), min(high, start + length)) for low, high in wanted if low < start + length and high > start]
+    if ranges == [(start, start + length)]:
+        return device.read(start, length)
+    data = bytearray(length)
+    for low, high in ranges:
+        data[low - start:high - start] = device.read(low, high - low)
+    return data
+
+
+def free_ranges(fd):
+    """Of the file system that a folder is on. ioctl_getfsmap(2); OSError where the file system has no such map."""
+    low, high = bytes(MAP_RECORD.size), MAP_RECORD.pack(0xffffffff, 0xffffffff, *[0xffffffffffffffff] * 3, 0)
+    device = os.fstat(fd).st_dev
+    while True:
+        buffer = bytearray(MAP_HEAD.pack(0, 0, MAP_RECORDS, 0) + low + high + bytes(MAP_RECORDS * MAP_RECORD.size))
+        fcntl.ioctl(fd, FS_IOC_GETFSMAP, buffer)
+        count = MAP_HEAD.unpack_from(buffer)[3]
+        records = [MAP_RECORD.unpack_from(buffer, MAP_HEAD.size + 2 * MAP_RECORD.size + number * MAP_RECORD.size)
+                   for number in range(count)]
+        for dev, flags, physical, owner, _, length in records:
+            if flags & FMR_OF_SPECIAL_OWNER and owner == FMR_OWN_FREE and dev == encoded(device):
+                yield [physical, physical + length]
+        if not records or records[-1][1] & FMR_OF_LAST:
+            return
+        low = MAP_RECORD.pack(*records[-1])
+
+
+def encoded(device):
+    """As the kernel writes device numbers for programs: new_encode_dev()."""
+    major, minor = split(device)
+    return minor & 0xff | major << 8 | (minor & ~0xff) << 12
+
+
 def split(device):
     return os.major(device), os.minor(device)
 
@@ -174,9 +213,11 @@ class Freezer:
                 break
             theirs += more
         os.close(ready[0])
-        if theirs != b"frozen":
+        word, _, skipped = theirs.partition(b"\n")
+        if word != b"frozen":
             self.thaw()
-            raise OSError(errno.EIO, theirs.decode("utf-8", "replace") or "the freezing process ended")
+            raise OSError(errno.EBUSY, theirs.decode("utf-8", "replace") or "the freezing process ended")
+        self.skipped = json.loads(skipped.decode("utf-8"))
 
     def thaw(self):
         """True if it was frozen until now."""
@@ -196,16 +237,18 @@ def hold(mounts, seconds, ask, ready):
         signal.signal(name, signal.SIG_IGN)
     keep_only(ask, ready)
     mlock()
-    opened, frozen, words = [], [], b"frozen"
+    opened, frozen, skipped = [], [], []
     status = 1
     try:
         for mount in mounts:
-            opened.append(os.open(mount, os.O_RDONLY | os.O_DIRECTORY))
+            opened.append((os.open(mount, os.O_RDONLY | os.O_DIRECTORY), mount))
         os.sync()
-        for fd in opened:
-            fcntl.ioctl(fd, FIFREEZE, 0)
-            frozen.append(fd)
-        os.write(ready, words)
+        for fd, mount in opened:
+            if freezes(fd):
+                frozen.append(fd)
+            else:
+                skipped.append(mount)
+        os.write(ready, b"frozen\n" + json.dumps(skipped).encode())
         os.close(ready)
         readable, _, _ = select.select([ask], [], [], seconds)
         status = 0 if readable and os.read(ask, 1) == b"t" else 1
@@ -218,6 +261,17 @@ def hold(mounts, seconds, ask, ready):
             except OSError:
                 pass
     os._exit(status)
+
+
+def freezes(fd):
+    """False where the file system cannot be frozen (FAT)."""
+    try:
+        fcntl.ioctl(fd, FIFREEZE, 0)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return False
+    return True
 
 
 def keep_only(*kept):
@@ -388,13 +442,17 @@ class Server:
         return {}, data
 
     def op_hash(self, request, payload):
-        """One digest for each ``chunk`` bytes of the range; of chunks that are all zeros too."""
+        """One digest for each ``chunk`` bytes of the range; of chunks that are all zeros too.
+
+        ``wanted``: sorted ranges [start, end); what lies outside them is not read, and counts as zeros.
+        """
         device, end = self.devices[request["handle"]], request["offset"] + request["length"]
         if not device.direct:  # what is on the disk, not what is remembered
             os.posix_fadvise(device.fd, request["offset"], request["length"], os.POSIX_FADV_DONTNEED)
+        wanted = request.get("wanted") or [[request["offset"], end]]
         sums = []
         for start in range(request["offset"], end, request["chunk"]):
-            data = device.read(start, min(request["chunk"], end - start))
+            data = masked(device, start, min(request["chunk"], end - start), wanted)
             sums.append(hashlib.blake2b(data, digest_size=DIGEST).digest())
         return {}, b"".join(sums)
 
@@ -437,10 +495,18 @@ class Server:
         with self.lock:
             handle, self.next = self.next, self.next + 1
             self.freezers[handle] = freezer
-        return {"handle": handle}
+        return {"handle": handle, "skipped": freezer.skipped}
 
     def op_thaw(self, request, payload):
         return {"was_frozen": self.freezers.pop(request["handle"]).thaw()}
+
+    def op_free(self, request, payload):
+        """Ranges [start, end) of a device that the file system mounted at ``mount`` does not use, by itself: getfsmap."""
+        fd = os.open(request["mount"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return {"ranges": list(free_ranges(fd)), "device": "%d:%d" % split(os.fstat(fd).st_dev)}
+        finally:
+            os.close(fd)
 
     def op_files(self, request, payload):
         """What the machine says of itself in /sys, /proc and /dev: {path: text}, of a link its target.

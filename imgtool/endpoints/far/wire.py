@@ -17,6 +17,13 @@ HEAD = struct.Struct(">II")
 Answer = tuple[dict[str, Any], bytes]
 
 
+class FarError(ImgtoolError):
+    """The far end could not do it."""
+
+    errno: int | None = None
+    """Of errno(3), where its kernel gave one."""
+
+
 class Wire:
     """A conversation with ``far`` over two pipes. Threads may ask at the same time."""
 
@@ -79,7 +86,10 @@ class Wire:
         if future is None:
             return
         if "error" in answer:
-            kind = NoSpaceError if answer.get("errno") == errno.ENOSPC else ImgtoolError
-            future.set_exception(kind(f"{self.name}: {answer['error']}"))
+            kind = NoSpaceError if answer.get("errno") == errno.ENOSPC else FarError
+            error = kind(f"{self.name}: {answer['error']}")
+            if isinstance(error, FarError) and isinstance(answer.get("errno"), int):
+                error.errno = answer["errno"]
+            future.set_exception(error)
         else:
             future.set_result((dict(answer), payload))

@@ -1,5 +1,138 @@
-"""Physical machines: their disks, here or at the far end of an ssh connection.
+"""Physical machines: their disks, here or at the far end of an ssh connection. ``Metal`` is the endpoint.
 
-``far`` runs there (standard library only, sent over ssh's standard input); ``wire`` is what both ends say to each other;
-``client`` is the near end.
+==============  ==============================================================
+``disks``       which there are, what is on them, who uses them
+``hardware``    what else the machine is made of
+``signatures``  what stands at the beginning and the end of a disk
+``reader``      a disk as something to read from
+``chunks``      chunks of a copy: fetched, compared
+``free``        what need not be read
+``live``        a disk in use
+``rescue``      bad sectors
+``packing``     whether the way is worth packing for
+``nbd``         a far disk for QEMU and the appliance
+==============  ==============================================================
 """
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from imgtool.endpoints import far
+from imgtool.endpoints.far.file import FarFile
+from imgtool.endpoints.metal import disks, free, hardware
+from imgtool.endpoints.metal.packing import Packing, best_codec
+from imgtool.endpoints.metal.reader import MetalReader
+from imgtool.errors import UsageError
+from imgtool.model.description import Parsed
+from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
+from imgtool.model.metal import PhysicalDisk, Reading
+from imgtool.model.problem import Problem
+from imgtool.model.situation import SourceDisk, SourceState
+from imgtool.progress import Control
+
+
+def source(uri: Uri, credentials: Credentials) -> Metal:
+    """Connects. ssh proves who we are, by its own means: keys, the agent. Raises UsageError, UnreachableError."""
+    if credentials.password_file:
+        raise UsageError("ssh takes no password from a file", "use a key and the agent: ssh-copy-id, ssh-add")
+    return Metal(uri)
+
+
+class Metal:
+    """A physical machine. Conforms to ``endpoints.Source``."""
+
+    def __init__(self, uri: Uri) -> None:
+        self.reading = Reading()
+        """How its disks are read; to be set before ``look``."""
+        self._uri = uri
+        self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
+        self._maps: dict[tuple[str, ...], list[free.Map]] = {}
+        self._stack = ExitStack()
+        self._wire = self._stack.enter_context(far.connected(uri))
+        self.host = printable(str(self._wire.call("hello")[0].get("host", ""))).split(".")[0] or "metal"
+        self._packing = Packing(best_codec(self._wire) if uri.host else None)
+
+    def machines(self) -> list[Found]:
+        return [Found(name=self.host, id=self.host, power=Power.RUNNING)]
+
+    def find(self, name: str) -> Found:
+        (found,) = self.machines()
+        if name not in (found.name, self._uri.host):
+            raise UsageError(f"{name} is not there", f"this is the machine {found.name}")
+        return found
+
+    def look(self, found: Found, control: Control) -> Seen:
+        files = self._files((*disks.PATTERNS, *hardware.PATTERNS, *map(glob.escape, self._links())))
+        chosen = self._chosen(files)
+        machine, problems = hardware.machine(files, chosen, found.name)
+        seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block") for disk in chosen)
+        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen),
+                    parsed=Parsed(machine=machine, problems=(*problems, *(self._in_use(disk) for disk in chosen if disk.busy))))
+
+    def _in_use(self, disk: PhysicalDisk) -> Problem:
+        why = f"{disk.path} is in use: {'; '.join(disk.busy)}"
+        if disks.not_mounted(disk):
+            return Problem(what=why, hint="deactivate what is not mounted: vgchange -an, mdadm --stop", fatal=True)
+        if self.reading.live or self.reading.frozen:
+            return Problem(what=why, hint="it is copied as it is while its file systems are frozen: as after a power cut")
+        return Problem(what=why, hint=disks.BUSY_HINT, fatal=True)
+
+    def physical(self, seen: Seen) -> list[PhysicalDisk]:
+        """The disks of the machine, as they are now."""
+        files = self._files((*disks.PATTERNS, *map(glob.escape, self._links())))
+        return [disks.named(files, slot.path) for slot in seen.parsed.machine.disks if slot.path]
+
+    @contextmanager
+    def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader]:
+        """Raises RefusedError where the disk is in use, and neither live nor frozen reading was asked for."""
+        every = self.physical(seen)
+        disk = every[number]
+        if not (self.reading.live or self.reading.frozen):
+            disks.refuse_busy(disk)
+        file = FarFile(self._wire, disk.path)
+        try:
+            yield MetalReader(file, disk, self.reading, packing=self._packing,
+                              mapped=lambda: self._map(every, number, control), refresh=lambda: self.physical(seen)[number])
+        finally:
+            file.close()
+
+    def _map(self, every: list[PhysicalDisk], number: int, control: Control) -> free.Map:
+        """Of all disks that are at rest, found together and once."""
+        resting = [disk for disk in every if not disk.busy]
+        key = tuple(disk.path for disk in resting)
+        if key not in self._maps:
+            with ExitStack() as stack:
+                opened = [FarFile(self._wire, path) for path in key]
+                for file in opened:
+                    stack.callback(file.close)
+                self._maps[key] = free.at_rest(opened, control.stop)
+        return self._maps[key][key.index(every[number].path)]
+
+    def shut_down(self, found: Found, control: Control) -> None:
+        raise UsageError(f"{found.name} is not shut down by imgtool: it reads its own disks", "boot it from a rescue medium")
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _links(self) -> list[str]:
+        return [path for path in self._paths if path.count("/") > 2]
+
+    def _files(self, patterns: tuple[str, ...]) -> Mapping[str, str]:
+        found: Mapping[str, str] = self._wire.call("files", patterns=patterns)[0]["files"]
+        return found
+
+    def _chosen(self, files: Mapping[str, str]) -> tuple[PhysicalDisk, ...]:
+        chosen = tuple(disks.named(files, path) for path in self._paths) or disks.fixed(files)
+        if not chosen:
+            raise UsageError(f"{self._uri.host or 'this machine'} has no fixed disk", "name it: metal:///dev/sdX")
+        twice = {disk.path for disk in chosen if sum(disk.path == other.path for other in chosen) > 1}
+        if twice:
+            raise UsageError(f"{', '.join(sorted(twice))} stands twice in the address")
+        return chosen
+
+
+def printable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable()).strip()

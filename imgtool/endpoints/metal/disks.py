@@ -5,18 +5,24 @@ Documentation/ABI, proc(5) for mountinfo and swaps.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from imgtool.model.metal import Partition, PhysicalDisk
+from imgtool.errors import RefusedError, UsageError
+from imgtool.model.metal import Mounted, Partition, PhysicalDisk
 
 OF_A_DISK = (
     "dev", "size", "ro", "removable", "queue/logical_block_size", "queue/physical_block_size", "queue/rotational",
     "device/model", "device/vendor", "device/serial", "device/vpd_pg80", "serial", "wwid", "device/wwid", "loop/backing_file",
     "dm/name", "dm/uuid", "md/level", "holders/*", "*/partition", "*/start", "*/size", "*/dev", "*/holders/*",
 )
-PATTERNS = (*(f"/sys/block/*/{name}" for name in OF_A_DISK), "/dev/disk/by-id/*", "/proc/self/mountinfo", "/proc/swaps")
+PATTERNS = (*(f"/sys/block/*/{name}" for name in OF_A_DISK), "/dev/disk/by-*/*", "/dev/mapper/*", "/proc/self/mountinfo",
+            "/proc/swaps")
 """What ``disks`` needs to know."""
+PART_OF_A_CARD = re.compile(r"^mmcblk\d+(boot\d+|rpmb|gp\d+)$")
+"""Hardware partitions of an eMMC that hold no system."""
+ACTIVE = " is active ("
+BUSY_HINT = "boot that machine from a rescue medium, mount read-only (mount -o remount,ro), or use --live"
 SECTOR = 512
 """/sys counts sizes and starts in these, whatever the device's sectors."""
 NO_DISKS = re.compile(r"(ram|zram|sr|fd)\d+$")
@@ -34,20 +40,62 @@ def disks(files: Files) -> tuple[PhysicalDisk, ...]:
     return tuple(disk for disk in found if disk.size)
 
 
+def fixed(files: Files) -> tuple[PhysicalDisk, ...]:
+    """The disks of the machine itself: nothing removable, no loop devices; of a multipath disk its one device.
+
+    Volumes and RAIDs lie on these, and go along with them.
+    """
+    found = []
+    for disk in disks(files):
+        virtual = disk.name.startswith(("loop", "nbd", "md", "zd", "drbd", "bcache")) or PART_OF_A_CARD.search(disk.name)
+        mapped = disk.name.startswith("dm-") and not (_said(files, disk.name, "dm/uuid") or "").startswith("mpath-")
+        behind = any((_said(files, holder, "dm/uuid") or "").startswith("mpath-") for holder in _holders(disk.name, files))
+        if not (virtual or mapped or behind or disk.removable) and f"/sys/block/{disk.name}/dev" in files:
+            found.append(disk)
+    return tuple(found)
+
+
+def named(files: Files, path: str) -> PhysicalDisk:
+    """A whole disk by any of its names; ``files`` has the links. Raises UsageError with those that there are."""
+    target = PurePosixPath(files.get(path, path))
+    known = disks(files)
+    disk = next((disk for disk in known if disk.path == str(target)), None)
+    if disk:
+        return disk
+    above = next((disk for disk in known if any(f"/dev/{part.name}" == str(target) for part in disk.partitions)), None)
+    if above:
+        raise UsageError(f"{path} is a partition", f"name the whole disk: {above.path}")
+    raise UsageError(f"{path} is no disk of that machine", "there are: " + ", ".join(disk.path for disk in fixed(files)))
+
+
+def refuse_busy(disk: PhysicalDisk) -> None:
+    """Raises RefusedError where it may change while it is read."""
+    if disk.busy:
+        raise RefusedError(f"{disk.path} is in use: {'; '.join(disk.busy)}", BUSY_HINT)
+
+
+def not_mounted(disk: PhysicalDisk) -> list[str]:
+    """Volumes that are active without a file system of this machine: nobody can say who has them open."""
+    return [why for why in disk.busy if ACTIVE in why]
+
+
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(len(part), part) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _disk(name: str, files: Files) -> PhysicalDisk:
-    mounts, used = _uses(name, files)
+    mounts, used, busy = _uses(name, files)
+    partitions = tuple(_partitions(name, files))
+    size = _number(files, name, "size") * SECTOR
     return PhysicalDisk(
-        name=name, size=_number(files, name, "size") * SECTOR, sector=_number(files, name, "queue/logical_block_size", 512),
+        name=name, size=size, sector=_number(files, name, "queue/logical_block_size", 512),
         physical_sector=_number(files, name, "queue/physical_block_size", 512), model=_model(files, name),
         serial=_said(files, name, "device/serial") or _said(files, name, "serial") or _page80(files, name),
         wwid=_said(files, name, "wwid") or _said(files, name, "device/wwid"), ids=_ids(name, files),
         rotational=bool(_number(files, name, "queue/rotational")) if _said(files, name, "queue/rotational") else None,
         removable=bool(_number(files, name, "removable")), read_only=bool(_number(files, name, "ro")),
-        partitions=tuple(_partitions(name, files)), used=used, mounts=mounts)
+        partitions=partitions, used=used, mounts=mounts, busy=busy,
+        places=tuple(_places([Partition(name=name, start=0, size=size), *partitions], files)))
 
 
 def _said(files: Files, name: str, key: str) -> str | None:
@@ -87,20 +135,44 @@ def _partitions(name: str, files: Files) -> Iterator[Partition]:
         yield Partition(name=part, start=start, size=size)
 
 
-def _uses(name: str, files: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(where it is mounted to be written, why it must not be written), through everything that is built upon it."""
-    written, why = [], []
+def _uses(name: str, files: Files) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(where it is mounted to be written, why it must not be written, why it may change while it is read).
+
+    Through everything that is built upon it. Of an active volume that is not mounted nobody can say who has it open.
+    """
+    written, why, busy = [], [], []
     for device, over in _upwards(name, files):
         where = f"/dev/{device}" + (f" (on {over})" if over else "")
-        number = files.get(_sys(device, files) + "/dev", "").strip()
-        for mount, read_only in _mounts(files, number, device):
+        mounts = list(_mounts(files, files.get(_sys(device, files) + "/dev", "").strip(), device))
+        for mount, read_only in mounts:
             why.append(f"{where} is mounted at {mount}")
             if not read_only:
-                written.append(mount)
-        if any(line.split()[:1] == [f"/dev/{device}"] for line in files.get("/proc/swaps", "").splitlines()[1:]):
+                busy.append(why[-1])
+        written += [mount for mount, read_only in mounts if not read_only][:1]
+        if _swaps(device, files):
             why.append(f"{where} is swap in use")
-        why += [f"{where} is part of {_kind(holder, files)}" for holder in _holders(device, files)]
-    return tuple(dict.fromkeys(written)), tuple(dict.fromkeys(why))
+            busy.append(why[-1])
+        holders = _holders(device, files)
+        why += [f"{where} is part of {_kind(holder, files)}" for holder in holders]
+        if over and not (mounts or holders or _swaps(device, files) or _is_part(device, files) or [*_partitions(device, files)]):
+            busy.append(f"{where}{ACTIVE}{_kind(device, files)})")
+    return tuple(dict.fromkeys(written)), tuple(dict.fromkeys(why)), tuple(dict.fromkeys(busy))
+
+
+def _swaps(device: str, files: Files) -> bool:
+    return any(line.split()[:1] == [f"/dev/{device}"] for line in files.get("/proc/swaps", "").splitlines()[1:])
+
+
+def _is_part(device: str, files: Files) -> bool:
+    return f"{_sys(device, files)}/partition" in files
+
+
+def _places(parts: Sequence[Partition], files: Files) -> Iterator[Mounted]:
+    for part in parts:
+        number = files.get(_sys(part.name, files) + "/dev", "").strip()
+        mount = next((mount for mount, read_only in _mounts(files, number, part.name) if not read_only), None)
+        if mount or _swaps(part.name, files):
+            yield Mounted(start=part.start, size=part.size, mount=mount)
 
 
 def _sys(device: str, files: Files) -> str:
@@ -140,15 +212,21 @@ def _kind(holder: str, files: Files) -> str:
     return f"/dev/{holder} ({label})"
 
 
-def _mounts(files: Files, number: str, device: str) -> Iterator[tuple[str, bool]]:
-    """(mount point, read-only) of a device by its number; of btrfs, whose numbers are its own, by its name."""
+def _mounts(files: Files, number: str, device: str) -> list[tuple[str, bool]]:
+    """(mount point, read-only) of a device by its number; of btrfs, whose numbers are its own, by its name.
+
+    Those of a whole file system come first, those of one of its folders or files last.
+    """
+    found = []
     for line in files.get("/proc/self/mountinfo", "").splitlines():
         before, _, after = line.partition(" - ")
         fields, source = before.split(" "), after.split(" ")
         if len(fields) < 6 or len(source) < 3:
             continue
         if (number and fields[2] == number) or source[1] == f"/dev/{device}":
-            yield _unescaped(fields[4]), "ro" in fields[5].split(",") and "ro" in source[2].split(",")
+            read_only = "ro" in fields[5].split(",") and "ro" in source[2].split(",")
+            found.append((fields[3] != "/", _unescaped(fields[4]), read_only))
+    return [(mount, read_only) for _, mount, read_only in sorted(found, key=lambda one: one[0])]
 
 
 def _unescaped(text: str) -> str:

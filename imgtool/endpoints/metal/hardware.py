@@ -38,7 +38,7 @@ Files = Mapping[str, str]
 
 def machine(files: Files, disks: Sequence[PhysicalDisk], name: str | None = None) -> tuple[Machine, tuple[Problem, ...]]:
     """The machine with these disks, in their order, and what of it cannot go along."""
-    host = (files.get("/proc/sys/kernel/hostname", "").strip() or "metal").split(".")[0]
+    host = _words(files, "/proc/sys/kernel/hostname").split(".")[0] or "metal"
     secure = next((text for path, text in files.items() if "/efivars/SecureBoot-" in path), None)
     uefi = "/sys/firmware/efi/fw_platform_size" in files
     found = Machine(
@@ -51,8 +51,13 @@ def machine(files: Files, disks: Sequence[PhysicalDisk], name: str | None = None
 
 
 def _box(files: Files) -> str | None:
-    words = (files.get(f"/sys/class/dmi/id/{key}", "").strip() for key in ("sys_vendor", "product_name", "product_serial"))
+    words = (_words(files, f"/sys/class/dmi/id/{key}") for key in ("sys_vendor", "product_name", "product_serial"))
     return " ".join(word for word in words if word) or None
+
+
+def _words(files: Files, path: str) -> str:
+    """What firmware and administrators wrote, without control characters."""
+    return "".join(char for char in files.get(path, "") if char.isprintable()).strip()
 
 
 def _cpu(files: Files) -> Cpu:

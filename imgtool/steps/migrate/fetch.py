@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from imgtool import storage
 from imgtool.copying import receive
 from imgtool.copying.choose import choose
 from imgtool.endpoints import Reader
+from imgtool.endpoints.filling import fill
 from imgtool.formats.disk import open_disk
 from imgtool.journal import PARTIAL, BlockMap
 from imgtool.model import AllocateRequest, Allocation, ConvertRequest, ImageSpec, SourceOptions
 from imgtool.model.migration import MovedDisk
-from imgtool.progress import Bar, Control
+from imgtool.progress import Control
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert_disk, refuse_without_room
 
@@ -64,7 +64,7 @@ def _received(reader: Reader, name: str, wish: Wish, control: Control) -> MovedD
     with receive.receiving(wish.path, size=reader.size, spec=thin, source=reader.state) as receiver:
         if wish.spec.allocation != Allocation.THIN:
             refuse_without_room(os.path.dirname(wish.path), reader.size - receiver.blocks.done)
-        got = fill(receiver, reader, control)
+        got = fill(reader, receiver, control)
         receiver.close_up()
         if wish.verify:
             _verify(wish, receiver.blocks, control)
@@ -75,52 +75,6 @@ def _received(reader: Reader, name: str, wish: Wish, control: Control) -> MovedD
     receive.settle(wish.path)
     return MovedDisk(source=name, destination=wish.path, virtual_size=reader.size, engine="ranges", bytes_read=got,
                      bytes_written=os.stat(wish.path + PARTIAL).st_blocks * 512, checksum=summed)
-
-
-def fill(receiver: receive.Receiver, reader: Reader, control: Control) -> int:
-    """Fetches what is missing. Gives the bytes that were asked for; holes that are known are not."""
-    left = receiver.blocks.size - receiver.blocks.done
-    with control.progress.bar(left, "copy") as bar:
-        sink = _Counting(receiver, bar)
-        reader.read(_wanted(receiver, reader.holes(), sink), sink, control)
-    return sink.count
-
-
-class _Counting(receive.Chunks):
-    """Counts what came from the other side."""
-
-    def __init__(self, receiver: receive.Receiver, bar: Bar) -> None:
-        super().__init__(receiver, bar)
-        self.count = 0
-
-    def write(self, offset: int, data: memoryview) -> None:
-        self.count += len(data)
-        super().write(offset, data)
-
-
-def _wanted(receiver: receive.Receiver, holes: Iterable[tuple[int, int]], sink: receive.Chunks) -> Iterator[tuple[int, int]]:
-    """What is missing, in order and joined; the holes in it are zeros at once, and not asked for."""
-    waiting = iter(holes)
-    hole = next(waiting, None)
-    pending: tuple[int, int] | None = None
-    for _, offset, length in receiver.missing():
-        at, end = offset, offset + length
-        while at < end:
-            while hole and hole[1] <= at:
-                hole = next(waiting, None)
-            inside = hole is not None and hole[0] <= at
-            stop = min(end, (hole[1] if inside else hole[0]) if hole else end)
-            if inside:
-                sink.zero(at, stop - at)
-            elif pending and pending[1] == at:
-                pending = pending[0], stop
-            else:
-                if pending:
-                    yield pending
-                pending = at, stop
-            at = stop
-    if pending:
-        yield pending
 
 
 def _verify(wish: Wish, blocks: BlockMap, control: Control) -> None:

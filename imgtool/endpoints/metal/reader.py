@@ -1,0 +1,158 @@
+"""A physical disk as something to read from: used blocks only, many requests on the way, changes of the source noticed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from imgtool.copying.receive import Receiver
+from imgtool.endpoints.far.file import PIECE, FarFile, data_of
+from imgtool.endpoints.far.wire import FarError
+from imgtool.endpoints.metal import live, rescue
+from imgtool.endpoints.metal.chunks import differing, fetch, in_threads
+from imgtool.endpoints.metal.free import Map
+from imgtool.endpoints.metal.nbd import BLOCK
+from imgtool.endpoints.metal.packing import Packing
+from imgtool.endpoints.ranges import Range, Ranges, pieces, spread
+from imgtool.errors import RefusedError
+from imgtool.journal import digest
+from imgtool.model.metal import PhysicalDisk, Reading
+from imgtool.progress import Control
+
+if TYPE_CHECKING:
+    from imgtool.endpoints import Sink
+
+HEAD, PART_HEAD = 1 << 20, 128 << 10
+"""Of a disk and of each partition: superblocks of every file system that imgtool knows lie in there."""
+SAMPLE, SEEN_SAMPLE = 48, 512
+"""Chunks that are compared when a copy goes on: of any, and of those that hold the file systems' own tables."""
+
+
+class MetalReader:
+    """Conforms to ``endpoints.Reader``. ``fill`` does all that is to be done for a copy."""
+
+    resumes = True
+    disk = None
+
+    def __init__(self, file: FarFile, disk: PhysicalDisk, reading: Reading, *, packing: Packing,
+                 mapped: Callable[[], Map], refresh: Callable[[], PhysicalDisk]) -> None:
+        """``mapped`` finds what is free, of a disk at rest; ``refresh`` describes the disk as it is now."""
+        self.file, self.physical, self.reading = file, disk, reading
+        self.size = file.size
+        self.bad = rescue.BadSectors(f"{reading.rescue}/{disk.name}.map", file.size, file.sector) if reading.rescue else None
+        self.state = _state(file, disk)
+        self.warnings: list[str] = []
+        self.passes: tuple[live.Pass, ...] = ()
+        self.bytes_read = 0
+        """Of the disk, by ``read``."""
+        self.refresh = refresh
+        self._packing, self._mapped = packing, mapped
+        self._map: Map | None = None
+        self._lock = threading.Lock()
+
+    def holes(self) -> Iterable[Range]:
+        return iter(self.map().free)
+
+    def map(self) -> Map:
+        """What is free, found once: of a disk in use as it is when the first pass begins."""
+        if self._map is None:
+            self._map = Map(Ranges(), set()) if self.reading.whole else self._mapped()
+            self.warnings += self._map.warnings
+        return self._map
+
+    def read(self, wanted: Iterable[Range], sink: Sink, control: Control) -> None:
+        """Raises UnreachableError, ImgtoolError (a sector that cannot be read), StoppedError."""
+        todo, lock = pieces(wanted, PIECE), threading.Lock()
+
+        def work(over: threading.Event) -> None:
+            while not over.is_set():
+                with lock:
+                    piece = next(todo, None)
+                if piece is None:
+                    return
+                control.stop.check()
+                self._piece(*piece, sink, control)
+
+        in_threads(work)
+
+    def _piece(self, start: int, end: int, sink: Sink, control: Control) -> None:
+        control.rate.take(end - start, control.stop)
+        data = self._get(start, end)
+        with self._lock:
+            self.bytes_read += end - start
+        if data is None:
+            sink.zero(start, end - start)
+        else:
+            sink.write(start, memoryview(data))
+
+    def _get(self, start: int, end: int) -> bytes | bytearray | None:
+        asked = self._packing.codec
+        try:
+            data = data_of(self.file.ask_read(start, end - start, asked).result(), end - start)
+        except FarError as error:
+            if not rescue.is_bad(error):
+                raise
+            if self.bad is None:
+                raise rescue.bad_sector(self.physical.path, start, end, error) from error
+            return self.bad.read(start, end, lambda at, length: data_of(self.file.ask_read(at, length).result(), length))
+        if data is not None:
+            self._packing.came(len(data), asked)
+        return data
+
+    def digest(self, start: int, end: int, used: list[Range]) -> bytes:
+        """Of a range as the copy has it: with zeros for what is not in ``used``, and for bad sectors."""
+        if not used:
+            return digest(bytes(end - start))
+        try:
+            return self.file.hash_of(start, end - start, used)
+        except FarError as error:
+            if not rescue.is_bad(error) or self.bad is None:
+                raise
+        data = bytearray(end - start)
+        for low, high in pieces(used, PIECE):
+            data[low - start:high - start] = self._get(low, high) or bytes(high - low)
+        return digest(memoryview(data))
+
+    def fill(self, receiver: Receiver, control: Control) -> None:
+        """All that the copy misses; of a disk in use, until the copy is that of one moment.
+
+        Raises RefusedError where the source has changed since the copy was begun.
+        """
+        if self.physical.busy:
+            self.passes = live.fill(self, receiver, control)
+            return
+        self._refuse_changed(receiver, control)
+        with control.progress.bar(self.size, "read") as bar:
+            bar.update(receiver.blocks.done)
+            fetch(self, receiver, self.map().free, (number for number, _, _ in receiver.missing()), bar, control)
+        receiver.save()
+
+    def _refuse_changed(self, receiver: Receiver, control: Control) -> None:
+        """Compares chunks that a run before this one has read with what the disk has now.
+
+        Those with the tables that the map was made from: whoever writes to a file system changes one of them. And some others.
+        """
+        blocks = receiver.blocks
+        done = [number for number in range(blocks.chunks) if number in blocks]
+        if not done:
+            return
+        tables = sorted({number * BLOCK // blocks.chunk for number in self.map().seen} & set(done))
+        chosen = sorted({*spread(tables, SEEN_SAMPLE), *spread(done, SAMPLE)})
+        for number in differing(self, receiver, self.map().free, chosen, control)[:1]:
+            raise RefusedError(f"{self.physical.path} has changed since the copy was begun, in the {blocks.chunk >> 20} MiB from "
+                               f"byte {number * blocks.chunk} on", "--discard-partial removes the copy, and it begins anew")
+
+
+def _state(file: FarFile, disk: PhysicalDisk) -> Mapping[str, object]:
+    """Of a disk in use only what does not change with each write: its passes compare everything."""
+    found: dict[str, object] = {"disk": disk.identity or disk.path, "wwid": disk.wwid, "size": file.size,
+                                "partitions": [[part.start, part.size] for part in disk.partitions]}
+    if not disk.busy:
+        heads = [(0, HEAD), (file.size - HEAD, file.size), *((part.start, part.start + PART_HEAD) for part in disk.partitions)]
+        sums = blake2b(digest_size=16)
+        for start, end in Ranges(heads).within(0, file.size):
+            sums.update(file.hash_of(start, end - start, [(start, end)]))
+        found["heads"] = sums.hexdigest()
+    return found

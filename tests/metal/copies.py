@@ -1,0 +1,62 @@
+"""Loop devices as the disks of a physical machine, and copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imgtool.copying import receive
+from imgtool.copying.receive import Receiver
+from imgtool.endpoints.metal import Metal
+from imgtool.endpoints.metal.reader import MetalReader
+from imgtool.model import ImageSpec
+from imgtool.model.endpoint import Uri
+from imgtool.model.metal import Reading
+from imgtool.progress import Control
+from tests.oracle import tool
+
+CONTROL = Control()
+
+
+@contextmanager
+def disk(path: Path, *, sector: int = 512) -> Iterator[Path]:
+    """A file as a disk of the machine, with the nodes of its partitions."""
+    device = Path(tool("losetup", "--find", "--show", "--sector-size", sector, path).stdout.strip())
+    try:
+        tool("partx", "-a", device, ok=(0, 1))
+        yield device
+    finally:
+        tool("partx", "-d", device, ok=(0, 1))
+        tool("losetup", "--detach", device)
+
+
+@contextmanager
+def metal(*devices: Path, reading: Reading | None = None, uri: Uri | None = None) -> Iterator[Metal]:
+    """This machine, of which only these disks are seen; ``uri``: the way to it."""
+    made = Metal(uri or Uri(scheme="metal", path=",".join(str(device).lstrip("/") for device in devices)))
+    made.reading = reading or Reading()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def copying(device: Path, copy: Path, *, reading: Reading | None = None,
+            uri: Uri | None = None) -> Iterator[tuple[MetalReader, Receiver]]:
+    """A copy of a disk, begun or gone on with: raw, under its temporary name."""
+    with metal(device, reading=reading, uri=uri) as source:
+        seen = source.look(source.machines()[0], CONTROL)
+        with source.reader(seen, 0, CONTROL) as reader, \
+                receive.receiving(str(copy), size=reader.size, spec=ImageSpec(format="raw"), source=reader.state) as receiver:
+            yield reader, receiver
+
+
+def copied(device: Path, copy: Path, *, reading: Reading | None = None, uri: Uri | None = None) -> MetalReader:
+    """A whole copy under its own name; what was read."""
+    with copying(device, copy, reading=reading, uri=uri) as (reader, receiver):
+        reader.fill(receiver, CONTROL)
+        receiver.close_up()
+    receive.publish(str(copy), replace=False)
+    return reader

@@ -1,0 +1,213 @@
+"""Physical disks (loop devices) are read: what file systems use, all else, after stops, and only if they are still the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from imgtool.copying import receive
+from imgtool.endpoints import filling
+from imgtool.errors import RefusedError, UnreachableError, UsageError
+from imgtool.model.metal import Reading
+from tests import guest_disk, oracle
+from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.oracle import tool
+from tests.program import ENVIRONMENT, ROOT
+from tests.tools.test_only_used import check_result
+
+WHOLE = Reading(whole=True)
+CHUNK = receive.CHUNK
+SIZE = 24 * CHUNK + 4096
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A disk without a file system: data, zeros, data that packs well."""
+    path, rand = tmp_path / "source", random.Random(11)
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for start, data in ((0, rand.randbytes(9 * CHUNK)), (12 * CHUNK + 512, b"words " * 500_000), (SIZE - 512, b"end" * 100)):
+            file.seek(start)
+            file.write(data)
+    return path
+
+
+@pytest.fixture
+def device(raw: Path) -> Iterator[Path]:
+    with disk(raw) as made:
+        yield made
+
+
+def test_the_machine_and_its_disks(device: Path, raw: Path) -> None:
+    with metal(device) as source:
+        (found,) = source.machines()
+        seen = source.look(source.find(found.name), CONTROL)
+        assert (found.name, seen.suffix, seen.text, seen.state.running) == (os.uname()[1].split(".")[0], "", b"", None)
+        assert [(slot.path, slot.capacity) for slot in seen.parsed.machine.disks] == [(str(device), SIZE)]
+        assert [(one.name, one.capacity, one.kind) for one in seen.state.disks] == [(str(raw), SIZE, "block")]
+        assert seen.parsed.machine.memory.size >= 1 << 30
+        with pytest.raises(UsageError, match="is not there"):
+            source.find("another")
+    with metal() as source:
+        assert all("loop" not in slot.path for slot in source.look(found, CONTROL).parsed.machine.disks)
+
+
+@pytest.mark.parametrize("path", ["/dev/nothing", "/etc/passwd", "/dev/null"])
+def test_what_is_no_disk_is_refused(path: str) -> None:
+    with metal(Path(path)) as source, pytest.raises(UsageError, match="is no disk of that machine"):
+        source.look(source.machines()[0], CONTROL)
+
+
+def test_every_byte(device: Path, raw: Path, tmp_path: Path) -> None:
+    reader = copied(device, tmp_path / "copy", reading=WHOLE)
+    oracle.same(raw, "raw", tmp_path / "copy", "raw")
+    assert reader.bytes_read == SIZE
+    assert (tmp_path / "copy").stat().st_blocks * 512 < 11 * CHUNK
+
+
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_only_what_file_systems_use(tmp_path: Path, sector: int) -> None:
+    if sector == 512:
+        guest = guest_disk.build(tmp_path)
+        with disk(guest.path) as device:
+            reader = copied(device, tmp_path / "copy")
+        check_result(guest, tmp_path / "copy", tmp_path)
+        assert len(reader.warnings) == 2, reader.warnings
+        return
+    path = big_sectors(tmp_path)
+    with disk(path, sector=4096) as device:
+        reader = copied(device, tmp_path / "copy")
+    assert reader.bytes_read < 200 << 20
+    with disk(tmp_path / "copy", sector=4096) as device:
+        tool("e2fsck", "-fn", f"{device}p1")
+
+
+def big_sectors(place: Path) -> Path:
+    """A disk of 2 GiB that addresses 4096 bytes, with a GPT and one ext4 on it."""
+    path = place / "big"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)
+    with disk(path, sector=4096) as device:
+        tool("sh", "-c", f"echo 'size=500000' | sfdisk -q -X gpt {device}", ok=(0, 1))
+        tool("partx", "-u", device, ok=(0, 1))
+        tool("mkfs.ext4", "-q", "-b", "4096", f"{device}p1")
+    return path
+
+
+KEEP_ON = """
+import sys
+from pathlib import Path
+from imgtool.progress import Control, Rate
+from imgtool.model.metal import Reading
+from tests.metal import copies
+copies.CONTROL = Control(rate=Rate(40 << 20))
+receive = copies.receive
+receive.SAVE_BYTES, receive.SAVE_SECONDS = 4 << 20, 0.1
+reader = copies.copied(Path(sys.argv[1]), Path(sys.argv[2]), reading=Reading(whole=True))
+print(reader.bytes_read)
+"""
+
+
+def test_kill_9_ten_times(device: Path, raw: Path, tmp_path: Path) -> None:
+    """It goes on where it was, until it is done; what a killed run had saved is not read again."""
+    copy = tmp_path / "copy"
+    argv = [sys.executable, "-c", KEEP_ON, str(device), str(copy)]
+    partial = Path(f"{copy}.imgtool-partial.map")
+    for number in range(10):
+        before = partial.stat().st_size if partial.exists() else 0
+        with subprocess.Popen(argv, env=ENVIRONMENT, cwd=ROOT) as child:
+            while child.poll() is None and (not partial.exists() or partial.stat().st_size <= before + 32 * (number % 2)):
+                time.sleep(0.01)
+            child.send_signal(signal.SIGKILL)
+        assert child.returncode == -signal.SIGKILL, number
+    left = partial.stat().st_size // 32
+    assert left > 8
+    done = subprocess.run(argv, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= SIZE - 8 * CHUNK
+    oracle.same(raw, "raw", copy, "raw")
+    assert not partial.exists()
+
+
+def test_goes_on_when_the_far_end_was_killed(device: Path, raw: Path, tmp_path: Path) -> None:
+    class Killing:
+        """Kills the process at the other end after some pieces."""
+
+        def __init__(self, receiver: receive.Receiver, pid: int) -> None:
+            self.chunks, self.left, self.pid = receive.Chunks(receiver, CONTROL.progress.bar(0, "").__enter__()), 20, pid
+
+        def write(self, offset: int, data: memoryview) -> None:
+            self.left -= 1
+            if not self.left:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            self.chunks.write(offset, data)
+
+        def zero(self, offset: int, length: int) -> None:
+            self.chunks.zero(offset, length)
+
+    copy = tmp_path / "copy"
+
+    def read_and_kill() -> None:
+        with copying(device, copy, reading=WHOLE) as (reader, receiver):
+            reader.read([(0, SIZE)], Killing(receiver, reader.file.wire.call("hello")[0]["pid"]), CONTROL)
+
+    with pytest.raises(UnreachableError, match="the connection ended"):
+        read_and_kill()
+    reader = copied(device, copy, reading=WHOLE)
+    assert reader.bytes_read <= SIZE - 2 * CHUNK
+    oracle.same(raw, "raw", copy, "raw")
+
+
+def half(device: Path, copy: Path, reading: Reading) -> None:
+    """A copy that was stopped in its middle."""
+    with suppress(KeyboardInterrupt), copying(device, copy, reading=reading) as (reader, receiver):
+        middle = receiver.blocks.chunks // 2 * receiver.blocks.chunk
+        holes = [(low, min(high, middle)) for low, high in reader.holes() if low < middle]
+        sink = receive.Chunks(receiver, CONTROL.progress.bar(0, "").__enter__())
+        at = 0
+        for low, high in [*holes, (middle, middle)]:
+            reader.read([(at, low)] if at < low else [], sink, CONTROL)
+            sink.zero(low, high - low)
+            at = high
+        raise KeyboardInterrupt
+
+
+def test_a_source_whose_beginning_changed_is_noticed(device: Path, tmp_path: Path) -> None:
+    half(device, tmp_path / "copy", WHOLE)
+    tool("dd", "if=/dev/urandom", f"of={device}", "bs=512", "count=1", "seek=9", "status=none")
+    with pytest.raises(RefusedError, match="the source has changed"):
+        copied(device, tmp_path / "copy", reading=WHOLE)
+
+
+def test_a_source_that_changed_anywhere_in_a_sample_is_noticed(device: Path, tmp_path: Path) -> None:
+    half(device, tmp_path / "copy", WHOLE)
+    tool("dd", "if=/dev/urandom", f"of={device}", "bs=512", "count=1", f"seek={5 * CHUNK // 512}", "status=none")
+    with pytest.raises(RefusedError, match=f"has changed since .* byte {5 * CHUNK} on"):
+        copied(device, tmp_path / "copy", reading=WHOLE)
+
+
+def test_the_usual_way_of_filling(device: Path, raw: Path, tmp_path: Path) -> None:
+    """``filling.fill`` of a reader that has no way of its own."""
+    class Plain:
+        def __init__(self, reader: object) -> None:
+            self.below = reader
+
+        def __getattr__(self, name: str) -> object:
+            if name == "fill":
+                raise AttributeError(name)
+            return getattr(self.below, name)
+
+    with copying(device, tmp_path / "copy", reading=WHOLE) as (reader, receiver):
+        filling.fill(Plain(reader), receiver, CONTROL)  # type: ignore[arg-type]
+        receiver.close_up()
+    receive.publish(str(tmp_path / "copy"), replace=False)
+    oracle.same(raw, "raw", tmp_path / "copy", "raw")
