@@ -12,8 +12,9 @@ from imgtool.model.situation import Level, Situation, SourceDisk
 MARGIN = 1 << 30
 """Bytes that shall be left on a storage: a full datastore stops other machines."""
 DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
-UNWELCOME = set('/[]%\\"\0')
-"""In names of machines: they separate or escape something at one of the hypervisors."""
+UNWELCOME = {"esxi": set('/[]%\\"\0')}
+"""In names of machines: they separate or escape something in paths of datastores and folders."""
+ELSEWHERE = set("/\0")
 
 
 def name_taken(it: Situation) -> Iterator[str]:
@@ -39,7 +40,8 @@ def mac_twice(it: Situation) -> Iterator[str]:
 
 
 def name_invalid(it: Situation) -> Iterator[str]:
-    if UNWELCOME & set(it.result.name) or not it.result.name.isprintable() or it.result.name != it.result.name.strip():
+    unwelcome = UNWELCOME.get(it.target.kind, ELSEWHERE)
+    if unwelcome & set(it.result.name) or not it.result.name.isprintable() or it.result.name != it.result.name.strip():
         yield f"the name {it.result.name!r} has characters that the target may not take"
 
 
