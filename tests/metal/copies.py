@@ -20,9 +20,10 @@ CONTROL = Control()
 
 
 @contextmanager
-def disk(path: Path, *, sector: int = 512) -> Iterator[Path]:
-    """A file as a disk of the machine, with the nodes of its partitions."""
-    device = Path(tool("losetup", "--find", "--show", "--sector-size", sector, path).stdout.strip())
+def disk(path: Path, *, sector: int = 512, direct: bool = False) -> Iterator[Path]:
+    """A file as a disk of the machine, with the nodes of its partitions. ``direct``: past the page cache of what it lies on."""
+    words = ["--direct-io=on"] if direct else []
+    device = Path(tool("losetup", "--find", "--show", *words, "--sector-size", sector, path).stdout.strip())
     try:
         tool("partx", "-a", device, ok=(0, 1))
         yield device
@@ -58,5 +59,11 @@ def copied(device: Path, copy: Path, *, reading: Reading | None = None, uri: Uri
     with copying(device, copy, reading=reading, uri=uri) as (reader, receiver):
         reader.fill(receiver, CONTROL)
         receiver.close_up()
-    receive.publish(str(copy), replace=False)
+    publish(copy)
     return reader
+
+
+def publish(copy: Path) -> None:
+    receive.settle(str(copy))
+    receive.publish(str(copy))
+    receive.forget(str(copy))

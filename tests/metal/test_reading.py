@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from imgtool.copying import receive
-from imgtool.endpoints import filling
+from imgtool.endpoints.filling import Filler
 from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.model.metal import Reading
 from tests import guest_disk, oracle
-from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.metal.copies import CONTROL, copied, copying, disk, metal, publish
 from tests.oracle import tool
 from tests.program import ENVIRONMENT, ROOT
 from tests.tools.test_only_used import check_result
@@ -195,19 +195,12 @@ def test_a_source_that_changed_anywhere_in_a_sample_is_noticed(device: Path, tmp
         copied(device, tmp_path / "copy", reading=WHOLE)
 
 
-def test_the_usual_way_of_filling(device: Path, raw: Path, tmp_path: Path) -> None:
-    """``filling.fill`` of a reader that has no way of its own."""
-    class Plain:
-        def __init__(self, reader: object) -> None:
-            self.below = reader
-
-        def __getattr__(self, name: str) -> object:
-            if name == "fill":
-                raise AttributeError(name)
-            return getattr(self.below, name)
-
+def test_as_any_other_reader(device: Path, raw: Path, tmp_path: Path) -> None:
+    """What the protocol says is enough for a copy, and ``fill`` is found."""
     with copying(device, tmp_path / "copy", reading=WHOLE) as (reader, receiver):
-        filling.fill(Plain(reader), receiver, CONTROL)  # type: ignore[arg-type]
+        assert isinstance(reader, Filler)
+        sink = receive.Chunks(receiver, CONTROL.progress.bar(0, "").__enter__())
+        reader.read([(start, start + length) for _, start, length in receiver.missing()], sink, CONTROL)
         receiver.close_up()
-    receive.publish(str(tmp_path / "copy"), replace=False)
+    publish(tmp_path / "copy")
     oracle.same(raw, "raw", tmp_path / "copy", "raw")

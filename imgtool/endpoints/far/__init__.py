@@ -17,8 +17,9 @@ from imgtool.errors import UnreachableError
 from imgtool.model.endpoint import Uri
 
 LAUNCH = "import sys;exec(compile(sys.stdin.buffer.read({length}),'imgtool','exec'))"
+NO_PYTHON = "there is no python3"
 FIND = ("for p in python3 /usr/libexec/platform-python python3.6; do "
-        'command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; echo "there is no python3" >&2; exit 127')
+        'command -v "$p" >/dev/null 2>&1 && exec "$p" -c "$0"; done; echo "' + NO_PYTHON + '" >&2; exit 127')
 """Shell: the first Python that is there. RHEL 8 has one that is in no PATH."""
 
 

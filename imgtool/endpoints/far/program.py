@@ -19,6 +19,7 @@ import os
 import queue
 import select
 import signal
+import socket
 import stat
 import struct
 import sys
@@ -84,9 +85,9 @@ class Device:
 
     def read(self, offset, length):
         """Exactly ``length`` bytes (a memoryview), or EOFError."""
-        start = offset // ALIGN * ALIGN if self.direct else offset
-        need = offset + length - start
-        need = -(-need // ALIGN) * ALIGN if self.direct else need
+        align = 1 if not self.direct else self.sector if self.is_block else ALIGN
+        start = offset // align * align
+        need = -(-(offset + length - start) // align) * align
         buffer = memoryview(mmap.mmap(-1, max(need, ALIGN)))
         done = 0
         while done < offset - start + length:
@@ -196,15 +197,13 @@ class Freezer:
     """Holds file systems still. A process of its own, started beforehand, thaws them when we go, or after a time."""
 
     def __init__(self, mounts, seconds):
-        self.ask, theirs = os.pipe2(0), None
+        self.ask, other = socket.socketpair()
         ready = os.pipe2(0)
         self.pid = os.fork()
         if not self.pid:
-            os.close(self.ask[1])
-            os.close(ready[0])
-            hold(mounts, seconds, self.ask[0], ready[1])
+            hold(mounts, seconds, other.fileno(), ready[1])
             os._exit(0)
-        os.close(self.ask[0])
+        other.close()
         os.close(ready[1])
         theirs = b""
         while True:
@@ -222,10 +221,10 @@ class Freezer:
     def thaw(self):
         """True if it was frozen until now."""
         try:
-            os.write(self.ask[1], b"t")
+            self.ask.send(b"t", socket.MSG_NOSIGNAL)  # it may have thawed and ended by itself
         except OSError:
             pass
-        os.close(self.ask[1])
+        self.ask.close()
         _, status = os.waitpid(self.pid, 0)
         return status == 0
 

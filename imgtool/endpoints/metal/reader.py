@@ -16,7 +16,7 @@ from imgtool.endpoints.metal.free import Map
 from imgtool.endpoints.metal.nbd import BLOCK
 from imgtool.endpoints.metal.packing import Packing
 from imgtool.endpoints.ranges import Range, Ranges, pieces, spread
-from imgtool.errors import RefusedError
+from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.journal import digest
 from imgtool.model.metal import PhysicalDisk, Reading
 from imgtool.progress import Control
@@ -42,7 +42,7 @@ class MetalReader:
         self.file, self.physical, self.reading = file, disk, reading
         self.size = file.size
         self.bad = rescue.BadSectors(f"{reading.rescue}/{disk.name}.map", file.size, file.sector) if reading.rescue else None
-        self.state = _state(file, disk)
+        self.state = self._state()
         self.warnings: list[str] = []
         self.passes: tuple[live.Pass, ...] = ()
         self.bytes_read = 0
@@ -51,6 +51,28 @@ class MetalReader:
         self._packing, self._mapped = packing, mapped
         self._map: Map | None = None
         self._lock = threading.Lock()
+
+    def _state(self) -> Mapping[str, object]:
+        """Of a disk in use only what does not change with each write: its passes compare everything."""
+        disk = self.physical
+        found: dict[str, object] = {"disk": disk.identity or disk.path, "wwid": disk.wwid, "size": self.size,
+                                    "partitions": [[part.start, part.size] for part in disk.partitions]}
+        if not disk.busy:
+            heads = [(0, HEAD), (self.size - HEAD, self.size),
+                     *((part.start, part.start + PART_HEAD) for part in disk.partitions)]
+            sums = blake2b(digest_size=16)
+            for start, end in Ranges(heads).within(0, self.size):
+                sums.update(self._head(start, end))
+            found["heads"] = sums.hexdigest()
+        return found
+
+    def _head(self, start: int, end: int) -> bytes:
+        try:
+            return self.file.hash_of(start, end - start, [(start, end)])
+        except FarError as error:
+            if rescue.is_bad(error) and self.bad is not None:
+                return b"unreadable"
+            raise (self._bad_sector(start, end) if rescue.is_bad(error) else error) from error
 
     def holes(self) -> Iterable[Range]:
         return iter(self.map().free)
@@ -95,11 +117,14 @@ class MetalReader:
             if not rescue.is_bad(error):
                 raise
             if self.bad is None:
-                raise rescue.bad_sector(self.physical.path, start, end, error) from error
-            return self.bad.read(start, end, lambda at, length: data_of(self.file.ask_read(at, length).result(), length))
+                raise self._bad_sector(start, end) from error
+            return self.bad.read(start, end, self.file.read)
         if data is not None:
             self._packing.came(len(data), asked)
         return data
+
+    def _bad_sector(self, start: int, end: int) -> ImgtoolError:
+        return rescue.bad_sector(self.physical.path, start, end, self.file.sector, self.file.read)
 
     def digest(self, start: int, end: int, used: list[Range]) -> bytes:
         """Of a range as the copy has it: with zeros for what is not in ``used``, and for bad sectors."""
@@ -143,16 +168,3 @@ class MetalReader:
         for number in differing(self, receiver, self.map().free, chosen, control)[:1]:
             raise RefusedError(f"{self.physical.path} has changed since the copy was begun, in the {blocks.chunk >> 20} MiB from "
                                f"byte {number * blocks.chunk} on", "--discard-partial removes the copy, and it begins anew")
-
-
-def _state(file: FarFile, disk: PhysicalDisk) -> Mapping[str, object]:
-    """Of a disk in use only what does not change with each write: its passes compare everything."""
-    found: dict[str, object] = {"disk": disk.identity or disk.path, "wwid": disk.wwid, "size": file.size,
-                                "partitions": [[part.start, part.size] for part in disk.partitions]}
-    if not disk.busy:
-        heads = [(0, HEAD), (file.size - HEAD, file.size), *((part.start, part.start + PART_HEAD) for part in disk.partitions)]
-        sums = blake2b(digest_size=16)
-        for start, end in Ranges(heads).within(0, file.size):
-            sums.update(file.hash_of(start, end - start, [(start, end)]))
-        found["heads"] = sums.hexdigest()
-    return found

@@ -35,9 +35,17 @@ def is_bad(error: FarError) -> bool:
     return error.errno in BAD
 
 
-def bad_sector(disk: str, start: int, end: int, error: FarError) -> ImgtoolError:
-    """The error of a copy without ``--rescue``."""
-    return ImgtoolError(f"{disk} cannot be read at byte {start} (of the {end - start} bytes from there on): {error}", HINT)
+def bad_sector(disk: str, start: int, end: int, sector: int, read: Read) -> ImgtoolError:
+    """The error of a copy without ``--rescue``, of a range that could not be read."""
+    while end - start > sector:
+        middle = start + -(-(end - start) // 2 // sector) * sector
+        try:
+            read(start, middle - start)
+        except FarError:
+            end = middle
+        else:
+            start = middle
+    return ImgtoolError(f"{disk} cannot be read at byte {start}", HINT)
 
 
 class BadSectors:

@@ -1,0 +1,122 @@
+"""A physical machine at the other end of ssh: this host, through an sshd on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.sshd import Sshd, sshd
+from imgtool.copying.receive import CHUNK, Chunks
+from imgtool.endpoints.far.file import data_of
+from imgtool.endpoints.metal import Metal, packing
+from imgtool.endpoints.uri import parse
+from imgtool.errors import UnreachableError
+from imgtool.model.metal import Reading
+from tests import oracle
+from tests.metal.copies import CONTROL, copied, copying, disk, metal
+
+WHOLE = Reading(whole=True)
+SIZE = 20 * CHUNK
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Sshd]:
+    with sshd(tmp_path / "sshd") as running:
+        yield running
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        file.write(random.Random(1).randbytes(3 * CHUNK) + b"words that pack well " * 600_000)
+    return path
+
+
+def test_a_disk_there(server: Sshd, raw: Path, tmp_path: Path) -> None:
+    with disk(raw) as device:
+        uri = parse(server.uri("metal+ssh", str(device)))
+        with metal(uri=uri) as source:
+            (found,) = source.machines()
+            assert found.name == os.uname()[1].split(".")[0]
+            assert source.look(source.find("127.0.0.1"), CONTROL).parsed.machine.disks[0].path == str(device)
+        copied(device, tmp_path / "copy", reading=WHOLE, uri=uri)
+    oracle.same(raw, "raw", tmp_path / "copy", "raw")
+
+
+def test_by_another_name_and_two_disks(server: Sshd, raw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "by id"
+    folder.mkdir()
+    other = tmp_path / "other"
+    other.write_bytes(bytes(CHUNK))
+    with disk(raw) as first, disk(other) as second:
+        (folder / "disk").symlink_to(first)
+        uri = parse(server.uri("metal+ssh", f"{folder}/disk,{second}".replace(" ", "%20")))
+        with metal(uri=uri) as source:
+            seen = source.look(source.machines()[0], CONTROL)
+            assert [slot.path for slot in seen.parsed.machine.disks] == [str(first), str(second)]
+            with source.reader(seen, 1, CONTROL) as reader:
+                assert reader.size == CHUNK
+
+
+def test_a_connection_that_is_cut(server: Sshd, raw: Path, tmp_path: Path) -> None:
+    """What has come stays, and the next run goes on with it."""
+    class Cutting:
+        def __init__(self, sink: object) -> None:
+            self.below, self.left = sink, 30
+
+        def __getattr__(self, name: str) -> object:
+            self.left -= 1
+            if not self.left:
+                server.cut()
+            return getattr(self.below, name)
+
+    def cut() -> None:
+        with copying(device, tmp_path / "copy", reading=WHOLE, uri=uri) as (reader, receiver), CONTROL.progress.bar(0, "") as bar:
+            reader.read([(0, SIZE)], Cutting(Chunks(receiver, bar)), CONTROL)  # type: ignore[arg-type]
+
+    with disk(raw) as device:
+        uri = parse(server.uri("metal+ssh", str(device)))
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1: the connection"):
+            cut()
+        reader = copied(device, tmp_path / "copy", reading=WHOLE, uri=uri)
+    assert CHUNK < reader.bytes_read < SIZE - 2 * CHUNK
+    oracle.same(raw, "raw", tmp_path / "copy", "raw")
+
+
+def test_who_is_not_let_in_is_told(server: Sshd, tmp_path: Path) -> None:
+    uri = parse(server.uri("metal+ssh", "/dev/loop0", known_hosts=str(tmp_path / "none")))
+    with pytest.raises(UnreachableError, match="Host key verification failed"):
+        Metal(uri)
+
+
+def test_packed_on_the_way(server: Sshd, raw: Path) -> None:
+    """By whatever codec the far end has, the same bytes; what does not shrink comes as it is."""
+    with disk(raw) as device, metal(uri=parse(server.uri("metal+ssh", str(device)))) as source:
+        seen = source.look(source.machines()[0], CONTROL)
+        with source.reader(seen, 0, CONTROL) as reader:
+            wanted = bytes(reader.file.read(3 * CHUNK, 1 << 20))
+            assert wanted.startswith(b"words that pack well")
+            answer = reader.file.ask_read(3 * CHUNK, 1 << 20, "zlib").result()
+            assert answer[0]["codec"] == "zlib"
+            assert len(answer[1]) < len(wanted) // 10
+            assert data_of(answer, 1 << 20) == wanted
+            assert len(reader.file.ask_read(0, 1 << 20, "zlib").result()[1]) == 1 << 20
+
+
+def test_the_faster_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(packing.time, "monotonic", lambda: now[0])
+    for plain, packed, best in ((1.0, 0.1, "zlib"), (0.1, 1.0, None)):
+        choice = packing.Packing("zlib")
+        assert choice.codec is None
+        for _ in range(40):
+            now[0] += packed if choice.codec else plain
+            choice.came(1 << 20, choice.codec)
+        assert choice.codec == best
+    assert packing.Packing(None).codec is None
