@@ -27,7 +27,7 @@ SIDES = {"qcow2": ".xml", "raw": ".xml", "vmdk": ".vmx"}
 NOTHING_SAID = TranslateRequest(source="", destination=None, suffix="")
 
 MapNetwork = Annotated[list[str] | None, typer.Option(
-    "--map-network", metavar="OLD=NEW", help="A network there → here: 'VM Network=br0', vlan20=network:prod, X=none.")]
+    "--map-network", metavar="OLD=NEW", help="A network there → here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
 MapStorage = Annotated[list[str] | None, typer.Option(
     "--map-storage", metavar="OLD=NEW", help="A folder there → here: '[datastore1]=/srv/images'.")]
 DiskRoot = Annotated[list[str] | None, typer.Option(
@@ -123,10 +123,10 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def _network(text: str) -> Network:
-    """``br0`` and ``bridge:br0`` are a bridge or a port group, ``network:prod`` a network of libvirt."""
+    """``br0`` and ``bridge:br0`` are a bridge or a port group, ``network:prod`` a network of libvirt, ``nat`` is QEMU's own."""
     kind, colon, name = text.partition(":")
-    if text == "none":
-        return Network(kind=NetworkKind.NONE)
+    if text in ("none", "nat"):
+        return Network(kind=NetworkKind(text))
     if colon and name and kind in ("bridge", "network"):
         return Network(kind=NetworkKind(kind), name=name)
     return Network(kind=NetworkKind.BRIDGE, name=text)

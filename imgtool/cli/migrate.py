@@ -26,9 +26,10 @@ from imgtool.cli.images import (
 )
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, translate_options
 from imgtool.endpoints.uri import parse
-from imgtool.errors import UsageError
+from imgtool.errors import ImgtoolError, UsageError
 from imgtool.model import Allocation
 from imgtool.model.endpoint import Credentials, Placing
+from imgtool.model.metal import Reading
 from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="W
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
     app.command()(migrate)
+    app.command()(p2v)
 
 
 def migrate(
@@ -112,6 +114,55 @@ def migrate(
                report=report)
 
 
+def p2v(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the new machine. Default: the host's name.")] = None,
+    source: Annotated[str, typer.Option(
+        "--from", metavar="URI", help="metal+ssh://user@host[/dev/X,/dev/Y], or metal:///dev/X.")] = "",
+    target: To = "", storage: Storage = None, pool: Pool = None, folder: InFolder = None, host: OnHost = None,
+    map_network: MapNetwork = None, disk_format: DiskFormat = None,
+    thin: Thin = False, thick: Thick = False, eager: Eager = False,
+    live: Annotated[bool, typer.Option("--live", help="Disks in use: passes over what changes, the last one frozen.")] = False,
+    snapshot: Annotated[str | None, typer.Option(
+        "--snapshot", metavar="fsfreeze", help="Disks in use: one pass, with the file systems frozen.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Every byte, not only what file systems use.")] = False,
+    rescue: Annotated[Path | None, typer.Option(
+        "--rescue", metavar="DIR", help="Go on at bad sectors; DIR gets a map of them (ddrescue's format). Exit code 1.")] = None,
+    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None, hardware_version: HardwareVersion = None,
+    start: Start = False, verify: Verify = True, password_file: ToPassword = None, thumbprint: Thumbprint = None,
+    staging: Staging = None, discard_partial: Discard = False, report: Report = None, rate_limit: RateLimit = None,
+    dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
+) -> None:
+    """Make a virtual machine of a physical one: hardware, disks (what their file systems use), drivers, network. Resumes.
+
+    Examples: imgtool p2v web01 --from metal+ssh://root@old-server --to qemu:///system;
+    imgtool p2v --from metal:///dev/sdb --to DIR
+    """
+    if snapshot not in (None, "fsfreeze"):
+        raise UsageError(f"--snapshot {snapshot}: imgtool can fsfreeze", "or take the snapshot yourself, and name it in --from")
+    how = translate_options(map_network=map_network, map_storage=None, disk_root=None, name=name, new_identity=False,
+                            hardware_version=hardware_version, strict=False, force=False)
+    rescued = _folder(rescue) if rescue else None
+    request = MigrateRequest(
+        name=None, source=parse(_needed(source, "--from")), target=parse(_needed(target, "--to")), new_name=name,
+        target_credentials=_credentials(None, password_file, thumbprint, "to"),
+        placing=Placing(storage=storage, pool=pool, folder=folder, host=host,
+                        networks=tuple(new.name for _, new in how.networks if new.name)),
+        networks=how.networks, format=disk_format,
+        allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
+        guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),
+                           drivers=str(virtio_win) if virtio_win else None),
+        hardware_version=hardware_version, verify=verify, start=start, staging=str(staging.absolute()) if staging else None,
+        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued))
+    _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
+               report=report)
+
+
+def _folder(path: Path) -> str:
+    if not path.is_dir():
+        raise UsageError(f"--rescue {path}: no folder", "make it first")
+    return str(path.absolute())
+
+
 def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bool, dry_run: bool, as_json: bool,
                report: Path | None) -> None:
     from imgtool.steps import migrate as steps
@@ -127,11 +178,14 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         result = with_keys(lambda keys: steps.migrate(request, control, keys=keys))
         output.show(result, lines(result), as_json=as_json)
         output.say_problems(result.problems)
-        output.say_warnings(result.warnings)
+        output.say_warnings((*result.warnings, *(text for disk in result.disks for text in disk.warnings)))
         if report:
             from imgtool.runs.report import write_report
 
             write_report(result.job, str(report))
+        if lost := sum(disk.bytes_lost for disk in result.disks):
+            raise ImgtoolError(f"{lost} bytes could not be read, and are zeros in {result.machine}",
+                               "the maps that --rescue has written say where; look at the file systems before it is used")
 
 
 def refuse_fatal(plan: Plan) -> None:

@@ -39,6 +39,10 @@ class Reading:
     """Folder for the maps of bad sectors; None: a bad sector ends the copy."""
 
 
+USED_BLOCKS = Reading()
+"""Of disks at rest."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhysicalDisk:
     """A whole block device: SCSI, SATA, NVMe, MMC, virtio, MD, multipath, a LUN, a loop device."""

@@ -8,6 +8,7 @@ from imgtool.model.devices import Network
 from imgtool.model.endpoint import ANYWHERE, NO_CREDENTIALS, Credentials, Placing, Uri
 from imgtool.model.guest import Change
 from imgtool.model.image import Allocation
+from imgtool.model.metal import USED_BLOCKS, Reading
 from imgtool.model.problem import Problem
 
 
@@ -49,6 +50,8 @@ class MigrateRequest:
     start: bool = False
     shutdown_source: bool = False
     ignore_lock: bool = False
+    reading: Reading = USED_BLOCKS
+    """Of physical disks."""
     staging: str | None = None
     """Folder for what must lie on this host while it is on its way."""
 
@@ -63,6 +66,9 @@ class MovedDisk:
     bytes_read: int = 0
     bytes_written: int = 0
     bytes_cloned: int = 0
+    bytes_lost: int = 0
+    """That could not be read (``--rescue``): zeros at the target."""
+    warnings: tuple[str, ...] = ()
     checksum: str | None = None
     """BLAKE2b over the digests of its chunks of 4 MiB, as they came from the source, in hexadecimal; None: cloned."""
 

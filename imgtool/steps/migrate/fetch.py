@@ -11,6 +11,7 @@ from imgtool.copying import receive
 from imgtool.copying.choose import choose
 from imgtool.endpoints import Reader
 from imgtool.endpoints.filling import fill
+from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.formats.disk import open_disk
 from imgtool.journal import PARTIAL, BlockMap
 from imgtool.model import AllocateRequest, Allocation, ConvertRequest, ImageSpec, SourceOptions
@@ -73,8 +74,15 @@ def _received(reader: Reader, name: str, wish: Wish, control: Control) -> MovedD
         allocate(AllocateRequest(path=wish.path + PARTIAL, allocation=wish.spec.allocation,
                                  reading=SourceOptions(format=wish.spec.format)), control)
     receive.settle(wish.path)
-    return MovedDisk(source=name, destination=wish.path, virtual_size=reader.size, engine="ranges", bytes_read=got,
-                     bytes_written=os.stat(wish.path + PARTIAL).st_blocks * 512, checksum=summed)
+    return MovedDisk(
+        source=name, destination=wish.path, virtual_size=reader.size, engine="ranges", bytes_read=got, checksum=summed,
+        bytes_lost=lost(reader), warnings=tuple(getattr(reader, "warnings", ())),
+        bytes_written=os.stat(wish.path + PARTIAL).st_blocks * 512)
+
+
+def lost(reader: Reader) -> int:
+    """Bytes that could not be read, and are zeros in the copy."""
+    return sum(end - start for start, end in reader.bad or ()) if isinstance(reader, MetalReader) else 0
 
 
 def _verify(wish: Wish, blocks: BlockMap, control: Control) -> None:

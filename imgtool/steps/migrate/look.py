@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from imgtool import endpoints
 from imgtool.endpoints import FarTarget, HostTarget, Source
 from imgtool.endpoints.files import MachineFile
+from imgtool.endpoints.metal import Metal
 from imgtool.errors import UsageError
 from imgtool.files import file_name
 from imgtool.journal import state_folder
@@ -71,6 +72,8 @@ def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
         source = stack.enter_context(closing(endpoints.source(request.source, request.source_credentials)))
         if isinstance(source, MachineFile):
             source.roots, source.reading = request.disk_roots, SourceOptions(ignore_lock=request.ignore_lock)
+        if isinstance(source, Metal):
+            source.reading = request.reading
         seen = source.look(_chosen(source, request.name), control)
         target = stack.enter_context(closing(endpoints.target(request.target, request.target_credentials)))
         if request.format and request.format not in target.formats:

@@ -1,0 +1,89 @@
+"""Whole migrations of real guests: born on one hypervisor, they boot on the other, with their network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import debian_guests
+from fixtures.debian_guests import Guest, GuestDisk
+from fixtures.esxi import Datastore, Registered, Simulator, esxi
+from fixtures.libvirtd import Libvirtd, boot
+from fixtures.marker import Marker
+from tests.esxi.machines import describe
+from tests.libvirt_endpoint.conftest import daemon, pool
+from tests.migrate.test_near_libvirt import address
+from tests.program import ENVIRONMENT, imgtool, result
+
+__all__ = ["daemon", "pool"]
+PTY = re.compile(r"<serial type='pty'>")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Emptied at once: disks are too large to be kept for the next runs."""
+    monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_STATE", str(tmp_path / "state"))
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def on_esxi(guest: Guest, work: Path, *, firmware: str = "bios") -> tuple[GuestDisk, Datastore, Registered]:
+    """The guest as a machine on a datastore."""
+    store = work / "store"
+    (store / "web01").mkdir(parents=True)
+    disk = debian_guests.build(store / "web01" / "web01-flat.vmdk", guest)
+    path = describe(store, "web01", (disk.path.stat().st_size,), extra=f'firmware = "{firmware}"')
+    return disk, Datastore(name="datastore1", directory=store), Registered(path=f"[datastore1] {path}")
+
+
+def migrated(server: Simulator, target: str, *more: object) -> dict[str, object]:
+    found: dict[str, object] = result("migrate", "web01", "--from", server.uri(), "--password-file", server.password_file,
+                                      "--to", target, *more)
+    return found
+
+
+def booted(daemon: Libvirtd, name: str, work: Path) -> Marker:
+    """Starts a machine that was defined, with its serial port in a file."""
+    serial = work / "serial.log"
+    text = daemon.virsh("dumpxml", name, "--inactive")
+    text, count = PTY.subn(f'<serial type="file"><source path="{serial}"/>', text)
+    assert count == 1
+    (work / "changed.xml").write_text(text, encoding="utf-8")
+    daemon.virsh("define", work / "changed.xml")
+    return boot(daemon, name, serial, timeout=500)
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize(("guest", "firmware"), [
+    (Guest("esxi"), "bios"),
+    pytest.param(Guest("esxi", layout="uefi", stable=True, network="networkd"), "efi", marks=pytest.mark.long),
+], ids=["bios", "uefi"])
+def test_from_esxi_to_libvirt(daemon: Libvirtd, pool: Path, work: Path, guest: Guest, firmware: str) -> None:
+    """The card of the guest is ens192 with a static address: it stays so, although virtio's is another."""
+    disk, store, machine = on_esxi(guest, work, firmware=firmware)
+    before = disk.path.stat().st_mtime_ns
+    with esxi([store], [machine]) as server:
+        said = migrated(server, address(daemon), "--map-network", "VM Network=nat")
+    assert said["changes"]
+    assert disk.path.stat().st_mtime_ns == before
+    text = daemon.virsh("dumpxml", "web01", "--inactive")
+    assert "bus='virtio'" in text
+    assert "<model type='virtio'/>" in text
+    found = booted(daemon, "web01", work)
+    assert found.payload_sha256 == disk.payload_sha256
+    assert found.failed_units == ()
+    assert disk.address in " ".join(found.nics)
+
+
+@pytest.mark.boot
+def test_started_and_looked_at(daemon: Libvirtd, pool: Path, work: Path) -> None:
+    _, store, machine = on_esxi(Guest("esxi"), work)
+    with esxi([store], [machine]) as server:
+        said = migrated(server, address(daemon), "--map-network", "VM Network=nat", "--start", "--report", work / "report.html")
+    assert "serial console" in str(said["started"])
+    assert str(said["started"]) in (work / "report.html").read_text()
+    assert imgtool("migrate", "--from", address(daemon), "--list").stdout.split()[:2] == ["running", "web01"]
