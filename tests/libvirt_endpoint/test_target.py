@@ -155,7 +155,7 @@ def test_watches(target: HostTarget, pool: Path, monkeypatch: pytest.MonkeyPatch
     from imgtool.endpoints.libvirt import watch
 
     monkeypatch.setattr(watch, "SCREEN_SECONDS", 3.0)
-    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 15.0)
+    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 3.0)
     monkeypatch.setattr(watch, "AGENT_SECONDS", 2.0)
     target.look(Placing(), Control())
     seen = {}
