@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from imgtool.endpoints import far
 from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.libvirt import compare, define, inventory, send, upload
+from imgtool.endpoints.libvirt.connection import Host
 from imgtool.endpoints.libvirt.target import MODE, LibvirtTarget
 from imgtool.errors import DifferError, ImgtoolError, MissingToolError, UsageError
 from imgtool.model.endpoint import NewDisk, Placing
@@ -33,9 +34,13 @@ CHECK_SECONDS = 3600.0
 class FarTarget(LibvirtTarget):
     """A ``FarTarget``: files are written by a Python program there; without Python, libvirt takes them as streams."""
 
-    _far_folder = ""
-    _far_free: int | None = None
-    _owner: tuple[int, int] | None = None
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._far_folder, self._far_free = "", -1
+        self._owner: tuple[int, int] | None = None
+        self._records: list[str] = []
+        self._talk: Wire | None = None
+        self._stack = ExitStack()
 
     def look(self, placing: Placing, control: Control) -> TargetState:
         from dataclasses import replace
@@ -68,8 +73,7 @@ class FarTarget(LibvirtTarget):
         self._far_free = int(connection.storagePoolLookupByName(pool.name).info()[3])
 
     def _room(self, folder: str) -> int:
-        with self._wire() as wire:
-            answer, _ = wire.call("stat", path=f"{folder}/.")
+        answer, _ = self._wire().call("stat", path=f"{folder}/.")
         if not answer["found"]:
             raise UsageError(f"{folder} is no folder of {self._host.name}", "--storage NAME of a pool, or a folder that is there")
         return int(answer["free"])
@@ -77,13 +81,19 @@ class FarTarget(LibvirtTarget):
     def _place(self) -> str:
         return self._far_folder
 
-    def _free(self, known: tuple[Pool, ...]) -> int | None:
+    def _free(self) -> int:
         return self._far_free
 
-    @contextmanager
-    def _wire(self) -> Iterator[Wire]:
-        with far.connected(self._host.uri) as wire:
-            yield wire
+    def _wire(self) -> Wire:
+        """A live one: a login takes a second, and hosts do not like many."""
+        if self._talk is None or self._talk.gone:
+            self._stack.close()
+            self._talk = self._stack.enter_context(far.connected(self._host.uri))
+        return self._talk
+
+    def close(self) -> None:
+        self._stack.close()
+        super().close()
 
     def send(self, name: str, made: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], state: str,
              control: Control) -> str:
@@ -95,14 +105,12 @@ class FarTarget(LibvirtTarget):
         os.makedirs(state, mode=0o700, exist_ok=True)
         for (new, disk), (_, path, _) in zip(disks, places, strict=True):
             if self._resumes:
-                send.disk(self._host.uri, send.Job(new=new, path=path, state=state, mode=MODE, owner=self._owner), disk, control)
+                send.disk(self._wire, send.Job(new=new, path=path, state=state, mode=MODE, owner=self._owner), disk, control)
             else:
                 upload.disk(self._host, self._pooled(), new, disk, control)
         identity = self._define(text, [path for _, path, _ in places])
         self._records = [send.record_path(state, new) for new, _ in disks]
         return identity
-
-    _records: Sequence[str] = ()
 
     def _pooled(self) -> str:
         if self._pool is None:
@@ -115,9 +123,8 @@ class FarTarget(LibvirtTarget):
             for new, disk in disks:
                 upload.compare(self._host, self._pooled(), new, disk, control)
             return
-        with self._wire() as wire:
-            for new, disk in disks:
-                compare.compare(wire, self.place_of(new), new.format, disk, control)
+        for new, disk in disks:
+            compare.compare(self._wire(), self.place_of(new), new.format, disk, control)
         for new, _ in disks:
             if new.format == "qcow2" and "qemu-img" in self._host.tools:
                 self._check(self.place_of(new), control)
@@ -139,15 +146,14 @@ class FarTarget(LibvirtTarget):
         """The disks belong to the machine now, or are gone."""
         for path in self._records:
             _gone(path)
-        self._records = ()
+        self._records = []
 
     def discard(self, disks: Sequence[NewDisk], state: str) -> None:
         """What a stopped ``send`` left: partial copies, block maps, and disks that no machine has yet."""
         if self._resumes:
             used = self._used()
-            with self._wire() as wire:
-                for new in disks:
-                    send.discard(wire, self.place_of(new), send.record_path(state, new), used)
+            for new in disks:
+                send.discard(self._wire(), self.place_of(new), send.record_path(state, new), used)
         for new in disks:
             for path in (send.map_path(state, new), send.record_path(state, new)):
                 _gone(path)
@@ -159,9 +165,8 @@ class FarTarget(LibvirtTarget):
 
     def _unlink(self, paths: Sequence[str]) -> None:
         if self._resumes:
-            with self._wire() as wire:
-                for path in paths:
-                    wire.call("remove", path=path)
+            for path in paths:
+                self._wire().call("remove", path=path)
         else:
             upload.remove(self._host, paths)
         self._forget()

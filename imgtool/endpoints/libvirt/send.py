@@ -13,7 +13,7 @@ import bisect
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,14 +22,13 @@ from typing import Any
 from imgtool import codec, files
 from imgtool.copying.pool import ordered
 from imgtool.copying.receive import Receiver, file_size, receiving_by
-from imgtool.endpoints import far
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.formats.disk import Disk
 from imgtool.journal import PARTIAL
 from imgtool.model import Allocation, ImageSpec, Kind
-from imgtool.model.endpoint import NewDisk, Uri
+from imgtool.model.endpoint import NewDisk
 from imgtool.progress import Bar, Control, Stop
 
 STREAMS = 4
@@ -106,15 +105,14 @@ def _pack(data: bytes) -> bytes:
     return codec.deflate_zlib(data, 1)
 
 
-def disk(uri: Uri, job: Job, source: Disk, control: Control) -> None:
+def disk(connect: Callable[[], Wire], job: Job, source: Disk, control: Control) -> None:
     """Sends it, over as many connections as it takes. Raises RefusedError, NoSpaceError, UnreachableError."""
     failures, reached = 0, -1
     with control.progress.bar(source.virtual_size, f"send {job.new.name}") as bar:
         shown = _Shown(bar)
         while True:
             try:
-                with far.connected(uri) as wire:
-                    return _over(wire, job, source, control, shown)
+                return _over(connect(), job, source, control, shown)
             except UnreachableError as error:
                 failures = 0 if shown.done > reached else failures + 1
                 reached = max(reached, shown.done)

@@ -52,7 +52,7 @@ class LibvirtTarget:
             names = [pool.name for pool in known if pool.active and pool.holds_files]
             chosen = self._pool or self._place()
             return TargetState(kind="kvm", machines=inventory.taken(connection), networks=networks, storage=chosen,
-                               storages=tuple(dict.fromkeys([*names, chosen])), free=self._free(known), can_write=True,
+                               storages=tuple(dict.fromkeys([*names, chosen])), free=self._free(), can_write=True,
                                missing_tools=_missing(connection), tls=self._tls())
 
     def _settle(self, connection: libvirt.virConnect, known: tuple[Pool, ...], placing: Placing) -> None:
@@ -62,7 +62,7 @@ class LibvirtTarget:
         """The folder where disks go, there."""
         raise NotImplementedError
 
-    def _free(self, known: tuple[Pool, ...]) -> int | None:
+    def _free(self) -> int:
         raise NotImplementedError
 
     def _accelerated(self, connection: libvirt.virConnect) -> str:
@@ -153,7 +153,7 @@ class NearTarget(LibvirtTarget):
     def _place(self) -> str:
         return self.folder or ""
 
-    def _free(self, known: tuple[Pool, ...]) -> int | None:
+    def _free(self) -> int:
         return storage.free_space(self._place())
 
     def _accelerated(self, connection: libvirt.virConnect) -> str:
