@@ -21,6 +21,8 @@ from fixtures.sshd import Sshd, sshd
 from imgtool import endpoints
 from imgtool.descriptions import description
 from imgtool.endpoints import FarTarget, uri
+from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.libvirt import send as far_send
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.model import Allocation
@@ -95,6 +97,25 @@ def test_sends_two_disks(daemon: Libvirtd, target: FarTarget, pool: Path, tmp_pa
     assert [one.path for one in seen.disks] == [str(pool / f"{name}-0.qcow2"), str(pool / f"{name}-1.raw")]
     target.remove(machine)
     assert os.listdir(pool) == []
+
+
+def test_over_a_slow_line_it_is_packed(target: FarTarget, pool: Path, tmp_path: Path, stack: ExitStack,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text shrinks, noise does not and is sent as it is."""
+    monkeypatch.setattr(far_send, "FAST", 1 << 60)
+    image = noise(tmp_path / "a.qcow2", 8)
+    run(["qemu-io", "-f", "qcow2", "-c", "write -P 65 5M 1M", image])
+    sent = []
+    ask = Wire.ask
+    monkeypatch.setattr(Wire, "ask", lambda self, op, payload=b"", **more: sent.append((op, more.get("codec"), len(payload)))
+                        or ask(self, op, payload, **more))
+    target.look(Placing(), Control())
+    disks = [(new("web-0.qcow2"), stack.enter_context(open_disk(str(image))))]
+    target.compare(send(target, disks, tmp_path / "state"), disks, Control())
+    assert expected(pool / "web-0.qcow2", "qcow2", tmp_path) == expected(image, "qcow2", tmp_path)
+    writes = [(codec, length) for op, codec, length in sent if op == "write" and length]
+    assert {codec for codec, _ in writes} == {None, "zlib"}
+    assert sum(length for _, length in writes) < 6 * MIB
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])

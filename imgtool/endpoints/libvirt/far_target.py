@@ -53,6 +53,8 @@ class FarTarget(LibvirtTarget):
     def place_of(self, disk: NewDisk) -> str:
         """Where a disk will lie, there. ``send`` puts it into the description, too."""
         _check_name(disk.name)
+        if not self._far_folder:
+            raise UsageError(f"no place was chosen on {self._host.name} yet", "--storage NAME")
         return f"{self._far_folder}/{disk.name}"
 
     @property
