@@ -20,10 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from functools import cache
+from typing import IO, TYPE_CHECKING
 
 from imgtool.errors import ImgtoolError, MissingToolError
 from imgtool.progress import Stop
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +172,29 @@ def _started(argv: Sequence[str], limits: Limits | None, *, stdin: int = subproc
     if limits:
         cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
         full = [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu, *full]
-    process = subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=_environment(keep), start_new_session=True)
+    process = _lasting(lambda: subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                                env=_environment(keep), start_new_session=True))
     try:
         yield process
     finally:
         _end(process)
+
+
+def _lasting(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The kernel sends the signal of PR_SET_PDEATHSIG when the *thread* ends that started the process: prctl(2).
+
+    Workers come and go; what one of them starts for others is started by a thread that stays.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    return _starter().submit(start).result()
+
+
+@cache
+def _starter() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, thread_name_prefix="starter")
 
 
 def _environment(keep: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Protocol
 
 from imgtool import files, storage
@@ -113,7 +114,7 @@ class Receiver:
         """A chunk that is known to be zeros, without its bytes."""
         length = min(self.blocks.chunk, self.blocks.size - number * self.blocks.chunk)
         self.medium.hole(self._base + number * self.blocks.chunk, length)
-        self.blocks.mark(number, digest(bytes(length)), zero=True)
+        self.blocks.mark(number, _digest_of_zeros(length), zero=True)
         self._save_sometimes(0)
 
     def _save_sometimes(self, count: int) -> None:
@@ -147,6 +148,11 @@ class Receiver:
                 self.medium.truncate(end_of(plan, ranges[-1][1] if ranges else 0))
                 self.medium.flush()
             self.medium.write(offset, piece)
+
+
+@cache
+def _digest_of_zeros(length: int) -> bytes:
+    return digest(bytes(length))
 
 
 class Chunks:

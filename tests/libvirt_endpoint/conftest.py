@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from fixtures.libvirtd import Libvirtd, libvirtd
+from fixtures.sshd import Sshd, sshd
 
 
 @pytest.fixture(scope="package")
@@ -24,11 +26,21 @@ def pool(daemon: Libvirtd, tmp_path: Path) -> Iterator[Path]:
     """A pool called ``default``; it and all domains are gone afterwards."""
     folder = daemon.pool("default", tmp_path / "default")
     yield folder
-    for name in filter(None, daemon.virsh("list", "--all", "--uuid").split()):
-        if name in daemon.virsh("list", "--uuid").split():
-            daemon.virsh("destroy", name)
-        daemon.virsh("undefine", name, "--nvram", "--managed-save", "--snapshots-metadata")
-    for name in filter(None, map(str.strip, daemon.virsh("pool-list", "--all", "--name").splitlines())):
-        if name in daemon.virsh("pool-list", "--name").split():
-            daemon.virsh("pool-destroy", name)
-        daemon.virsh("pool-undefine", name)
+    connection = libvirt.open(daemon.uri)
+    for one in connection.listAllDomains():
+        if one.isActive():
+            one.destroy()
+    for one in connection.listAllDomains():
+        one.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                          | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+    for one in connection.listAllStoragePools():
+        if one.isActive():
+            one.destroy()
+        one.undefine()
+    connection.close()
+
+
+@pytest.fixture(scope="package")
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd") / "it") as running:
+        yield running

@@ -18,8 +18,7 @@ from imgtool.errors import ImgtoolError, RefusedError, UnreachableError, UsageEr
 from imgtool.model.endpoint import Credentials, Power
 from imgtool.progress import Control
 from tests.libvirt_endpoint.domains import CHANNEL, NIC, disk, domain
-
-MIB = 1 << 20
+from tests.libvirt_endpoint.sinks import MIB, Bytes, expected, qcow2
 
 
 @pytest.fixture
@@ -27,34 +26,6 @@ def source(daemon: Libvirtd, pool: Path) -> Iterator[Source]:
     found = endpoints.source(uri.parse(daemon.address), Credentials())
     yield found
     found.close()
-
-
-def qcow2(path: Path, *, size: int = 16 * MIB, backing: Path | None = None) -> Path:
-    below = ["-b", backing, "-F", "qcow2"] if backing else []
-    run(["qemu-img", "create", "-q", "-f", "qcow2", *below, path, str(size)])
-    run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 2M", path])
-    return path
-
-
-class Bytes:
-    """A sink."""
-
-    def __init__(self, size: int) -> None:
-        self.data, self.seen = bytearray(b"\xaa" * size), 0
-
-    def write(self, offset: int, data: memoryview) -> None:
-        assert offset // MIB == (offset + len(data) - 1) // MIB
-        self.data[offset:offset + len(data)] = data
-        self.seen += len(data)
-
-    def zero(self, offset: int, length: int) -> None:
-        self.data[offset:offset + length] = bytes(length)
-        self.seen += length
-
-
-def expected(path: Path, form: str, tmp_path: Path) -> bytes:
-    run(["qemu-img", "convert", "-f", form, "-O", "raw", path, tmp_path / "oracle.raw"])
-    return (tmp_path / "oracle.raw").read_bytes()
 
 
 HOSTILE = ["it's \"quoted\"", " blanks  inside ", "-rf", "ünï cødé 🚀", "<a>&amp;", "$(touch x);`id`", "a#b%c+d?e"]
@@ -168,8 +139,8 @@ def test_chain_of_the_description(daemon: Libvirtd, source: Source, pool: Path, 
     qcow2(pool / "other.qcow2")
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", pool / "top.qcow2"])
     for name, right in (("base", True), ("other", False)):
-        source_file = f"<source file='{pool}/{name}.qcow2'/>"
-        inner = f"<backingStore type='file'><format type='qcow2'/>{source_file}<backingStore/></backingStore>"
+        inner = (f"<backingStore type='file'><format type='qcow2'/><source file='{pool}/{name}.qcow2'/><backingStore/>"
+                 "</backingStore>")
         daemon.define(domain(name, disk(pool / "top.qcow2", inner=inner)), tmp_path)
         seen = source.look(source.find(name), Control())
         if right:

@@ -13,10 +13,11 @@ from fixtures.libvirtd import Libvirtd
 from fixtures.run import run
 from imgtool import endpoints
 from imgtool.endpoints import HostTarget, uri
+from imgtool.endpoints.libvirt.target import may_enter
 from imgtool.errors import ImgtoolError, RefusedError, UsageError
 from imgtool.model.endpoint import Credentials, Placing
 from imgtool.progress import Control
-from tests.libvirt_endpoint.domains import NIC, SCREEN, disk, domain
+from tests.libvirt_endpoint.domains import CHANNEL, NIC, SCREEN, disk, domain
 
 NEW = ".imgtool-new"
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -142,6 +143,15 @@ def test_uefi_variables_have_the_final_name(daemon: Libvirtd, target: HostTarget
     assert NEW not in text
 
 
+def test_a_folder_that_qemu_cannot_enter(tmp_path: Path) -> None:
+    """The folders of tests are root's alone."""
+    stranger = (64055, 64055)
+    (tmp_path / "x").mkdir()
+    assert not may_enter(str(tmp_path / "x"), stranger)
+    assert may_enter("/var/lib", stranger)
+    assert may_enter(str(tmp_path / "x"), (0, 0))
+
+
 def test_what_libvirt_does_not_take(target: HostTarget, pool: Path) -> None:
     target.look(Placing(), Control())
     path = image(pool, "web-0.qcow2")
@@ -155,16 +165,19 @@ def test_watches(target: HostTarget, pool: Path, monkeypatch: pytest.MonkeyPatch
     from imgtool.endpoints.libvirt import watch
 
     monkeypatch.setattr(watch, "SCREEN_SECONDS", 3.0)
-    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 15.0)
+    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 3.0)
     monkeypatch.setattr(watch, "AGENT_SECONDS", 2.0)
     target.look(Placing(), Control())
     seen = {}
-    for name, devices in (("screen", SCREEN), ("console", "<serial type='pty'><target port='0'/></serial>"), ("dark", "")):
+    console = "<serial type='pty'><target port='0'/></serial>"
+    for name, devices in (("screen", CHANNEL + SCREEN), ("console", console), ("dark", "")):
         machine = target.define(name, domain(name, devices).encode(), [])
         assert target.watch(machine, Control()) == "it is off again"
         target.start(machine)
         seen[name] = target.watch(machine, Control())
         target.remove(machine)
-    assert seen["screen"] in ("its screen does not change: look whether it hangs in the firmware", "its screen changes")
+    agent, _, screen = seen["screen"].partition("; ")
+    assert agent == "the guest agent does not answer"
+    assert screen in ("its screen does not change: look whether it hangs in the firmware", "its screen changes")
     assert seen["console"].startswith(("its serial console says: ", "it runs; it has no screen"))
     assert seen["dark"] == "it runs; it has no screen that could be looked at"

@@ -32,7 +32,7 @@ ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
            "pyVim": {"imgtool.endpoints.vsphere.login"},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
-               "connection", "define", "disks", "inventory", "source", "storage", "target", "watch")}}
+               "connection", "define", "disks", "far_target", "inventory", "source", "storage", "target", "upload", "watch")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
 SENT_WHOLE = {"program.py": 600}
 """Runs on another machine, and must be one file."""

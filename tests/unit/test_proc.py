@@ -186,3 +186,23 @@ def test_a_child_dies_with_us_even_if_we_are_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(child))
+
+
+def test_what_a_worker_starts_does_not_die_with_the_worker() -> None:
+    """The kernel's death signal goes by the thread, not by the process."""
+    started: list[object] = []
+
+    def work() -> None:
+        context = proc.pipes(["cat"])
+        started.extend([context, context.__enter__()])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    time.sleep(0.2)
+    context, pipes = started
+    assert isinstance(pipes, proc.Pipes)
+    pipes.to.write(b"still here\n")
+    pipes.to.flush()
+    assert pipes.back.readline() == b"still here\n"
+    context.__exit__(None, None, None)  # type: ignore[attr-defined]

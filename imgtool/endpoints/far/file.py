@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from imgtool import codec
@@ -32,14 +32,26 @@ class FarFile:
     def read(self, offset: int, length: int) -> bytes | bytearray:
         return data_of(self.ask_read(offset, length).result(), length) or bytes(length)
 
-    def write(self, offset: int, data: memoryview | bytes) -> None:
-        for at in range(0, len(data), PIECE):
-            self.wire.call("write", data[at:at + PIECE], handle=self._handle, offset=offset + at)
+    def write(self, offset: int, data: memoryview | bytes, *, pack: Callable[[bytes], bytes] | None = None) -> None:
+        """All pieces are under way at once. ``pack``: into zlib's format; what does not shrink is sent as it is."""
+        waiting = [self._ask_write(offset + at, data[at:at + PIECE], pack) for at in range(0, len(data), PIECE)]
+        for one in waiting:
+            one.result()
 
-    def hole(self, offset: int, length: int) -> None:
-        """The range reads as zeros afterwards."""
+    def _ask_write(self, offset: int, piece: memoryview | bytes, pack: Callable[[bytes], bytes] | None) -> Future[Answer]:
+        packed = pack(bytes(piece)) if pack else b""
+        if pack and len(packed) < len(piece) * 15 // 16:
+            return self.wire.ask("write", packed, handle=self._handle, offset=offset, codec="zlib")
+        return self.wire.ask("write", piece, handle=self._handle, offset=offset)
+
+    def hole(self, offset: int, length: int, *, written: bool = False) -> None:
+        """The range reads as zeros afterwards. ``written``: zeros that take their space."""
         if length:
-            self.wire.call("zero", handle=self._handle, offset=offset, length=length)
+            self.wire.call("zero", handle=self._handle, offset=offset, length=length, written=written)
+
+    def reserve(self) -> None:
+        """All of the file has its space, as far as the file system can promise that. Raises NoSpaceError."""
+        self.wire.call("reserve", handle=self._handle)
 
     def discard(self, offset: int, length: int) -> None:
         """A hint to the device: what the range reads as afterwards is not said."""

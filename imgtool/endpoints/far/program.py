@@ -465,12 +465,23 @@ class Server:
         device, offset, length = self.devices[request["handle"]], request["offset"], request["length"]
         if device.is_block and not (offset | length) % device.sector:
             device.range_ioctl(BLKZEROOUT, offset, length)
-        elif not device.is_block and punched(device.fd, offset, length):
+        elif not device.is_block and not request.get("written") and punched(device.fd, offset, length):
             pass
         else:
             for start in range(offset, offset + length, 1 << 20):
                 device.write(start, bytes(min(1 << 20, offset + length - start)))
         return {}
+
+    def op_reserve(self, request, payload):
+        """Space for all of a file. False where the file system cannot."""
+        fd = self.devices[request["handle"]].fd
+        try:
+            os.posix_fallocate(fd, 0, max(os.fstat(fd).st_size, 1))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            return {"reserved": False}
+        return {"reserved": True}
 
     def op_discard(self, request, payload):
         """A hint to the device: what the range reads as afterwards is not said."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from imgtool import proc
 from imgtool.endpoints.far import ssh
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import ImgtoolError, UnreachableError, UsageError
 from imgtool.model.endpoint import Uri
 from imgtool.progress import Stop
 
@@ -48,18 +48,24 @@ def look(uri: Uri, sockets: Sequence[str], *, session: bool = False, stop: Stop 
 
 
 def run(uri: Uri, command: Sequence[str], *, stop: Stop, seconds: float = LOOK_SECONDS) -> str:
-    """What a short program there prints. Raises UnreachableError where ssh, or the program, fails."""
+    """What a program there prints. Raises UnreachableError where ssh fails, ImgtoolError where the program does."""
     done = proc.run(ssh.argv(uri, command), stop=stop, limits=proc.Limits(seconds=seconds, memory=2 << 30), keep=ssh.KEEP)
-    if done.returncode:
+    if done.returncode == SSH_FAILED:
         raise refused(uri, done.stderr)
+    if done.returncode:
+        raise ImgtoolError(f"{uri.host}: {_last(done.stderr)}")
     return done.stdout
 
 
 def refused(uri: Uri, stderr: str) -> UnreachableError:
     """ssh's last words."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     hint = "ssh must let us in without a question: ssh-agent, ?keyfile=FILE, and the host's key in known_hosts"
-    return UnreachableError(f"{uri.host}: {lines[-1] if lines else 'ssh ended without a word'}", hint)
+    return UnreachableError(f"{uri.host}: {_last(stderr)}", hint)
+
+
+def _last(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"
 
 
 def options(near: str, there: str) -> list[str]:

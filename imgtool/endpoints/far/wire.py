@@ -37,6 +37,10 @@ class Wire:
         self._gone: str | None = None
         threading.Thread(target=self._listen, daemon=True, name=f"far {name}").start()
 
+    @property
+    def gone(self) -> bool:
+        return self._gone is not None
+
     def ask(self, op: str, payload: bytes | memoryview = b"", **details: object) -> Future[Answer]:
         """The answer to come. Raises (then, or when the answer is looked at) UnreachableError, ImgtoolError."""
         future: Future[Answer] = Future()

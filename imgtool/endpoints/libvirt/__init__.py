@@ -6,7 +6,10 @@
 ``disks``       which image stands behind a domain's disk
 ``source``      the endpoint that is read from
 ``near``        its disks on this machine
+``far``         its disks on a far one: qemu-nbd there, libnbd here
 ``target``      the endpoint that is written to, and this machine as one
+``far_target``  a far machine as one; ``send``, ``compare``: its disks
+``upload``      the same where there is no Python
 ``define``      machines made, named, started, removed
 ``watch``       a look at a machine that was started
 ``storage``     volumes through libvirt's streams, where nothing else goes
@@ -18,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgtool.endpoints.libvirt.connection import Host
+from imgtool.endpoints.libvirt.far_target import FarTarget
 from imgtool.endpoints.libvirt.source import LibvirtSource
 from imgtool.endpoints.libvirt.target import NearTarget
 
@@ -30,6 +34,7 @@ def source(uri: Uri, credentials: Credentials) -> LibvirtSource:
     return LibvirtSource(Host(uri))
 
 
-def target(uri: Uri, credentials: Credentials) -> NearTarget:
+def target(uri: Uri, credentials: Credentials) -> NearTarget | FarTarget:
     """As ``source``."""
-    return NearTarget(Host(uri))
+    host = Host(uri)
+    return FarTarget(host) if host.far else NearTarget(host)

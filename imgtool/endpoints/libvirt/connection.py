@@ -8,6 +8,7 @@ ssh and libvirtd is needed at the far end.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,20 +38,21 @@ class Host:
         self.name = f"{uri.host}" if self.far else f"{uri.scheme}:///{uri.path}"
         self.tools: frozenset[str] = frozenset()
         """At the far end: which of ``tunnel.TOOLS`` are there."""
-        self._stack = ExitStack()
+        self._stack, self._lock = ExitStack(), threading.Lock()
         self._connection: libvirt.virConnect | None = None
         self.connection()
 
     def connection(self) -> libvirt.virConnect:
-        """A live one."""
-        if self._connection is None or not self._alive(self._connection):
-            self.close()
-            try:
-                self._connection = self._open()
-            except BaseException:
-                self._stack.close()
-                raise
-        return self._connection
+        """A live one. Threads may ask at the same time."""
+        with self._lock:
+            if self._connection is None or not self._alive(self._connection):
+                self.close()
+                try:
+                    self._connection = self._open()
+                except BaseException:
+                    self._stack.close()
+                    raise
+            return self._connection
 
     @staticmethod
     def _alive(connection: libvirt.virConnect) -> bool:

@@ -105,6 +105,12 @@ def files(domain: libvirt.virDomain) -> tuple[str, ...]:
     return tuple(source.get("file", "") for source in found if source is not None and source.get("file"))
 
 
+def with_name(xml: bytes, name: str) -> bytes:
+    root = _parsed(xml)
+    _set_name(root, name)
+    return _text(root).encode("utf-8", "surrogateescape")
+
+
 def with_disks(xml: bytes, placed: Iterable[tuple[str, str, str]]) -> bytes:
     """The description with each disk whose file's name is the first of a triple at the path that is the second, in the format
     that is the third. Raises RefusedError where a disk is not in it."""

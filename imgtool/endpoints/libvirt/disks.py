@@ -1,4 +1,4 @@
-"""What stands behind the disks of a domain, by its XML and storage pools. Formats are those of the XML, never probed."""
+"""What stands behind the disks of a domain, by its XML and libvirt's pools. Formats are what the XML says, never probed."""
 
 from __future__ import annotations
 
@@ -117,6 +117,21 @@ def _volume(connection: libvirt.virConnect, name: str) -> tuple[str | None, str]
     local = found.info()[0] in (libvirt.VIR_STORAGE_VOL_FILE, libvirt.VIR_STORAGE_VOL_BLOCK, libvirt.VIR_STORAGE_VOL_PLOOP)
     path = found.path()
     return path if local and path.startswith("/") else None, pool
+
+
+def volume_at(connection: libvirt.virConnect, path: str) -> libvirt.virStorageVol:
+    """The volume whose file that is. Raises RefusedError where it lies in no storage pool, libvirtError."""
+    import libvirt
+
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        pool.refresh(0)  # what came by another way is not seen yet
+    try:
+        return connection.storageVolLookupByPath(path)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+            raise
+        hint = "install qemu-nbd there: apt-get install qemu-utils"
+        raise RefusedError(f"{path} is in no storage pool: libvirt cannot send it", hint) from error
 
 
 def _sizes(domain: libvirt.virDomain, connection: libvirt.virConnect, device: str, path: str | None) -> tuple[int, int | None]:

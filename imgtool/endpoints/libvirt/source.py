@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from imgtool.descriptions import description
-from imgtool.endpoints.libvirt import disks, inventory, near
+from imgtool.endpoints.libvirt import disks, far, inventory, near
 from imgtool.endpoints.libvirt.connection import Host
 from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.model.endpoint import Found, Power, Seen
@@ -67,9 +67,9 @@ class LibvirtSource:
             one = disks.behind(domain, connection, seen.text, seen.parsed.machine.disks)[number]
             folders = [pool.path for pool in inventory.pools(connection) if pool.path and pool.holds_files]
         one.file()
-        if self._host.far:
-            raise RefusedError("not yet")
-        with near.opened(one, folders, control) as reader:
+        opening: AbstractContextManager[Reader] = \
+            far.opened(self._host, one, folders, control) if self._host.far else near.opened(one, folders, control)
+        with opening as reader:
             yield reader
 
     def shut_down(self, found: Found, control: Control) -> None:

@@ -7,20 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from imgtool import kvm, storage
+from imgtool import kvm, proc, storage
 from imgtool.endpoints.libvirt import define, inventory, watch
 from imgtool.endpoints.libvirt.connection import Host
 from imgtool.errors import UsageError
 from imgtool.model.endpoint import Placing
 from imgtool.model.situation import TargetState
 from imgtool.model.translation import World
-from imgtool.progress import Control
+from imgtool.progress import Control, Stop
 
 if TYPE_CHECKING:
     import libvirt
 
     from imgtool.endpoints.libvirt.inventory import Pool
 
+ASK = proc.Limits(seconds=10, memory=1 << 30)
 MODE = 0o600
 """Of a disk: other users of the host have no business with it."""
 
@@ -53,7 +54,7 @@ class LibvirtTarget:
             names = [pool.name for pool in known if pool.active and pool.holds_files]
             chosen = self._pool or self._place()
             return TargetState(kind="kvm", machines=inventory.taken(connection), networks=networks, storage=chosen,
-                               storages=tuple(dict.fromkeys([*names, chosen])), free=self._free(known), can_write=True,
+                               storages=tuple(dict.fromkeys([*names, chosen])), free=self._free(), can_write=True,
                                accelerator=self.accelerator, missing_tools=_missing(connection), tls=self._tls())
 
     def _settle(self, connection: libvirt.virConnect, known: tuple[Pool, ...], placing: Placing) -> None:
@@ -63,7 +64,7 @@ class LibvirtTarget:
         """The folder where disks go, there."""
         raise NotImplementedError
 
-    def _free(self, known: tuple[Pool, ...]) -> int | None:
+    def _free(self) -> int:
         raise NotImplementedError
 
     def _accelerated(self, connection: libvirt.virConnect) -> str:
@@ -89,7 +90,7 @@ class LibvirtTarget:
     def watch(self, machine: str, control: Control) -> str:
         """What is seen of a machine that was started, in words."""
         with self._machine(machine) as (connection, domain):
-            return watch.look(connection, domain, control)
+            return watch.look(connection, domain, control, near=not self._host.far)
 
     def remove(self, machine: str) -> None:
         """A half-made machine and its disks: those that this object has put there, or those of a machine whose name is still a
@@ -150,11 +151,15 @@ class NearTarget(LibvirtTarget):
             self.folder, self._pool = pool.path, pool.name
         if not os.path.isdir(self.folder or ""):
             raise UsageError(f"{self.folder} is no folder of this machine", "--storage NAME of a pool, or a folder that is there")
+        owner = inventory.owner(connection)
+        if owner and not may_enter(self._place(), owner):
+            raise UsageError(f"QEMU runs as user {owner[0]}, who cannot enter {self.folder}: the machine could not start",
+                             "--storage of another pool or folder, as /var/lib/libvirt/images")
 
     def _place(self) -> str:
         return self.folder or ""
 
-    def _free(self, known: tuple[Pool, ...]) -> int | None:
+    def _free(self) -> int:
         return storage.free_space(self._place())
 
     def _accelerated(self, connection: libvirt.virConnect) -> str:
@@ -176,6 +181,14 @@ class NearTarget(LibvirtTarget):
         for path in paths:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def may_enter(folder: str, owner: tuple[int, int]) -> bool:
+    """Whether that user can open files in a folder, access lists and all; True where we cannot find out."""
+    if os.geteuid() != 0 or owner[0] == 0:
+        return True
+    argv = ["setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups", "test", "-x", folder]
+    return proc.run(argv, stop=Stop(), limits=ASK).returncode != 1
 
 
 def _missing(connection: libvirt.virConnect) -> tuple[str, ...]:

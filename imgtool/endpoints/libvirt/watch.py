@@ -27,8 +27,11 @@ LOGIN = re.compile(r"\blogin: ?$")
 SCREEN = 16 << 20
 
 
-def look(connection: libvirt.virConnect, domain: libvirt.virDomain, control: Control) -> str:
-    """In words for a person. Raises libvirtError, StoppedError."""
+def look(connection: libvirt.virConnect, domain: libvirt.virDomain, control: Control, *, near: bool) -> str:
+    """In words for a person. ``near``: files that the domain names are files of this machine.
+
+    Raises libvirtError, StoppedError.
+    """
     from lxml import etree
 
     if not domain.isActive():
@@ -39,7 +42,7 @@ def look(connection: libvirt.virConnect, domain: libvirt.virDomain, control: Con
         if _answers(domain, control):
             return "the guest agent answers"
         signs.append("the guest agent does not answer")
-    if words := _console(connection, domain, root, control):
+    if words := _console(connection, domain, root, control, near=near):
         signs.append(f"its serial console says: {words}")
     elif domain.isActive():
         signs.append(_screen(connection, domain, control))
@@ -69,7 +72,7 @@ def _answers(domain: Any, control: Control) -> bool:
     return False
 
 
-def _console(connection: Any, domain: Any, root: Any, control: Control) -> str:
+def _console(connection: Any, domain: Any, root: Any, control: Control, *, near: bool) -> str:
     """The last line on the first serial port; "" where there is none, or nothing comes."""
     serial = root.find("devices/serial")
     if serial is None:
@@ -77,7 +80,7 @@ def _console(connection: Any, domain: Any, root: Any, control: Control) -> str:
     log = root.find("devices/serial/log")
     source = serial.find("source")
     path = log.get("file") if log is not None else source.get("path") if source is not None else None
-    if (log is not None or serial.get("type") == "file") and path and os.path.isfile(path):
+    if near and (log is not None or serial.get("type") == "file") and path and os.path.isfile(path):
         return _last(_file(path, domain, control))
     return _last(_stream(connection, domain, control)) if serial.get("type") == "pty" else ""
 
