@@ -27,6 +27,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imgtool.endpoints.password import password
 from imgtool.endpoints.vsphere import tls
 from imgtool.endpoints.vsphere.as_source import VSphereSource
@@ -34,6 +36,9 @@ from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
 from imgtool.errors import UsageError
 from imgtool.model.endpoint import Credentials, Uri
+
+if TYPE_CHECKING:
+    from imgtool.endpoints import FarTarget, Source
 
 USER = "root"
 
@@ -49,9 +54,9 @@ def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Se
     return Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
 
 
-def source(uri: Uri, credentials: Credentials) -> VSphereSource:
+def source(uri: Uri, credentials: Credentials) -> Source:
     return VSphereSource(connect(uri, credentials), uri)
 
 
-def target(uri: Uri, credentials: Credentials) -> VSphereTarget:
+def target(uri: Uri, credentials: Credentials) -> FarTarget:
     return VSphereTarget(connect(uri, credentials), uri)

@@ -44,7 +44,7 @@ class VSphereTarget:
     world = World.ESXI
     suffix = ".ovf"
     formats: tuple[str, ...] = ("vmdk",)
-    temporary = ".imgtool"
+    temporary = ".imgtool-new"
     folder: str | None = None
 
     def __init__(self, session: Session, uri: Uri) -> None:
