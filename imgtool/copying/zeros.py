@@ -7,7 +7,7 @@ from collections.abc import Iterator
 BLOCK = 4096
 
 
-def all_zero(data: bytes | memoryview) -> bool:
+def all_zero(data: bytes | bytearray | memoryview) -> bool:
     import numpy as np
 
     even = len(data) & ~7

@@ -14,6 +14,8 @@ from imgtool.endpoints.vsphere import exports, inventory, lease, login, machines
 from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
+from imgtool.model import Allocation
+from imgtool.model.endpoint import RemoteDisk
 from imgtool.progress import Control, Stop
 from tests.esxi.machines import MIB, ODD_NAME, flat, machine, state
 from tests.esxi.ovf import OVF
@@ -49,18 +51,18 @@ def streams(tmp_path: Path) -> list[tuple[Path, bytes]]:
     return made
 
 
-def specification(made: Session, provisioning: str = "thin") -> tuple[lease.ImportSpec, str, str]:
+def specification(made: Session, allocation: Allocation = Allocation.THIN) -> tuple[lease.ImportSpec, str, str]:
     """(specification, pool, folder)."""
     found = machines.places(made)
     network = next(one.id for one in found.networks if one.name == "VMNet")
     spec = lease.import_spec(made, OVF, name="web01.imgtool", pool=found.pools[0].id, store=found.stores[0].id,
-                             networks={"lan": network}, provisioning=provisioning)
+                             networks={"lan": network}, allocations=[allocation] * 2)
     return spec, found.pools[0].id, found.folders[0].id
 
 
 def read(held: lease.Lease, path: Path, key: int = 2000) -> None:
     with FileSink(path, SIZE) as sink:
-        exports.read(held, key, SIZE, sink, Control())
+        exports.read(held, RemoteDisk(path="[ds] x.vmdk", capacity=SIZE, key=key), sink, Control())
         assert sink.whole(0, SIZE)
 
 
@@ -154,11 +156,11 @@ def test_a_running_machine_is_not_exported(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("provisioning", ["thin", "thick", "eagerZeroedThick"])
-def test_a_machine_is_imported(server: Simulator, store: Path, tmp_path: Path, provisioning: str) -> None:
+@pytest.mark.parametrize("allocation", list(Allocation))
+def test_a_machine_is_imported(server: Simulator, store: Path, tmp_path: Path, allocation: Allocation) -> None:
     sources = streams(tmp_path)
     with session(server) as made:
-        spec, pool, folder = specification(made, provisioning)
+        spec, pool, folder = specification(made, allocation)
         assert spec.warnings == ()
         with lease.importing(made, spec, Control(), pool=pool, folder=folder) as open_lease:
             urls = {disk.key: disk for disk in open_lease.disks}
@@ -168,7 +170,7 @@ def test_a_machine_is_imported(server: Simulator, store: Path, tmp_path: Path, p
         told = facts(made, inventory.find(made, "web01.imgtool"))
         assert told.found.id == open_lease.machine
         assert [disk.capacity for disk in told.disks] == [SIZE, SIZE]
-        assert {disk.thin for disk in told.disks} == {provisioning == "thin"}
+        assert {disk.thin for disk in told.disks} == {allocation is Allocation.THIN}
         machines.rename(made, open_lease.machine, "web01", Stop())
     files = sorted((store / "web01.imgtool").glob("*-flat.vmdk"))
     for (raw, _), file in zip(sources, files, strict=True):
@@ -273,3 +275,14 @@ def test_another_host_proves_itself_by_its_thumbprint(server: Simulator, tmp_pat
             open_lease.disks = (replace(disk, url=url, thumbprint="11" * 20),)
             with pytest.raises(UnreachableError, match="thumbprint"):
                 read(open_lease, tmp_path / "0.raw")
+
+
+@pytest.mark.parametrize(("devices", "expected"), [
+    (("/vm-7/VirtualDisk:2000", "/vm-7/VirtualDisk:2001"), 1),
+    (("/vm-7/VirtualLsiLogicController0:0", "/vm-7/ParaVirtualSCSIController0:1"), 1),
+    (("/vm-7/VirtualIDEController0:1", "/vm-7/VirtualLsiLogicController0:1"), 1),
+    (("/vm-7/VirtualAHCIController0:1", "/vm-7/VirtualNVMEController0:1"), None),
+    (("whatever",), 0), (("disk-0", "disk-1"), None), ((), None)])
+def test_which_export_is_which_disk(devices: tuple[str, ...], expected: int | None) -> None:
+    disk = RemoteDisk(path="[ds] x.vmdk", capacity=SIZE, key=2001, controller="scsi0:1")
+    assert lease.of(devices, disk) == (None if expected is None else devices[expected])

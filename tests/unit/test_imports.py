@@ -29,7 +29,7 @@ LAZY = ("numpy", "tqdm", "zstandard", "nbd", "isal", "deflate", "guestfs", "lz4"
 ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "guestfs": {"imgtool.guests.guestfs_child"},
            "isal": {"imgtool.codec"}, "deflate": {"imgtool.codec"}, "lz4": {"imgtool.codec"},
            "zstandard": {"imgtool.codec", "imgtool.endpoints.far.program"},
-           "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease")},
+           "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease", "hardware")},
            "pyVim": {"imgtool.endpoints.vsphere.login"},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
                "connection", "define", "disks", "far_target", "inventory", "source", "storage", "target", "upload", "watch")}}
@@ -205,11 +205,12 @@ def test_exit_codes_are_the_contracts() -> None:
 def test_each_error_has_a_code_of_the_table() -> None:
     from imgtool import proc  # noqa: F401 - TooLongError
     from imgtool.endpoints.far import wire  # noqa: F401 - FarError
-    from imgtool.endpoints.vsphere import folder  # noqa: F401 - NoFileError
+    from imgtool.endpoints.vsphere import folder, lease  # noqa: F401 - NoFileError, LeaseRefusedError
 
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
         "UsageError": 2, "DifferError": 3, "RefusedError": 4, "LockedError": 4, "DamagedError": 5, "MissingToolError": 6,
-        "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1, "FarError": 1}
+        "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1, "FarError": 1,
+        "LeaseRefusedError": 1}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()

@@ -1,14 +1,25 @@
-"""ESXi hosts and vCenters. ``VSphere`` is the endpoint; what it does stands in the modules beside.
+"""ESXi hosts and vCenters.
 
 ==============  ==============================================================
+``as_source``   ``endpoints.Source``
+``as_target``   ``endpoints.FarTarget``
 ``tls``         who is at the other end
 ``login``       the session
 ``properties``  questions to the API
-``inventory``   machines, and what the API knows of one
+``inventory``   machines and folders
+``facts``       what the API knows of one machine
 ``folder``      files of datastores over HTTPS
+``readers``     the ways in which disks come, and which is taken
 ``ranges``      disks over HTTPS, in parallel, going on after a cut
-``lease``       disks as streams: vSAN, and the way in
-``incoming``    a new machine, with its disks
+``exports``     disks through export leases
+``shell``       disks over ssh
+``mounted``     disks on NFS that is mounted here
+``lease``       leases: disks as streams
+``incoming``    a new machine through a lease
+``deposit``     a new machine as files
+``hardware``    what an OVF does not carry
+``readback``    what was sent, compared
+``leftover``    what a stopped ``send`` left
 ``machines``    register, rename, start, remove; datastores, networks, …
 ``tasks``       waiting
 ==============  ==============================================================
@@ -16,12 +27,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imgtool.endpoints.password import password
 from imgtool.endpoints.vsphere import tls
 from imgtool.endpoints.vsphere.as_source import VSphereSource
+from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
 from imgtool.errors import UsageError
 from imgtool.model.endpoint import Credentials, Uri
+
+if TYPE_CHECKING:
+    from imgtool.endpoints import FarTarget, Source
 
 USER = "root"
 
@@ -37,5 +54,9 @@ def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Se
     return Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
 
 
-def source(uri: Uri, credentials: Credentials) -> VSphereSource:
+def source(uri: Uri, credentials: Credentials) -> Source:
     return VSphereSource(connect(uri, credentials), uri)
+
+
+def target(uri: Uri, credentials: Credentials) -> FarTarget:
+    return VSphereTarget(connect(uri, credentials), uri)

@@ -89,7 +89,8 @@ class VSphereSource:
         except RefusedError:
             raise
         except ImgtoolError as error:
-            raise type(error)(error.message, "without VMware Tools only the guest itself can do that") from error
+            error.hint = "without VMware Tools only the guest itself can do that"
+            raise
         until = time.monotonic() + SHUTDOWN_SECONDS
         while self._power(found) != "poweredOff":
             control.stop.check()

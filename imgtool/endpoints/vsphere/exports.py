@@ -22,6 +22,7 @@ from imgtool.endpoints.vsphere.lease import Lease, LeasedDisk
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import ImgtoolError, UnreachableError
 from imgtool.formats.vmdk.unstream import grains
+from imgtool.model.endpoint import RemoteDisk
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -83,12 +84,14 @@ class Exports:
             shared.ends.close()
 
 
-def read(held: Lease, key: int, size: int, sink: Sink, control: Control) -> None:
-    """The whole disk with that device key into ``sink``, in ascending order. Raises UnreachableError, DamagedError."""
-    disk = next((one for one in held.disks if one.key.endswith(f":{key}")), None)
-    if disk is None:
-        raise ImgtoolError(f"{held.session.account.host} exports no disk with the key {key}", "look at the machine's disks there")
-    job = _Job(held, disk, size, sink, control)
+def read(held: Lease, disk: RemoteDisk, sink: Sink, control: Control) -> None:
+    """The whole disk into ``sink``, in ascending order. Raises UnreachableError, DamagedError."""
+    device = lease.of([one.device for one in held.disks], disk)
+    leased = next((one for one in held.disks if one.device == device), None)
+    if leased is None:
+        raise ImgtoolError(f"{held.session.account.host} does not say which of its exports is {disk.path}",
+                           "try ?transport=https or ?transport=ssh")
+    job = _Job(held, leased, disk.capacity, sink, control)
     for attempt in range(ATTEMPTS):
         try:
             job.attempt()

@@ -20,6 +20,7 @@ RDM = {"physicalMode": "rdm-physical", "virtualMode": "rdm-virtual"}
 DISKS = {"FlatVer1": "flat", "FlatVer2": "flat", "SparseVer1": "sparse", "SparseVer2": "sparse", "SeSparse": "sesparse"}
 STORES = {"vsan": "vsan", "vsand": "vsan", "vvol": "vvol"}
 """Kinds of datastore that give out no flat files."""
+BUSES = {"IDE": "ide", "SATA": "sata", "AHCI": "sata", "NVME": "nvme"}
 TOOLS = {"guestToolsNotInstalled": "missing", "guestToolsTooOld": "old", "guestToolsBlacklisted": "old"}
 
 
@@ -123,6 +124,9 @@ def _bus_shared(controller: Any) -> bool:
 
 def _slot(controller: Any, unit: int | None) -> str:
     """``scsi0:1``, as a .vmx calls it."""
-    kind = _kind(controller)
-    bus = "ide" if "IDE" in kind else "sata" if "SATA" in kind or "AHCI" in kind else "nvme" if "NVME" in kind else "scsi"
-    return f"{bus}{getattr(controller, 'busNumber', 0)}:{unit or 0}"
+    return f"{bus(_kind(controller))}{getattr(controller, 'busNumber', 0)}:{unit or 0}"
+
+
+def bus(controller: str) -> str:
+    """Of a controller's class: scsi, sata, ide, nvme."""
+    return next((name for word, name in BUSES.items() if word in controller), "scsi")

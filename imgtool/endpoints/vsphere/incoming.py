@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from imgtool.endpoints.vsphere import lease
+from imgtool.endpoints.vsphere import lease, login
 from imgtool.endpoints.vsphere.inventory import listed
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import RefusedError, UsageError
+from imgtool.errors import UnreachableError, UsageError
+from imgtool.model import Allocation
 from imgtool.model.endpoint import Place, Places, Store
 from imgtool.progress import Control
 
 Stream = Callable[[], Iterable[bytes]]
 """Makes the bytes of a streamOptimized VMDK; called when the server is ready for them."""
 T = TypeVar("T", Place, Store)
+log = logging.getLogger(__name__)
+ATTEMPTS = 3
+"""Of a whole disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +47,8 @@ class Destination:
     host: str | None = None
     networks: Mapping[str, str] = field(default_factory=dict)
 
-
 def destination(places: Places, wanted: Wanted, networks: Iterable[str]) -> Destination:
-    """Where a machine with these networks goes. Raises UsageError, with all that there is where a name is wrong or missing;
-    RefusedError where nothing can be written."""
-    if not places.writable:
-        raise RefusedError("the licence of this host forbids writes through its API", "use a paid licence, or SSH")
+    """Where a machine with these networks goes. Raises UsageError, with all that there is where a name is wrong or missing."""
     return Destination(
         store=pick("datastore", wanted.store, [one for one in places.stores if one.writable]).id,
         pool=pick("resource pool", wanted.pool, places.pools).id, folder=pick("folder", wanted.folder, places.folders).id,
@@ -68,14 +70,20 @@ def pick(what: str, name: str | None, among: Iterable[T]) -> T:
     raise UsageError(f"there is no {what} {name!r}", there)
 
 
-def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapping[str, Stream], control: Control, *,
-           provisioning: str = "thin") -> str:
-    """A powered-off machine from an OVF; its id. ``streams`` by the OVF's file names. What fails leaves nothing.
+class Imported(NamedTuple):
+    machine: str
+    """Its id."""
+    devices: dict[str, str]
+    """Of each file of the OVF, as ``lease.of`` knows it."""
 
-    ``provisioning``: thin, thick or eagerZeroedThick. Raises ImgtoolError, UnreachableError, StoppedError, what a stream raises.
+
+def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapping[str, Stream], control: Control, *,
+           allocations: Sequence[Allocation] = ()) -> Imported:
+    """A powered-off machine from an OVF. ``streams`` by the OVF's file names. What fails leaves nothing.
+
+    ``allocations``: of its disks, in their order. Raises ImgtoolError, LeaseRefusedError, what a stream raises.
     """
-    spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks,
-                             provisioning=provisioning)
+    spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks, allocations=allocations)
     if missing := {href for _, href in spec.items} - streams.keys():
         raise UsageError(f"the OVF names files that nobody sends: {listed(iter(sorted(missing)))}")
     with lease.importing(session, spec, control, pool=to.pool, folder=to.folder, host=to.host) as held:
@@ -83,7 +91,7 @@ def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapp
         if unknown := [device for device, _ in spec.items if device not in urls]:
             raise UsageError(f"the server gives no address for {listed(iter(unknown))}")
         _all(held, [(urls[device], streams[href]) for device, href in spec.items], control)
-        return held.machine
+        return Imported(held.machine, {href: urls[device].device for device, href in spec.items})
 
 
 def _all(held: lease.Lease, disks: list[tuple[lease.LeasedDisk, Stream]], control: Control) -> None:
@@ -92,7 +100,7 @@ def _all(held: lease.Lease, disks: list[tuple[lease.LeasedDisk, Stream]], contro
 
     def one(disk: lease.LeasedDisk, stream: Stream) -> None:
         try:
-            lease.upload(held, disk, _until(stream(), failed), control)
+            _one(held, disk, stream, failed, control)
         except BaseException as error:
             failed.append(error)
             raise
@@ -102,6 +110,21 @@ def _all(held: lease.Lease, disks: list[tuple[lease.LeasedDisk, Stream]], contro
             pool.submit(one, disk, stream)
     if failed:
         raise failed[0]
+
+
+def _one(held: lease.Lease, disk: lease.LeasedDisk, stream: Stream, failed: list[BaseException], control: Control) -> None:
+    """After a cut the disk is sent again, while the lease lasts."""
+    for attempt in range(ATTEMPTS):
+        try:
+            lease.upload(held, disk, _until(stream(), failed), control)
+        except UnreachableError as error:
+            if attempt == ATTEMPTS - 1 or failed or not held.lasts():
+                raise held.reason_of(error) from error
+            log.debug("%s: %s, once more", disk.key, error.message)
+            time.sleep(login.FIRST_PAUSE * 2 ** attempt)
+        else:
+            control.stop.check()  # what came last went into a buffer, without being asked whether to stop
+            return
 
 
 def _until(pieces: Iterable[bytes], failed: list[BaseException]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 from imgtool.endpoints.vsphere import properties
 from imgtool.endpoints.vsphere.login import Session
 from imgtool.errors import UsageError
-from imgtool.model.endpoint import Found, Power
+from imgtool.model.endpoint import Found, Place, Power
 
 POWER = {"poweredOff": Power.OFF, "poweredOn": Power.RUNNING, "suspended": Power.SUSPENDED}
 LISTED = 20
@@ -69,6 +69,14 @@ class Folders:
     def path(self, reference: Any) -> str:
         """``Folder/Datacenter/vm/web``, of an object of pyvmomi."""
         return "/".join(name for name, _ in reversed([*self._above(getattr(reference, "_moId", None))]))
+
+    def center(self, folder: str) -> Place:
+        """The datacenter above a folder (its id); its name is the dcPath."""
+        identity: str | None = folder
+        while identity in self._nodes and self._nodes[identity][2] != "Datacenter":
+            identity = self._nodes[identity][1]
+        names = [name for name, _ in self._above(identity)]
+        return Place(name="/".join(reversed(names)), id=identity or "")
 
     def datacenter(self, reference: Any) -> str:
         """The dcPath of what lies below a datacenter: its name with the folders above it, without a leading slash."""

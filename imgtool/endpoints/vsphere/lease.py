@@ -8,18 +8,22 @@ seconds. What every lease needs in the end is Complete, or Abort (which takes a 
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from imgtool.endpoints.vsphere import properties, tls
+from imgtool.endpoints.vsphere.facts import bus
 from imgtool.endpoints.vsphere.folder import refusal, send
-from imgtool.endpoints.vsphere.login import Session, content, message
-from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
+from imgtool.endpoints.vsphere.login import Session, content, message, said
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.model import Allocation
+from imgtool.model.endpoint import RemoteDisk
 from imgtool.progress import Control
 
 HEARTBEAT = 2.0
@@ -28,6 +32,8 @@ POLL = 0.1
 READY_SECONDS = 120.0
 """A host may take long to make the disks of a new machine."""
 STREAM = "application/x-vnd.vmware-streamVmdk"
+_SLOT = re.compile(r"/([A-Za-z]+Controller)(\d+):(\d+)$")
+PROVISIONING = {Allocation.THIN: "thin", Allocation.THICK: "thick", Allocation.EAGER: "eagerZeroedThick"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +41,16 @@ class LeasedDisk:
     """Where a stream is to be had, or to be sent."""
 
     key: str
-    """Export: ends in the key of the device (``…/VirtualDisk:2000``); import: the ``deviceId`` of the import specification."""
+    """Import: the ``deviceId`` of the import specification. Export: as ``device``."""
+    device: str
+    """Which of the machine's it is: see ``of``."""
     url: str
     thumbprint: str
     """Of the host that serves it; may be empty."""
+
+
+class LeaseRefusedError(ImgtoolError):
+    """The server takes no such machine, or gives no lease for it: there may be another way."""
 
 
 class Lease:
@@ -64,11 +76,11 @@ class Lease:
                 raise UnreachableError(f"{self.session.account.host}: the lease was not ready within {READY_SECONDS:.0f} s")
             time.sleep(POLL)
         if state != "ready":
-            raise ImgtoolError(f"{self.session.account.host}: no lease: {self.reason()}")
+            raise self.reason_of(LeaseRefusedError(f"{self.session.account.host}: no lease: {self.reason()}"))
         info = self._properties("info")["info"]
         self.machine = info.entity._moId
         self.disks = tuple(LeasedDisk(key=str((each.importKey if self._importing else each.key) or ""), url=str(each.url),
-                                      thumbprint=str(each.sslThumbprint or ""))
+                                      device=str(each.key or ""), thumbprint=str(each.sslThumbprint or ""))
                            for each in info.deviceUrl or () if each.disk is not False)
         self._thread.start()
 
@@ -77,6 +89,20 @@ class Lease:
 
     def _state(self) -> str:
         return str(self._properties("state").get("state"))
+
+    def lasts(self) -> bool:
+        """Whether more can be sent."""
+        with suppress(ImgtoolError):
+            return self._lost is None and self._state() == "ready"
+        return False
+
+    def reason_of(self, error: ImgtoolError) -> ImgtoolError:
+        """No space, where the lease says so; else ``error``."""
+        with suppress(ImgtoolError):
+            fault = self._properties("error").get("error")
+            if fault is not None and isinstance(found := said(fault, error.message), NoSpaceError):
+                return found
+        return error
 
     def reason(self) -> str:
         """Why it has ended, in the server's words."""
@@ -111,6 +137,18 @@ class Lease:
         else:
             with suppress(ImgtoolError):  # ended already
                 self._call("aborting the lease", "HttpNfcLeaseAbort")
+
+
+def of(leased: Sequence[str], disk: RemoteDisk) -> str | None:
+    """Which of the devices of a lease a disk is: they end in its key (``VirtualDisk:2000``) or its slot
+    (``VirtualLsiLogicController0:1``), as the release has it. None: not to be told."""
+    slots = {name: match for name in leased if (match := _SLOT.search(name))}
+    for name in leased:
+        if name.endswith(f"VirtualDisk:{disk.key}"):
+            return name
+        if name in slots and disk.controller == f"{bus(slots[name][1])}{slots[name][2]}:{slots[name][3]}":
+            return name
+    return leased[0] if len(leased) == 1 else None
 
 
 @contextmanager
@@ -170,31 +208,53 @@ class ImportSpec:
 
 
 def import_spec(session: Session, ovf: str, *, name: str, pool: str, store: str, networks: Mapping[str, str],
-                provisioning: str = "thin") -> ImportSpec:
-    """Has the server judge an OVF. Ids of pool, datastore and networks (by the OVF's names); thin, thick or eagerZeroedThick.
+                allocations: Sequence[Allocation] = ()) -> ImportSpec:
+    """Has the server judge an OVF. Ids of pool, datastore and networks (by the OVF's names). Disks are thin unless said.
 
-    Raises ImgtoolError with all that the server has against it.
+    Raises LeaseRefusedError with all that the server has against it.
     """
+    first = allocations[0] if allocations else Allocation.THIN
+
     def ask(stub: Any) -> Any:
         from pyVmomi import vim
 
         mapping = [vim.OvfManager.NetworkMapping(name=each, network=properties.bound(("Network", identity), stub))
                    for each, identity in networks.items()]
-        wanted = vim.OvfManager.CreateImportSpecParams(entityName=name, diskProvisioning=provisioning, networkMapping=mapping)
+        wanted = vim.OvfManager.CreateImportSpecParams(
+            entityName=name, diskProvisioning=PROVISIONING[first], networkMapping=mapping)
         return content(stub).ovfManager.CreateImportSpec(
             ovf, properties.bound(("ResourcePool", pool), stub), properties.bound(("Datastore", store), stub), wanted)
 
     made = session.call("checking the OVF", ask)
     if made.error or made.importSpec is None:
-        raise ImgtoolError(f"{session.account.host} does not take this machine: "
-                           + "; ".join(_fault(each) for each in made.error or ()))
+        raise LeaseRefusedError(f"{session.account.host} does not take this machine: "
+                                + "; ".join(_fault(each) for each in made.error or ()))
+    _provide(made.importSpec, allocations)
     return ImportSpec(spec=made.importSpec, items=tuple((str(each.deviceId), str(each.path)) for each in made.fileItem or ()),
                       warnings=tuple(_fault(each) for each in made.warning or ()))
+
+
+def _provide(spec: Any, allocations: Sequence[Allocation]) -> None:
+    """Each disk as it is wanted: an OVF has one word for all."""
+    changes = getattr(getattr(spec, "configSpec", None), "deviceChange", None) or ()
+    backings = [one.device.backing for one in changes if hasattr(one.device, "capacityInKB")]
+    for backing, allocation in zip(backings, allocations, strict=False):
+        if hasattr(backing, "thinProvisioned"):
+            backing.thinProvisioned = allocation is Allocation.THIN
+            backing.eagerlyScrub = allocation is Allocation.EAGER
 
 
 def _fault(wrapped: Any) -> str:
     """Of a LocalizedMethodFault, which pyvmomi may have unwrapped."""
     return message(getattr(wrapped, "fault", wrapped))
+
+
+def _refused(error: ImgtoolError) -> ImgtoolError:
+    """A refusal of the lease, where that is what it is: no licence at all, no connection, no room are something else."""
+    from pyVmomi import vim
+
+    plain = type(error) is ImgtoolError or isinstance(error.__cause__, vim.fault.NoPermission)
+    return LeaseRefusedError(error.message, error.hint) if plain else error
 
 
 @contextmanager
@@ -207,7 +267,10 @@ def importing(session: Session, spec: ImportSpec, control: Control, *, pool: str
             spec.spec, properties.bound(("Folder", folder), stub), where)._moId)
 
     with session.kept():
-        made = session.call("importing the machine", begin, again=False)
+        try:
+            made = session.call("importing the machine", begin, again=False)
+        except ImgtoolError as error:
+            raise _refused(error) from error
         with _held(Lease(session, made, importing=True), control) as lease:
             yield lease
 
@@ -225,5 +288,7 @@ def upload(lease: Lease, disk: LeasedDisk, pieces: Iterable[bytes], control: Con
     headers |= {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
     with lease.session.slots, closing(connection(lease, disk)) as made:
         status = send(made, "POST", urlsplit(disk.url).path, checked(), headers, lease.session)
+    if status == http.client.INSUFFICIENT_STORAGE:
+        raise NoSpaceError(f"{lease.session.account.host}: no space for the disk")
     if status not in (http.client.OK, http.client.CREATED):
         raise UnreachableError(f"{lease.session.account.host} did not take the disk: HTTP {status}")

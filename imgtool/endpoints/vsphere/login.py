@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from imgtool.endpoints.vsphere import tls
-from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,8 @@ def said(error: BaseException, what: str) -> ImgtoolError:
                             "the free licence does; enter the evaluation or a paid one, or use SSH")
     if isinstance(error, vim.fault.NotAuthenticated | vim.fault.NoPermission):
         return UnreachableError(f"{what}: the server does not permit that", "ask for a role with more privileges")
+    if isinstance(error, vim.fault.NoDiskSpace | vim.fault.InsufficientStorageSpace):
+        return NoSpaceError(f"{what}: {message(error)}")
     if isinstance(error, ssl.SSLError | OSError | http.client.HTTPException):
         return UnreachableError(f"{what}: {error or type(error).__name__}", "is the server still there?")
     if isinstance(error, vmodl.MethodFault):

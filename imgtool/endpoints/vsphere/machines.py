@@ -8,6 +8,7 @@ from imgtool.endpoints.vsphere import properties, tasks
 from imgtool.endpoints.vsphere.inventory import Folders
 from imgtool.endpoints.vsphere.login import Session, content
 from imgtool.model.endpoint import Place, Places, Store
+from imgtool.model.situation import Taken
 from imgtool.progress import Stop
 
 FREE_EDITIONS = ("esxBasic",)
@@ -40,6 +41,15 @@ def _folders(session: Session, folders: Folders) -> tuple[Place, ...]:
     return tuple(sorted((Place(name=f"{folders.path(each.get('parent'))}/{each.get('name', '')}", id=identity)
                          for identity, each in found.items() if "VirtualMachine" in (each.get("childType") or ())),
                         key=lambda one: one.name))
+
+
+def taken(session: Session) -> tuple[Taken, ...]:
+    """All machines, with what another one must not have as well."""
+    asked = ("name", "config.uuid", "config.hardware.device")
+    found = properties.all_of(session, "VirtualMachine", asked, "listing the machines")
+    return tuple(Taken(name=str(each.get("name", "")), uuid=each.get("config.uuid"), macs=tuple(
+        str(one.macAddress).lower() for one in each.get("config.hardware.device", ()) if getattr(one, "macAddress", None)))
+        for each in found.values())
 
 
 def writable(session: Session) -> bool:

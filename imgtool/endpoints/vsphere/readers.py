@@ -123,7 +123,7 @@ class From:
     def _leased(self, disk: RemoteDisk, control: Control) -> Iterator[Reader]:
         state = {"path": disk.path, "capacity": disk.capacity, "change_id": disk.change_id}
         with self.exports.lease(self.machine, control) as held:
-            yield LeaseReader(size=disk.capacity, state=state, held=held, key=disk.key)
+            yield LeaseReader(size=disk.capacity, state=state, held=held, there=disk)
 
     @contextmanager
     def _in_place(self, disk: RemoteDisk, control: Control) -> Iterator[Reader]:
@@ -175,12 +175,12 @@ class ShellReader(_Reader):
 @dataclass(kw_only=True)
 class LeaseReader(_Reader):
     held: Lease = field(repr=False)
-    key: int
+    there: RemoteDisk
     resumes: bool = False
 
     def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
         """All of it, whatever is wanted."""
-        exports.read(self.held, self.key, self.size, sink, control)
+        exports.read(self.held, self.there, sink, control)
 
 
 @dataclass(kw_only=True)

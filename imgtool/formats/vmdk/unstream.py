@@ -35,6 +35,8 @@ def grains(take: Take, size: int, name: str) -> Iterator[tuple[int, memoryview]]
         start, data = value * SECTOR, _grain(take, sector, length, grain, name)
         if start < position or start >= size or start % grain:
             raise DamagedError(f"{name}: the piece for byte {start} is not where it may be")
+        if not min(grain, size - start) <= len(data) <= grain:
+            raise DamagedError(f"{name}: the piece for byte {start} cannot be unpacked")
         position = start + grain
         yield start, data[:size - start]
 
@@ -55,11 +57,9 @@ def _begin(take: Take, size: int, name: str) -> int:
 
 
 def _grain(take: Take, sector: bytes, length: int, grain: int, name: str) -> memoryview:
+    """What is unpacked of it."""
     if length > sparse.MAX_CODED_GRAIN:
         raise DamagedError(f"{name}: a piece of {length} packed bytes")
     first, whole = sparse.MARKER.size, -(-(sparse.MARKER.size + length) // SECTOR) * SECTOR
     raw = sector + take(whole - SECTOR) if whole > SECTOR else sector
-    data = codec.inflate(raw[first:first + length], grain)
-    if len(data) != grain:
-        raise DamagedError(f"{name}: a piece cannot be unpacked")
-    return memoryview(data)
+    return memoryview(codec.inflate(raw[first:first + length], grain + 1))  # one more than there may be: all of it is checked

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -21,6 +22,7 @@ type orders struct {
 	Expire         int64   // sessions end after so many bytes of data, once
 	RefusePut      int     // the status of each PUT
 	RefuseGet      int     // the status of each GET and HEAD of the bytes of a disk
+	FullAfter      int64   // uploads: bytes of each, until there is no more room
 	RefuseCalls    []string
 	IgnoreCalls    []string // answered as if they had been carried out; of those without a value
 	Unavailable503 int // so many calls of the API are answered with 503
@@ -119,7 +121,7 @@ func (f *faults) data(w http.ResponseWriter, r *http.Request, path string) (http
 	if r.Method != http.MethodHead {
 		f.enter(r, counted)
 	}
-	r.Body = &counting{ReadCloser: r.Body, faults: f, path: path, pace: pace{start: time.Now()}}
+	r.Body = &counting{ReadCloser: r.Body, faults: f, path: path, pace: pace{start: time.Now()}, room: f.orders.FullAfter}
 	if !strings.Contains(path, f.orders.Match) || r.Method == http.MethodHead {
 		return counted, false
 	}
@@ -240,10 +242,17 @@ type counting struct {
 	pace   pace
 	left   int64
 	cut    bool
+	room   int64 // until the datastore is full; 0: for ever
+	taken  int64
 }
+
+var errFull = errors.New("no space left on device")
 
 func (c *counting) Read(data []byte) (int, error) {
 	n, err := c.ReadCloser.Read(data)
+	if c.taken += int64(n); c.room > 0 && c.taken > c.room {
+		return 0, errFull
+	}
 	c.faults.moved(c.path, n)
 	c.pace.wait(n)
 	if c.left -= int64(n); c.cut && c.left < 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/subtle"
+	"errors"
 	"html"
 	"io"
 	"net/http"
@@ -126,6 +127,10 @@ func (f *front) put(w http.ResponseWriter, r *http.Request, name, kind string) {
 	}
 	_, err = io.Copy(file, r.Body)
 	_ = file.Close()
+	if errors.Is(err, errFull) {
+		w.WriteHeader(http.StatusInsufficientStorage)
+		return
+	}
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -314,7 +315,14 @@ func (f *front) nfc(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && !l.importing:
 		send(w, disk.stream)
 	case (r.Method == http.MethodPost || r.Method == http.MethodPut) && l.importing:
-		receive(w, r, disk)
+		if errors.Is(receive(w, r, disk), errFull) {
+			l.change("error", types.LocalizedMethodFault{Fault: &types.NoDiskSpace{Datastore: "ds"}, LocalizedMessage: "no space"})
+			l.change("state", types.HttpNfcLeaseStateError)
+			l.mutex.Lock()
+			l.over = true
+			l.mutex.Unlock()
+			f.drop(l)
+		}
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)
 	}
@@ -332,10 +340,10 @@ func send(w http.ResponseWriter, name string) {
 	_, _ = io.Copy(w, file)
 }
 
-func receive(w http.ResponseWriter, r *http.Request, disk leasedDisk) {
+func receive(w http.ResponseWriter, r *http.Request, disk leasedDisk) error {
 	if r.Header.Get("Content-Type") != "application/x-vnd.vmware-streamVmdk" {
 		w.WriteHeader(http.StatusUnsupportedMediaType)
-		return
+		return nil
 	}
 	file, err := os.Create(disk.stream)
 	must(err)
@@ -347,7 +355,8 @@ func receive(w http.ResponseWriter, r *http.Request, disk leasedDisk) {
 	if err != nil {
 		log.Printf("upload: %s", err)
 		w.WriteHeader(http.StatusInternalServerError)
-		return
+		return err
 	}
 	w.WriteHeader(http.StatusCreated)
+	return nil
 }

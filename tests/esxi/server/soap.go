@@ -104,12 +104,16 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator.Method) {
 	own := map[string]func(http.ResponseWriter, *simulator.Method){
 		"ExportVm": f.exportVM, "ImportVApp": f.importVApp, "RegisterVM_Task": f.registerVM,
-		"CurrentTime": f.currentTime, "HttpNfcLeaseProgress": f.leaseProgress, "HttpNfcLeaseComplete": f.leaseComplete, "HttpNfcLeaseAbort": f.leaseAbort}
+		"CurrentTime": f.currentTime, "QueryConfigOptionDescriptor": f.hardware,
+		 "HttpNfcLeaseProgress": f.leaseProgress, "HttpNfcLeaseComplete": f.leaseComplete, "HttpNfcLeaseAbort": f.leaseAbort}
 	call, ok := own[method.Name]
 	if !ok {
 		f.pass(w, r, method.Name)
-		if method.Name == "CreateVM_Task" {
+		switch method.Name {
+		case "CreateVM_Task":
 			f.created()
+		case "ReconfigVM_Task":
+			rewriteVMX(method.This)
 		}
 		return
 	}
@@ -146,6 +150,15 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request, method string) {
 		delete(f.sessions, cookie.Value)
 		f.loggedOut(cookie.Value)
 	}
+}
+
+// hardware is what an ESXi 6.7 knows.
+func (f *front) hardware(w http.ResponseWriter, _ *simulator.Method) {
+	var known strings.Builder
+	for _, version := range []string{"vmx-08", "vmx-13", "vmx-14"} {
+		known.WriteString(`<returnval><key>` + version + `</key><description>` + version + `</description><createSupported>true</createSupported></returnval>`)
+	}
+	reply(w, `<QueryConfigOptionDescriptorResponse xmlns="urn:vim25">`+known.String()+`</QueryConfigOptionDescriptorResponse>`)
 }
 
 func (f *front) currentTime(w http.ResponseWriter, _ *simulator.Method) {
@@ -193,6 +206,9 @@ func (m *ovfManager) CreateImportSpec(ctx *simulator.Context, request *types.Cre
 	spec, ok := body.Res.Returnval.ImportSpec.(*types.VirtualMachineImportSpec)
 	if !ok {
 		return found
+	}
+	if known := guestID(spec.ConfigSpec.GuestId); known != spec.ConfigSpec.GuestId {
+		spec.ConfigSpec.GuestId = known // as a host does with a system that it does not know
 	}
 	thin, eager := request.Cisp.DiskProvisioning == "thin", request.Cisp.DiskProvisioning == "eagerZeroedThick"
 	for _, change := range spec.ConfigSpec.DeviceChange {

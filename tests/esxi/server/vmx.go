@@ -194,13 +194,27 @@ func (v vmx) nic(number string) types.BaseVirtualDevice {
 	return &types.VirtualE1000{VirtualEthernetCard: base}
 }
 
+var ours = map[string]bool{} // the files that writeVMX has written
+
+// rewriteVMX brings such a file up to date.
+func rewriteVMX(ref types.ManagedObjectReference) {
+	vm, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	if !ok {
+		return
+	}
+	if file, _ := local(vm.Config.Files.VmPathName); ours[file] {
+		writeVMX(ref)
+	}
+}
+
 // writeVMX leaves the .vmx of a machine that was made through the API, where the simulator leaves an empty file.
 func writeVMX(ref types.ManagedObjectReference) {
 	vm := simulator.Map.Get(ref).(*simulator.VirtualMachine)
 	file, _ := local(vm.Config.Files.VmPathName)
-	if found, err := os.Stat(file); err != nil || found.Size() > 0 {
+	if found, err := os.Stat(file); err != nil || found.Size() > 0 && !ours[file] {
 		return
 	}
+	ours[file] = true
 	devices := object.VirtualDeviceList(vm.Config.Hardware.Device)
 	text := []string{`.encoding = "UTF-8"`, `config.version = "8"`}
 	say := func(key string, value interface{}) { text = append(text, fmt.Sprintf("%s = \"%v\"", key, value)) }
@@ -210,6 +224,20 @@ func writeVMX(ref types.ManagedObjectReference) {
 	say("firmware", vm.Config.Firmware)
 	say("memSize", vm.Config.Hardware.MemoryMB)
 	say("numvcpus", vm.Config.Hardware.NumCPU)
+	say("cpuid.coresPerSocket", vm.Config.Hardware.NumCoresPerSocket)
+	if boot := vm.Config.BootOptions; boot != nil && boot.EfiSecureBootEnabled != nil && *boot.EfiSecureBootEnabled {
+		say("uefi.secureBoot.enabled", "TRUE")
+	}
+	if bytes := strings.ReplaceAll(vm.Config.Uuid, "-", ""); len(bytes) == 32 {
+		var pairs []string
+		for at := 0; at < 32; at += 2 {
+			pairs = append(pairs, bytes[at:at+2])
+		}
+		say("uuid.bios", strings.Join(pairs[:8], " ")+"-"+strings.Join(pairs[8:], " "))
+	}
+	for _, each := range vm.Config.ExtraConfig {
+		say(each.GetOptionValue().Key, each.GetOptionValue().Value)
+	}
 	cards := 0
 	for _, device := range devices {
 		switch each := device.(type) {
@@ -228,6 +256,9 @@ func writeVMX(ref types.ManagedObjectReference) {
 			base, prefix := each.GetVirtualEthernetCard(), fmt.Sprintf("ethernet%d", cards)
 			say(prefix+".present", "TRUE")
 			say(prefix+".virtualDev", strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", device), "*types.Virtual")))
+			if base.AddressType == "manual" {
+				say(prefix+".addressType", "static")
+			}
 			say(prefix+".address", base.MacAddress)
 			if backing, ok := base.Backing.(*types.VirtualEthernetCardNetworkBackingInfo); ok {
 				say(prefix+".networkName", backing.DeviceName)

@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -33,6 +34,9 @@ func build(cfg *config) *simulator.Model {
 	client, err = vim25.NewClient(context.Background(), model.Service)
 	must(err)
 	rename(cfg)
+	if resource, ok := simulator.Map.Any("ComputeResource").(*mo.ComputeResource); ok && resource.EnvironmentBrowser == nil {
+		resource.EnvironmentBrowser = &types.ManagedObjectReference{Type: "EnvironmentBrowser", Value: "ha-env"}
+	}
 	simulator.Map.Any("Datacenter").(*simulator.Datacenter).Datastore = nil // a stale one is built in
 	for _, each := range cfg.Datastores {
 		addDatastore(each)
