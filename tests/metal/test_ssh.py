@@ -13,11 +13,13 @@ from fixtures.sshd import Sshd, sshd
 from imgtool.copying.receive import CHUNK, Chunks
 from imgtool.endpoints.far.file import data_of
 from imgtool.endpoints.metal import Metal, packing
+from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.endpoints.uri import parse
-from imgtool.errors import UnreachableError
+from imgtool.errors import RefusedError, UnreachableError
 from imgtool.model.metal import Reading
 from tests import oracle
 from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.oracle import tool
 
 WHOLE = Reading(whole=True)
 SIZE = 20 * CHUNK
@@ -120,3 +122,48 @@ def test_the_faster_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
             choice.came(1 << 20, choice.codec)
         assert choice.codec == best
     assert packing.Packing(None).codec is None
+
+
+def test_without_python(raw: Path, tmp_path: Path) -> None:
+    """dd gives the whole disk; what else cannot be is said before anything is copied."""
+    tools = ["dd", "head", "readlink", "printf"]
+    with sshd(tmp_path / "sshd", tools=tools) as server, disk(raw) as device:
+        uri = parse(server.uri("metal+ssh", str(device)))
+        with metal(uri=uri, reading=Reading(live=True)) as source:
+            (found,) = source.machines()
+            assert found.name == os.uname()[1].split(".")[0]
+            seen = source.look(found, CONTROL)
+            assert not seen.state.can_resume
+            assert any("no python3" in problem.what for problem in seen.parsed.problems)
+            assert (seen.parsed.machine.disks[0].capacity, seen.parsed.machine.cpu.count) == (SIZE, os.cpu_count())
+            with source.reader(seen, 0, CONTROL) as reader:
+                assert not isinstance(reader, MetalReader)
+                copy = bytearray(SIZE)
+
+                class Into:
+                    def write(self, offset: int, data: memoryview) -> None:
+                        copy[offset:offset + len(data)] = data
+
+                    def zero(self, offset: int, length: int) -> None:
+                        pass
+
+                reader.read([], Into(), CONTROL)
+                assert copy == raw.read_bytes()
+                os.truncate(raw, SIZE // 2)
+                with pytest.raises(UnreachableError, match=f"{device} came to byte {SIZE // 2} of {SIZE}"):
+                    reader.read([], Into(), CONTROL)
+
+
+def test_a_busy_disk_without_python_is_refused(raw: Path, tmp_path: Path) -> None:
+    tool("mkfs.ext4", "-q", "-F", raw)
+    (tmp_path / "m").mkdir()
+    with sshd(tmp_path / "sshd", tools=["dd", "head", "readlink"]) as server, disk(raw) as device:
+        tool("mount", device, tmp_path / "m")
+        try:
+            with metal(uri=parse(server.uri("metal+ssh", str(device))), reading=Reading(live=True)) as source:
+                seen = source.look(source.machines()[0], CONTROL)
+                assert [problem.fatal for problem in seen.parsed.problems if "is in use" in problem.what] == [True]
+                with pytest.raises(RefusedError, match="is mounted at"), source.reader(seen, 0, CONTROL):
+                    pass
+        finally:
+            tool("umount", tmp_path / "m")
