@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from imgtool.endpoints.uri import parse
 from imgtool.errors import RefusedError, UnreachableError
 from imgtool.model.metal import Reading
 from tests import oracle
-from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on
 from tests.oracle import tool
+from tests.program import ENVIRONMENT, ROOT
 
 WHOLE = Reading(whole=True)
 SIZE = 20 * CHUNK
@@ -167,3 +171,45 @@ def test_a_busy_disk_without_python_is_refused(raw: Path, tmp_path: Path) -> Non
                     pass
         finally:
             tool("umount", tmp_path / "m")
+
+
+HOLD = """
+import sys
+from imgtool.endpoints import far
+from imgtool.endpoints.uri import parse
+with far.connected(parse(sys.argv[1])) as wire:
+    wire.call("freeze", mounts=[sys.argv[2]], seconds=120)
+    print(wire.call("hello")[0]["pid"], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", ["ssh", "sshd", "the far end"])
+def test_it_thaws_whoever_dies(server: Sshd, tmp_path: Path, killed: str) -> None:
+    """A file system stays frozen no longer than imgtool, ssh, sshd and the far end live."""
+    path = tmp_path / "fs"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tool("mkfs.ext4", "-q", path)
+    with disk(path) as device, mounted_on(device, tmp_path / "m") as point, \
+            subprocess.Popen([sys.executable, "-c", HOLD, server.uri("metal+ssh", "/x"), str(point)], env=ENVIRONMENT, cwd=ROOT,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        pid = int(holder.stdout.readline())
+        with subprocess.Popen([sys.executable, "-c", f"open({str(point / 'new')!r}, 'w').write('x')"]) as writer:
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(1)
+            if killed == "ssh":
+                os.killpg(child_of(holder.pid), signal.SIGKILL)
+            elif killed == "sshd":
+                assert server.cut()
+            else:
+                os.kill(pid, signal.SIGKILL)
+            assert writer.wait(30) == 0
+        holder.kill()
+
+
+def child_of(pid: int) -> int:
+    """The one process that another has started."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
