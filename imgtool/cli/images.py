@@ -16,6 +16,7 @@ from imgtool.model import AllocateRequest, AllocateResult, Allocation, ConvertRe
 from imgtool.progress import Control, Rate, Stop
 
 if TYPE_CHECKING:
+    from imgtool.model.metal import DiskInfo
     from imgtool.plan import Plan
 
 STOP = Stop()
@@ -87,19 +88,30 @@ def info(
     from imgtool.formats.disk import open_disk
     from imgtool.formats.measure import describe
 
-    found = []
+    found, below = [], []
     for image in images:
         with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
             found.append(describe(disk))
+        below.append(_physical(image))
     if as_json:
         from dataclasses import asdict
 
-        documents = [asdict(one) for one in found]
+        documents = [asdict(one) | ({"disk": asdict(metal)} if metal else {}) for one, metal in zip(found, below, strict=True)]
         output.show(documents[0] if len(images) == 1 else {"images": documents}, (), as_json=True)
         return
     for number, one in enumerate(found):
-        output.show(one, [*([""] if number else []), *output.info_lines(one)], as_json=False)
+        more = output.disk_lines(metal) if (metal := below[number]) else ()
+        output.show(one, [*([""] if number else []), *output.info_lines(one), *more], as_json=False)
         output.say_warnings(one.warnings)
+
+
+def _physical(path: Path) -> DiskInfo | None:
+    """Of a whole block device."""
+    if not path.is_block_device():
+        return None
+    from imgtool.endpoints.metal.describe import physical
+
+    return physical(str(path), STOP)
 
 
 def map_(image: Image, as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False) -> None:

@@ -16,6 +16,7 @@ from imgtool.progress import JsonLines, Progress, Silent, Terminal
 
 if TYPE_CHECKING:
     from imgtool.model.guest import AdaptResult, GuestInfo
+    from imgtool.model.metal import DiskInfo
     from imgtool.model.translation import MachineResult, TranslateResult
 
 BAR = 64
@@ -100,6 +101,26 @@ def info_lines(info: ImageInfo) -> Iterable[str]:
     details = {key: value for key, value in info.details.items() if value not in (None, False)}
     if details:
         yield "details:    " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in details.items())
+
+
+def disk_lines(disk: DiskInfo) -> Iterable[str]:
+    """What ``info`` says of a physical disk, below what it says of the image on it."""
+    yield "disk:       " + (" ".join(word for word in (disk.model, disk.serial) if word) or disk.path)
+    kinds = [f"sectors of {disk.sector} bytes" if disk.sector == disk.physical_sector
+             else f"sectors of {disk.sector} bytes, {disk.physical_sector} inside"]
+    kinds += [word for word, said in (("removable", disk.removable), ("read-only", disk.read_only)) if said]
+    yield f"            {', '.join(kinds)}; {disk.table or 'no'} partition table"
+    for name in disk.ids[:1]:
+        yield f"name:       {name}"
+    for part in disk.partitions:
+        label = [f"label {part.label}"] if part.label else []
+        words = [part.type or "unknown", *label, *(f"at {mount}" for mount in part.mounts)]
+        yield f"partition:  {part.name}, {size(part.size)}: {', '.join(words)}"
+    yield from (f"belongs to: {found.name}" for found in disk.signatures if found.member)
+    yield from (f"in use:     {why}" for why in disk.used)
+    if disk.health:
+        counts = [f"{count} sectors {word}" for word, count in disk.health.bad_sectors.items() if count]
+        yield f"health:     {'passed' if disk.health.passed else 'FAILING'}" + "".join(f", {one}" for one in counts)
 
 
 def convert_lines(result: ConvertResult) -> Iterable[str]:

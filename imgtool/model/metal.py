@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,68 @@ class PhysicalDisk:
     def identity(self) -> str | None:
         """What a person types back before the disk is written: the serial, else the best by-id name."""
         return self.serial or (self.ids[0] if self.ids else self.wwid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionInfo:
+    """Of ``imgtool info``: a partition, or a disk that is not divided."""
+
+    name: str
+    start: int
+    size: int
+    type: str | None = None
+    """ext4, xfs, LVM2_member, linux_raid_member, crypto_LUKS, swap, …, in blkid's words."""
+    label: str | None = None
+    uuid: str | None = None
+    mounts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Something that stands on a disk, by its magic number."""
+
+    name: str
+    offset: int
+    member: bool
+    """The disk belongs to a RAID, a volume group or a pool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskHealth:
+    """What the disk says of itself (SMART)."""
+
+    passed: bool
+    temperature: int | None = None
+    """Degrees Celsius."""
+    hours: int | None = None
+    worn_percent: int | None = None
+    bad_sectors: dict[str, int] = field(default_factory=dict)
+    """reallocated, pending, uncorrectable → how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskInfo:
+    """The key ``disk`` of ``imgtool info --json``."""
+
+    path: str
+    model: str | None
+    serial: str | None
+    wwid: str | None
+    ids: tuple[str, ...]
+    size: int
+    sector: int
+    physical_sector: int
+    rotational: bool | None
+    removable: bool
+    read_only: bool
+    table: str | None
+    """gpt, mbr, …"""
+    partitions: tuple[PartitionInfo, ...]
+    signatures: tuple[Member, ...]
+    used: tuple[str, ...]
+    """Who has it in use."""
+    health: DiskHealth | None
+    """None: not readable."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,3 +67,13 @@ def publish(copy: Path) -> None:
     receive.settle(str(copy))
     receive.publish(str(copy))
     receive.forget(str(copy))
+
+
+@contextmanager
+def mounted_on(device: Path, point: Path) -> Iterator[Path]:
+    point.mkdir()
+    tool("mount", device, point)
+    try:
+        yield point
+    finally:
+        tool("umount", point)

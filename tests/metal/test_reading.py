@@ -17,15 +17,17 @@ import pytest
 from imgtool.copying import receive
 from imgtool.endpoints.filling import Filler
 from imgtool.errors import RefusedError, UnreachableError, UsageError
+from imgtool.model import ImageSpec
 from imgtool.model.metal import Reading
 from tests import guest_disk, oracle
-from tests.metal.copies import CONTROL, copied, copying, disk, metal, publish
+from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on, publish
 from tests.oracle import tool
 from tests.program import ENVIRONMENT, ROOT
 from tests.tools.test_only_used import check_result
 
 WHOLE = Reading(whole=True)
 CHUNK = receive.CHUNK
+RAW = ImageSpec(format="raw")
 SIZE = 24 * CHUNK + 4096
 
 
@@ -107,6 +109,7 @@ KEEP_ON = """
 import sys
 from pathlib import Path
 from imgtool.progress import Control, Rate
+from imgtool.model import ImageSpec
 from imgtool.model.metal import Reading
 from tests.metal import copies
 copies.CONTROL = Control(rate=Rate(40 << 20))
@@ -204,3 +207,53 @@ def test_as_any_other_reader(device: Path, raw: Path, tmp_path: Path) -> None:
         receiver.close_up()
     publish(tmp_path / "copy")
     oracle.same(raw, "raw", tmp_path / "copy", "raw")
+
+
+def test_who_wrote_into_a_file_system_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """One small file: its superblock, its bitmap or its journal has changed, and they are compared when the copy goes on."""
+    path = tmp_path / "xfs"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    tool("mkfs.xfs", "-q", path)
+    with disk(path) as device:
+        half(device, tmp_path / "copy", Reading())
+        with metal(device) as source, \
+                source.reader(source.look(source.machines()[0], CONTROL), 0, CONTROL) as reader:
+            before = reader.state
+        with mounted_on(device, tmp_path / "m") as point:
+            (point / "note").write_text("written between two runs")
+        with metal(device) as source, \
+                source.reader(source.look(source.machines()[0], CONTROL), 0, CONTROL) as reader, \
+                receive.receiving(str(tmp_path / "copy"), size=reader.size, spec=RAW, source=before) as receiver, \
+                pytest.raises(RefusedError, match=rf"{device} has changed since the copy was begun"):
+            reader.fill(receiver, CONTROL)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fs", ["xfs", "ext4"])
+def test_bytes_read_of_a_disk_with_a_tenth_used(tmp_path: Path, fs: str) -> None:
+    """20 GiB, 2 GiB of files: what is read, maps included, is at most 1.1 of the blocks that the file system has in use."""
+    path = tmp_path / "big"
+    with path.open("wb") as file:
+        file.truncate(20 << 30)
+    with disk(path) as device:
+        tool(f"mkfs.{fs}", "-q", device)
+        with mounted_on(device, tmp_path / "m") as point:
+            for number in range(32):
+                (point / f"file-{number}").write_bytes(os.urandom(64 << 20))
+            os.sync()
+            space = os.statvfs(point)
+            used = (space.f_blocks - space.f_bfree) * space.f_frsize
+        if fs == "ext4":  # statvfs leaves its tables out
+            said = dict(line.split(":", 1) for line in tool("dumpe2fs", "-h", device).stdout.splitlines() if ":" in line)
+            used = (int(said["Block count"]) - int(said["Free blocks"])) * int(said["Block size"])
+        before = read_of(device)
+        copied(device, tmp_path / "copy")
+        assert read_of(device) - before <= 1.1 * used
+        with disk(tmp_path / "copy") as copy, mounted_on(copy, tmp_path / "m2") as point:
+            assert len(list(point.glob("file-*"))) == 32
+
+
+def read_of(device: Path) -> int:
+    """Bytes that were read from it, by its own count (Documentation/block/stat)."""
+    return int(Path(f"/sys/block/{device.name}/stat").read_text().split()[2]) * 512

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +16,14 @@ from fixtures.sshd import Sshd, sshd
 from imgtool.copying.receive import CHUNK, Chunks
 from imgtool.endpoints.far.file import data_of
 from imgtool.endpoints.metal import Metal, packing
+from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.endpoints.uri import parse
-from imgtool.errors import UnreachableError
+from imgtool.errors import RefusedError, UnreachableError
 from imgtool.model.metal import Reading
 from tests import oracle
-from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on
+from tests.oracle import tool
+from tests.program import ENVIRONMENT, ROOT
 
 WHOLE = Reading(whole=True)
 SIZE = 20 * CHUNK
@@ -120,3 +126,90 @@ def test_the_faster_way_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
             choice.came(1 << 20, choice.codec)
         assert choice.codec == best
     assert packing.Packing(None).codec is None
+
+
+def test_without_python(raw: Path, tmp_path: Path) -> None:
+    """dd gives the whole disk; what else cannot be is said before anything is copied."""
+    tools = ["dd", "head", "readlink", "printf"]
+    with sshd(tmp_path / "sshd", tools=tools) as server, disk(raw) as device:
+        uri = parse(server.uri("metal+ssh", str(device)))
+        with metal(uri=uri, reading=Reading(live=True)) as source:
+            (found,) = source.machines()
+            assert found.name == os.uname()[1].split(".")[0]
+            seen = source.look(found, CONTROL)
+            assert not seen.state.can_resume
+            assert any("no python3" in problem.what for problem in seen.parsed.problems)
+            assert (seen.parsed.machine.disks[0].capacity, seen.parsed.machine.cpu.count) == (SIZE, os.cpu_count())
+            with source.reader(seen, 0, CONTROL) as reader:
+                assert not isinstance(reader, MetalReader)
+                copy = bytearray(SIZE)
+
+                class Into:
+                    def write(self, offset: int, data: memoryview) -> None:
+                        copy[offset:offset + len(data)] = data
+
+                    def zero(self, offset: int, length: int) -> None:
+                        pass
+
+                reader.read([], Into(), CONTROL)
+                assert copy == raw.read_bytes()
+                os.truncate(raw, SIZE // 2)
+                with pytest.raises(UnreachableError, match=f"{device} came to byte {SIZE // 2} of {SIZE}"):
+                    reader.read([], Into(), CONTROL)
+
+
+def test_a_busy_disk_without_python_is_refused(raw: Path, tmp_path: Path) -> None:
+    tool("mkfs.ext4", "-q", "-F", raw)
+    (tmp_path / "m").mkdir()
+    with sshd(tmp_path / "sshd", tools=["dd", "head", "readlink"]) as server, disk(raw) as device:
+        tool("mount", device, tmp_path / "m")
+        try:
+            with metal(uri=parse(server.uri("metal+ssh", str(device))), reading=Reading(live=True)) as source:
+                seen = source.look(source.machines()[0], CONTROL)
+                assert [problem.fatal for problem in seen.parsed.problems if "is in use" in problem.what] == [True]
+                with pytest.raises(RefusedError, match="is mounted at"), source.reader(seen, 0, CONTROL):
+                    pass
+        finally:
+            tool("umount", tmp_path / "m")
+
+
+HOLD = """
+import sys
+from imgtool.endpoints import far
+from imgtool.endpoints.uri import parse
+with far.connected(parse(sys.argv[1])) as wire:
+    wire.call("freeze", mounts=[sys.argv[2]], seconds=120)
+    print(wire.call("hello")[0]["pid"], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", ["ssh", "sshd", "the far end"])
+def test_it_thaws_whoever_dies(server: Sshd, tmp_path: Path, killed: str) -> None:
+    """A file system stays frozen no longer than imgtool, ssh, sshd and the far end live."""
+    path = tmp_path / "fs"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tool("mkfs.ext4", "-q", path)
+    with disk(path) as device, mounted_on(device, tmp_path / "m") as point, \
+            subprocess.Popen([sys.executable, "-c", HOLD, server.uri("metal+ssh", "/x"), str(point)], env=ENVIRONMENT, cwd=ROOT,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        pid = int(holder.stdout.readline())
+        with subprocess.Popen([sys.executable, "-c", f"open({str(point / 'new')!r}, 'w').write('x')"]) as writer:
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(1)
+            if killed == "ssh":
+                os.killpg(child_of(holder.pid), signal.SIGKILL)
+            elif killed == "sshd":
+                assert server.cut()
+            else:
+                os.kill(pid, signal.SIGKILL)
+            assert writer.wait(30) == 0
+        holder.kill()
+
+
+def child_of(pid: int) -> int:
+    """The one process that another has started."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)

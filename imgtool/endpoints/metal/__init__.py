@@ -11,6 +11,7 @@
 ``rescue``      bad sectors
 ``packing``     whether the way is worth packing for
 ``nbd``         a far disk for QEMU and the appliance
+``plain``       a machine without python3
 ==============  ==============================================================
 """
 
@@ -22,10 +23,12 @@ from contextlib import ExitStack, contextmanager
 
 from imgtool.endpoints import far
 from imgtool.endpoints.far.file import FarFile
-from imgtool.endpoints.metal import disks, free, hardware
+from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.metal import disks, free, hardware, plain
 from imgtool.endpoints.metal.packing import Packing, best_codec
+from imgtool.endpoints.metal.plain import PlainReader
 from imgtool.endpoints.metal.reader import MetalReader
-from imgtool.errors import UsageError
+from imgtool.errors import UnreachableError, UsageError
 from imgtool.model.description import Parsed
 from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
 from imgtool.model.metal import PhysicalDisk, Reading
@@ -51,9 +54,19 @@ class Metal:
         self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
         self._maps: dict[tuple[str, ...], list[free.Map]] = {}
         self._stack = ExitStack()
-        self._wire = self._stack.enter_context(far.connected(uri))
-        self.host = printable(str(self._wire.call("hello")[0].get("host", ""))).split(".")[0] or "metal"
-        self._packing = Packing(best_codec(self._wire) if uri.host else None)
+        self._wire = self._connected()
+        said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
+        self.host = printable(str(said)).split(".")[0] or "metal"
+        self._packing = Packing(best_codec(self._wire) if uri.host and self._wire else None)
+
+    def _connected(self) -> Wire | None:
+        """None: there is no python3."""
+        try:
+            return self._stack.enter_context(far.connected(self._uri))
+        except UnreachableError as error:
+            if far.NO_PYTHON not in error.message or not self._uri.host:
+                raise
+            return None
 
     def machines(self) -> list[Found]:
         return [Found(name=self.host, id=self.host, power=Power.RUNNING)]
@@ -65,33 +78,37 @@ class Metal:
         return found
 
     def look(self, found: Found, control: Control) -> Seen:
-        files = self._files((*disks.PATTERNS, *hardware.PATTERNS, *map(glob.escape, self._links())))
+        files = self._files((*disks.PATTERNS, *hardware.PATTERNS))
         chosen = self._chosen(files)
         machine, problems = hardware.machine(files, chosen, found.name)
         seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block") for disk in chosen)
-        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen),
-                    parsed=Parsed(machine=machine, problems=(*problems, *(self._in_use(disk) for disk in chosen if disk.busy))))
+        problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *([] if self._wire else [plain.PROBLEM]))
+        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._wire is not None),
+                    parsed=Parsed(machine=machine, problems=problems))
 
     def _in_use(self, disk: PhysicalDisk) -> Problem:
         why = f"{disk.path} is in use: {'; '.join(disk.busy)}"
         if disks.not_mounted(disk):
             return Problem(what=why, hint="deactivate what is not mounted: vgchange -an, mdadm --stop", fatal=True)
-        if self.reading.live or self.reading.frozen:
+        if self._lives():
             return Problem(what=why, hint="it is copied as it is while its file systems are frozen: as after a power cut")
         return Problem(what=why, hint=disks.BUSY_HINT, fatal=True)
 
     def physical(self, seen: Seen) -> list[PhysicalDisk]:
         """The disks of the machine, as they are now."""
-        files = self._files((*disks.PATTERNS, *map(glob.escape, self._links())))
+        files = self._files(disks.PATTERNS)
         return [disks.named(files, slot.path) for slot in seen.parsed.machine.disks if slot.path]
 
     @contextmanager
-    def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader]:
+    def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader | PlainReader]:
         """Raises RefusedError where the disk is in use, and neither live nor frozen reading was asked for."""
         every = self.physical(seen)
         disk = every[number]
-        if not (self.reading.live or self.reading.frozen):
+        if not self._lives():
             disks.refuse_busy(disk)
+        if self._wire is None:
+            yield PlainReader(self._uri, disk)
+            return
         file = FarFile(self._wire, disk.path)
         try:
             yield MetalReader(file, disk, self.reading, packing=self._packing,
@@ -99,8 +116,13 @@ class Metal:
         finally:
             file.close()
 
+    def _lives(self) -> bool:
+        """Whether a disk in use can be read so that the copy is that of one moment."""
+        return (self.reading.live or self.reading.frozen) and self._wire is not None
+
     def _map(self, every: list[PhysicalDisk], number: int, control: Control) -> free.Map:
         """Of all disks that are at rest, found together and once."""
+        assert self._wire is not None  # noqa: S101 - a reader asks
         resting = [disk for disk in every if not disk.busy]
         key = tuple(disk.path for disk in resting)
         if key not in self._maps:
@@ -117,11 +139,12 @@ class Metal:
     def close(self) -> None:
         self._stack.close()
 
-    def _links(self) -> list[str]:
-        return [path for path in self._paths if path.count("/") > 2]
-
-    def _files(self, patterns: tuple[str, ...]) -> Mapping[str, str]:
-        found: Mapping[str, str] = self._wire.call("files", patterns=patterns)[0]["files"]
+    def _files(self, patterns: tuple[str, ...]) -> dict[str, str]:
+        """And the links that the address names."""
+        links = [path for path in self._paths if path.count("/") > 2]
+        if self._wire is None:
+            return plain.files(self._uri, patterns, links)
+        found: dict[str, str] = self._wire.call("files", patterns=[*patterns, *map(glob.escape, links)])[0]["files"]
         return found
 
     def _chosen(self, files: Mapping[str, str]) -> tuple[PhysicalDisk, ...]:

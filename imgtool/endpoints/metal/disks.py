@@ -68,6 +68,12 @@ def named(files: Files, path: str) -> PhysicalDisk:
     raise UsageError(f"{path} is no disk of that machine", "there are: " + ", ".join(disk.path for disk in fixed(files)))
 
 
+def mounts(device: str, files: Files) -> tuple[str, ...]:
+    """Where a disk or a partition is mounted."""
+    number = files.get(_sys(device, files) + "/dev", "").strip()
+    return tuple(dict.fromkeys(mount for mount, _ in _mounts(files, number, device)))
+
+
 def refuse_busy(disk: PhysicalDisk) -> None:
     """Raises RefusedError where it may change while it is read."""
     if disk.busy:
@@ -125,7 +131,7 @@ def _ids(name: str, files: Files) -> tuple[str, ...]:
         return (backing,)
     mine = [PurePosixPath(path).name for path, target in files.items()
             if path.startswith("/dev/disk/by-id/") and target == f"/dev/{name}"]
-    return tuple(sorted(mine, key=lambda one: (one.startswith(BEST_IDS), one)))
+    return tuple(sorted(filter(str.isprintable, mine), key=lambda one: (one.startswith(BEST_IDS), one)))
 
 
 def _partitions(name: str, files: Files) -> Iterator[Partition]:
