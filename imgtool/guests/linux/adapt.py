@@ -79,6 +79,8 @@ def _kernels(editor: Editor, found: tuple[Menu, Chooser] | None, platform: Platf
         missing = drivers.lacking(platform, kernel.has)
         if missing:
             editor.warn(f"kernel {kernel.version} has no driver for {', '.join(missing)}")
+        if platform is Platform.METAL and not any(kernel.has(name) for name in drivers.COMMON_NICS):
+            editor.warn(f"kernel {kernel.version} has no driver for the usual network cards of servers")
         if drivers.needs_xen(kernel.version):
             editor.warn(f"kernel {kernel.version} starts under Xen only")
     default = next(kernel for kernel in known if kernel.default)
