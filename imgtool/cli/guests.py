@@ -68,7 +68,9 @@ def adapt(
     rebuild_initramfs: Annotated[bool, typer.Option(
         "--rebuild-initramfs", help="Run the guest's own tool instead of extending its initramfs.")] = False,
     virtio_win: Annotated[Path | None, typer.Option(
-        "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")] = None,
+        "--virtio-win", metavar="DIR|ISO", help="Windows on KVM: virtio-win.iso, or what is in it.")] = None,
+    drivers: Annotated[Path | None, typer.Option(
+        "--drivers", metavar="DIR|ISO", help="Windows on ESXi: the drivers of VMware Tools (pvscsi, vmxnet3).")] = None,
     packages: Annotated[Path | None, typer.Option(
         "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")] = None,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
@@ -95,7 +97,7 @@ def adapt(
     request = AdaptRequest(
         images=machine_disks(named, [str(folder) for folder in disk_root or ()]), platform=Platform(platform), reading=reading,
         key_files=tuple(map(str, key_file or ())), macs=tuple(macs.items()), nics=tuple(macs.get(one, one) for one in nics),
-        rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win) if virtio_win else None,
+        rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win or drivers or "") or None,
         packages=str(packages) if packages else None, backup=backup, dry_run=dry_run)
     result = with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)

@@ -189,9 +189,14 @@ def guest_lines(info: GuestInfo) -> Iterable[str]:
         yield f"disk:       {one.device} {one.type}{where}" + (f", {size(one.size)}{free}" if one.size is not None else "")
     for nic in info.nics:
         how = "DHCP" if nic.dhcp else ", ".join(nic.addresses)
-        yield f"network:    {nic.name} ({nic.system}) {how}".rstrip()
-    if info.tools:
-        yield f"tools:      {', '.join(info.tools)}"
+        card = f" on {nic.mac}" if nic.mac else ""
+        yield f"network:    {nic.name} ({nic.system}){card} {how}".rstrip()
+    for name, value in (("tools", ", ".join(info.tools)), ("SELinux", info.selinux),
+                        ("cloud-init", "yes" if info.cloud_init else None)):
+        if value:
+            yield f"{name + ':':<11} {value}"
+    for place in info.references:
+        yield f"by name:    {place.path} ({place.what}): {place.name}" + (f", which is {place.stable}" if place.stable else "")
 
 
 def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:

@@ -10,7 +10,7 @@ from imgtool.errors import LockedError, RefusedError
 from imgtool.guests import checks, mounts, volumes
 from imgtool.guests.appliance import Handle
 from imgtool.guests.guest_tree import GuestTree
-from imgtool.guests.mounts import Root
+from imgtool.guests.mounts import Mounted, Root
 from imgtool.guests.volumes import Volumes
 from imgtool.model.guest import FileSystem
 
@@ -35,18 +35,18 @@ class Inside:
     warnings: tuple[str, ...] = ()
 
 
-def find(handle: Handle, keys: Sequence[str]) -> Found:
-    """Raises LockedError or RefusedError if the system may be on what stays locked."""
+def find(handle: Handle, keys: Sequence[str], *, write: bool = True) -> Found:
+    """Raises LockedError if the system may be on what stays locked; for writing RefusedError, where it is BitLocker's."""
     known = volumes.examine(handle, keys)
     roots = mounts.roots(handle, known)
     bitlocker = [one.device for one in known.filesystems if one.type == "BitLocker"]
-    if not roots and bitlocker:
+    if not roots and bitlocker and write:
         raise RefusedError(f"{bitlocker[0]} is encrypted with BitLocker",
                            "start Windows, run: manage-bde -off C:, and wait until it is done")
     if not roots and known.locked:
         raise LockedError(f"{', '.join(known.locked)} is encrypted" + (", and none of the keys opens it" if keys else ""),
                           "--key-file FILE with its passphrase")
-    warnings = [f"{device} is encrypted, and stays closed" for device in known.locked]
+    warnings = [f"{device} is encrypted, and stays closed" for device in (*known.locked, *bitlocker)]
     root = mounts.choose(handle, roots, known) if roots else None
     others = [one.device for one in roots if one != root]
     if others:
@@ -69,16 +69,19 @@ def entered(handle: Handle, found: Found, *, write: bool) -> Iterator[Inside]:
     mounted = mounts.mount_all(handle, found.root, found.volumes, write=write)
     with GuestTree(handle) as tree:
         yield Inside(handle=handle, tree=tree, root=found.root, warnings=(*found.warnings, *mounted.warnings),
-                     filesystems=tuple(_measured(tree, one, mounted.points.get(one.device)) for one in found.volumes.filesystems))
+                     filesystems=tuple(_measured(tree, one, mounted) for one in found.volumes.filesystems))
     handle.call("umount_all")
     if write:
         checks.require_sound(handle, mounted.mounts)
 
 
-def _measured(tree: GuestTree, one: FileSystem, point: str | None) -> FileSystem:
+def _measured(tree: GuestTree, one: FileSystem, mounted: Mounted) -> FileSystem:
+    point = mounted.points.get(one.device)
     if point is not None:
+        own = [word for mount in mounted.mounts if mount.device == one.device for word in mount.options.split(",")]
+        names = tuple(dict.fromkeys(word.removeprefix("subvol=") for word in own if word.startswith("subvol=")))
         with suppress(OSError):
-            return replace(one, mounted_at=point, free=tree.free(point))
+            return replace(one, mounted_at=point, free=tree.free(point), subvolumes=names)
     return one
 
 

@@ -50,6 +50,10 @@ def _rebuilt(inside: Inside, request: AdaptRequest) -> Iterator[Change]:
 
 def stranger(handle: Handle, volumes: Volumes) -> GuestInfo:
     """A system that nobody here knows: its file systems, and a warning that it is not adapted."""
+    bitlocker = [one.device for one in volumes.filesystems if one.type == "BitLocker"]
+    if bitlocker:
+        return GuestInfo(os=OsInfo(family="windows", distro="windows"), filesystems=volumes.filesystems,
+                         details={"bitlocker": bitlocker})
     family = other.family(handle, volumes)
     name = "the guest" if family == "unknown" else f"the guest ({family})"
     return GuestInfo(os=OsInfo(family=family), filesystems=volumes.filesystems, warnings=(f"{name} {NOT_ADAPTED}",))

@@ -82,6 +82,8 @@ class FileSystem:
     free: int | None = None
     mounted_at: str | None = None
     """In the guest."""
+    subvolumes: tuple[str, ...] = ()
+    """btrfs: those that the guest mounts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ class GuestInfo:
     """enforcing, permissive, disabled."""
     cloud_init: bool = False
     details: dict[str, object] = field(default_factory=dict)
-    """Windows: services, drivers, fast start, BitLocker."""
+    """Windows: services, drivers, fast_start, clock_is_utc, volume_state; BitLocker's volumes as ``bitlocker``."""
     warnings: tuple[str, ...] = ()
 
 
@@ -206,7 +208,7 @@ class AdaptRequest:
     rebuild_initramfs: bool = False
     """By the guest's own tool, instead of extending it."""
     drivers: str | None = None
-    """Windows: folder with drivers, as virtio-win has them."""
+    """Windows: folder or ISO with drivers: virtio-win for KVM, those of VMware Tools for ESXi."""
     packages: str | None = None
     """Folder with packages that the guest installs when it next boots."""
     backup: bool = True

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from imgtool.guests import overlay
 from imgtool.guests.appliance import appliance, require_guestfs
+from imgtool.guests.checks import ntfs_state
 from imgtool.guests.inside import entered, find
 from imgtool.guests.keys import read_keys
 from imgtool.guests.knowledge import describe, stranger
@@ -26,11 +27,14 @@ def inspect(request: InspectRequest, control: Control, *, keys: Sequence[str] = 
           tempfile.TemporaryDirectory(prefix="imgtool-inspect-") as folder,
           overlay.overlays(disks, folder, stop=control.stop) as made,
           appliance(made, stop=control.stop) as handle):
-        found = find(handle, keys)
+        found = find(handle, keys, write=False)
         if found.root is None:
             info = stranger(handle, found.volumes)
             return replace(info, warnings=(*found.warnings, *info.warnings))
+        state = ntfs_state(handle, found.root.device) if found.root.family == "windows" else None
         with entered(handle, found, write=False) as inside:
             info = describe(inside)
+    if info.os.family == "windows":
+        info = replace(info, details=info.details | {"volume_state": state or "at rest"})
     warnings = dict.fromkeys(warning for disk in disks for warning in disk.warnings)
     return replace(info, warnings=(*warnings, *inside.warnings, *info.warnings))

@@ -14,13 +14,17 @@ from tests.oracle import tool
 CONTROL = "Package: imgtool-tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: Nobody <nobody@example.com>\nDescription: a test\n"
 FIRST = 1 << 20
 """Where the guest's root file system begins."""
-WAIT = f"""\
-[Service]
-ExecStartPre=/bin/sh -c 'while [ -e {first_boot.SCRIPT} ]; do sleep 1; done; sleep 1'
-ExecStartPre=/bin/sh -c 'echo "<4>IMGTOOL nic tiny $(dpkg-query -W -f $${{Status}} imgtool-tiny) $(cat /etc/tiny)" >/dev/kmsg'
-ExecStartPre=/bin/sh -c 'echo "<4>IMGTOOL nic left $(ls -d {packages.FOLDER} {first_boot.UNIT} {first_boot.WANTED})" >/dev/kmsg'
+SCRIPT = f"""\
+#!/bin/sh
+echo on >/proc/sys/kernel/printk_devkmsg
+while [ -e {first_boot.SCRIPT} ]; do sleep 1; done
+sleep 1
+echo "<4>IMGTOOL nic tiny $(dpkg-query --show --showformat '${{Status}}' imgtool-tiny) $(cat /etc/tiny)" >/dev/kmsg
+echo "<4>IMGTOOL nic left $(ls -d {packages.FOLDER} {first_boot.UNIT} {first_boot.WANTED})" >/dev/kmsg
+cut -c1-200 {first_boot.LOG} | tail -n 5 | while read -r line; do echo "<4>IMGTOOL nic log $line" >/dev/kmsg; done
 """
 """Before the guest's report: its words stand among those of the network cards."""
+WAITS = "/usr/local/sbin/imgtool-waits"
 
 
 def tiny(folder: Path) -> Path:
@@ -39,7 +43,9 @@ def let_the_report_wait(disk: Path, point: Path) -> None:
     point.mkdir()
     tool("mount", "-o", f"loop,offset={FIRST}", disk, point)
     try:
-        (point / "etc/systemd/system/imgtool-marker.service.d/wait.conf").write_text(WAIT)
+        (point / "etc/systemd/system/imgtool-marker.service.d/wait.conf").write_text(f"[Service]\nExecStartPre=-{WAITS}\n")
+        (point / WAITS.lstrip("/")).write_text(SCRIPT)
+        (point / WAITS.lstrip("/")).chmod(0o755)
     finally:
         tool("umount", point)
 
@@ -55,5 +61,6 @@ def test_a_guest_installs_what_it_was_given(tmp_path: Path) -> None:
     assert f"{packages.FOLDER}/imgtool-tiny_1.0_all.deb" in where
     assert first_boot.WANTED in where
     report = works(disk, cell.hardware)
-    assert "tiny install ok installed configured" in report.nics
-    assert "left" in report.nics, "the packages and what started them are gone"
+    assert "tiny install ok installed configured" in report.nics, report.nics
+    assert "left" in report.nics, report.nics
+    assert "log exit code: 0" in report.nics

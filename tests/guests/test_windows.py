@@ -14,6 +14,7 @@ import pytest
 
 from fixtures import phony_windows
 from fixtures.phony_windows import MIB, SYSTEM, changed
+from imgtool.guests.windows.first_boot import COMMAND
 from tests import oracle
 from tests.program import imgtool, result
 
@@ -71,7 +72,8 @@ def check_virtio(registry: Registry) -> None:
 
 
 def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
-    disk, drivers = phony_windows.build(tmp_path / "win.raw"), phony_windows.virtio_win(tmp_path / "drivers")
+    disk, drivers = phony_windows.build(tmp_path / "win.raw"), tmp_path / "virtio-win.iso"
+    oracle.tool("xorrisofs", "-quiet", "-J", "-r", "-o", drivers, phony_windows.virtio_win(tmp_path / "drivers"))
     before = sha256(disk)
     found = result("inspect", disk)
     assert found["os"] == {"family": "windows", "distro": "windows", "version": "10.0", "arch": "x86_64", "hostname": "PHONYWIN",
@@ -79,6 +81,7 @@ def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
     assert found["tools"] == ["VMware Tools"]
     assert (found["nics"][0]["addresses"], found["nics"][0]["dhcp"]) == (["192.0.2.7/24"], False)
     assert found["details"]["services"]["storahci"] == 3
+    assert (found["details"]["volume_state"], found["details"]["fast_start"]) == ("at rest", False)
     assert sha256(disk) == before
     made = result("adapt", disk, "--for", "kvm", "--virtio-win", drivers)
     assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
@@ -87,11 +90,18 @@ def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
     check_virtio(system)
     assert [service(system, name, "Start") for name in ("storahci", "stornvme", "VMTools", "LSI_SAS")] == [0, 0, 4, 3]
     assert system.number(r"ControlSet001\Services\storahci\StartOverride", "0") == 0
+    assert [service(system, "imgtool-first-boot", value) for value in ("Type", "Start", "ErrorControl")] == [16, 2, 0]
+    command = system.value(r"ControlSet001\Services\imgtool-first-boot", "ImagePath")
+    assert command == (2, f"{COMMAND}\0".encode("utf-16-le"))
+    script = oracle.tool("ntfscat", tmp_path / "volume", "Windows/imgtool/first-boot.ps1").stdout
+    assert "addresses = @('192.0.2.7/255.255.255.0'); gateway = '192.0.2.1'; dns = @('192.0.2.53', '192.0.2.54')" in script
+    assert r"$env:SystemRoot\Drivers\VirtIO\qemu-ga-x86_64.msi" in script
     path = Registry(disk, tmp_path, "SOFTWARE").text(r"Microsoft\Windows\CurrentVersion", "DevicePath")
     assert path == r"%SystemRoot%\inf;%SystemRoot%\Drivers\VirtIO"
     copied = oracle.tool("ntfscat", tmp_path / "volume", "Windows/System32/drivers/viostor.sys").stdout
     assert copied == "viostor 2k19 amd64 sys\n"
     assert oracle.tool("ntfscat", tmp_path / "volume", "Windows/Drivers/VirtIO/netkvm.inf").stdout == "NetKVM 2k19 amd64 inf\n"
+    assert made["capabilities"]["agent"] is True
     after = sha256(disk)
     assert result("adapt", disk, "--for", "kvm", "--virtio-win", drivers)["changes"] == []
     assert sha256(disk) == after != before
@@ -131,6 +141,22 @@ def test_windows_7_for_esxi(tmp_path: Path) -> None:
     assert system.text(key, "ClassGUID") == "{4D36E97B-E325-11CE-BFC1-08002BE10318}"
     assert [service(system, name, "Start") for name in ("pvscsi", "LSI_SAS", "VMTools")] == [0, 0, 2]
     assert system.value("DriverDatabase", "Version") is None
+
+
+@pytest.mark.long
+def test_drivers_of_vmware_for_esxi(tmp_path: Path) -> None:
+    """A Windows that never had VMware Tools gets the service of pvscsi, and its binding."""
+    gone = {key: values for key, values in SYSTEM.items() if not key.endswith("pvscsi")}
+    disk = phony_windows.build(tmp_path / "win.raw", system=gone)
+    made = result("adapt", disk, "--for", "esxi", "--drivers", phony_windows.vmware_drivers(tmp_path / "drivers"))
+    assert (made["disk_bus"], made["nic_model"]) == ("pvscsi", "vmxnet3")
+    system = Registry(disk, tmp_path, "SYSTEM")
+    assert [service(system, "pvscsi", value) for value in ("Type", "Start", "ErrorControl")] == [1, 0, 1]
+    assert system.value(r"DriverDatabase\DeviceIds\PCI\VEN_15AD&DEV_07C0", "imgtool_pvscsi.inf") == (3, b"\x01\xff\x00\x00")
+    path = Registry(disk, tmp_path, "SOFTWARE").text(r"Microsoft\Windows\CurrentVersion", "DevicePath")
+    assert path == r"%SystemRoot%\inf;%SystemRoot%\Drivers\VMware"
+    assert oracle.tool("ntfscat", tmp_path / "volume", "Windows/System32/drivers/pvscsi.sys").stdout == "pvscsi Win10 amd64 sys\n"
+    assert oracle.tool("ntfscat", tmp_path / "volume", "Windows/Drivers/VMware/vmxnet3.inf").stdout == "vmxnet3 Win8 inf\n"
 
 
 @pytest.mark.long

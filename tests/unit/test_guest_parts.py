@@ -10,13 +10,16 @@ import pytest
 from fixtures import machine_folder
 from imgtool import kvm
 from imgtool.cli.app import app
+from imgtool.cli.output import guest_lines
 from imgtool.errors import RefusedError, UsageError
-from imgtool.guests import other
+from imgtool.guests import inside, knowledge, other
 from imgtool.guests.keys import read_keys
+from imgtool.guests.mounts import Mount, Mounted
 from imgtool.guests.volumes import Volumes
 from imgtool.guests.windows import versions
-from imgtool.model.guest import AdaptRequest, AdaptResult, FileSystem, OsInfo
+from imgtool.model.guest import AdaptRequest, AdaptResult, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo
 from imgtool.steps import machine_disks
+from tests.folder_tree import FolderTree
 from tests.program import imgtool
 
 
@@ -53,6 +56,36 @@ def test_other_systems_by_their_partitions(kind: str, family: str) -> None:
 def test_other_systems_by_their_file_systems() -> None:
     known = Volumes(filesystems=(FileSystem(device="/dev/sda", type="ufs"),), names={})
     assert other.family(Blkid(), known) == "bsd"  # type: ignore[arg-type]
+
+
+def test_bitlocker_is_described_but_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Volumes(filesystems=(FileSystem(device="/dev/sda2", type="BitLocker"),), names={})
+    monkeypatch.setattr("imgtool.guests.volumes.examine", lambda *_: known)
+    monkeypatch.setattr("imgtool.guests.mounts.roots", lambda *_: [])
+    with pytest.raises(RefusedError, match="encrypted with BitLocker"):
+        inside.find(Blkid(), ())  # type: ignore[arg-type]
+    found = inside.find(Blkid(), (), write=False)  # type: ignore[arg-type]
+    assert found.warnings == ("/dev/sda2 is encrypted, and stays closed",)
+    info = knowledge.stranger(Blkid(), found.volumes)  # type: ignore[arg-type]
+    assert (info.os.family, info.details) == ("windows", {"bitlocker": ["/dev/sda2"]})
+
+
+def test_the_subvolumes_that_the_guest_mounts(tmp_path: Path) -> None:
+    mounts = [Mount(device="/dev/sda2", point=point, type="btrfs", options=options)
+              for point, options in (("/", "subvol=@"), ("/home", "compress=zstd,subvol=@home"), ("/srv", ""))]
+    one = inside._measured(FolderTree(tmp_path), FileSystem(device="/dev/sda2", type="btrfs"),  # type: ignore[arg-type]
+                           Mounted(mounts=tuple(mounts)))
+    assert (one.mounted_at, one.subvolumes) == ("/", ("@", "@home"))
+
+
+def test_what_inspect_says_to_a_person() -> None:
+    card = NicConfig(name="eth0", system="ifcfg", path="/x", mac="52:54:00:00:00:01", addresses=("192.0.2.7/24",))
+    info = GuestInfo(os=OsInfo(family="linux"), selinux="enforcing", cloud_init=True, tools=("open-vm-tools",), nics=(card,),
+                     references=(DeviceReference(path="/etc/fstab", what="fstab", name="/dev/sda1", stable="UUID=u"),))
+    lines = list(guest_lines(info))
+    assert "network:    eth0 (ifcfg) on 52:54:00:00:00:01 192.0.2.7/24" in lines
+    assert lines[-4:] == ["tools:      open-vm-tools", "SELinux:    enforcing", "cloud-init: yes",
+                          "by name:    /etc/fstab (fstab): /dev/sda1, which is UUID=u"]
 
 
 def described(monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:

@@ -79,8 +79,12 @@ def _kernels(editor: Editor, found: tuple[Menu, Chooser] | None, platform: Platf
         missing = drivers.lacking(platform, kernel.has)
         if missing:
             editor.warn(f"kernel {kernel.version} has no driver for {', '.join(missing)}")
+        if platform is Platform.METAL and not any(kernel.has(name) for name in drivers.COMMON_NICS):
+            editor.warn(f"kernel {kernel.version} has no driver for the usual network cards of servers")
+        if drivers.needs_xen(kernel.version):
+            editor.warn(f"kernel {kernel.version} starts under Xen only")
     default = next(kernel for kernel in known if kernel.default)
-    able = [kernel for kernel in known if drivers.buses(platform, kernel.has)]
+    able = [kernel for kernel in known if drivers.buses(platform, kernel.has) and not drivers.needs_xen(kernel.version)]
     if not able:
         listed = ", ".join(one.version for one in known)
         raise RefusedError(f"no kernel of the guest has a driver for the disks of {platform}: {listed}",

@@ -40,7 +40,7 @@ FILES = (("/etc/fstab", FSTAB, "fstab"), ("/etc/crypttab", CRYPTTAB, "crypttab")
          ("/etc/initramfs-tools/conf.d/*", RESUME, "resume"), ("/etc/uswsusp.conf", HIBERNATE, "resume"))
 MAPS = ("/boot/grub/device.map", "/boot/grub2/device.map")
 LVM_CONFIGS = ("/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf")
-LVM_FILTER = re.compile(r"^[ \t]*(?:global_)?filter[ \t]*=[ \t]*\[[^\]]*\"a.[^\"]*/dev/(?:[shv]d|xvd|nvme|disk/by-)",
+LVM_FILTER = re.compile(r"^[ \t]*(?:global_)?filter[ \t]*=[ \t]*\[[^\]\n]*\"a.[^\"\n]*/dev/(?:[shv]d|xvd|nvme|disk/by-)",
                         re.MULTILINE)
 WHY = "other hardware gives the disk another name"
 

@@ -86,6 +86,11 @@ def wanted(platform: Platform, has: Callable[[str], bool]) -> tuple[str, ...]:
     return tuple(name for name in WANTED[platform] if has(name))
 
 
+def needs_xen(version: str) -> bool:
+    """A kernel that Xen alone can start: ``3.0.101-63-xen`` of SUSE, ``2.6.18-398.el5xen`` of Red Hat."""
+    return version.lower().endswith(("xen", "xenu", "xen0", "-ec2"))
+
+
 def lacking(platform: Platform, has: Callable[[str], bool]) -> tuple[str, ...]:
     """Buses that are usual on the platform and that this kernel cannot drive at all."""
     there = buses(platform, has)

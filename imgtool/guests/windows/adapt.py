@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from imgtool.errors import RefusedError
 from imgtool.guests.appliance import Handle
 from imgtool.guests.guest_tree import GuestTree
-from imgtool.guests.windows import virtio
+from imgtool.guests.windows import first_boot, given
 from imgtool.guests.windows.drivers import IN_BOX, OWN, TOOLS, VIRTIO, BootDriver
+from imgtool.guests.windows.first_boot import Static
+from imgtool.guests.windows.given import Package
 from imgtool.guests.windows.hive import EXPAND_SZ, Hive, opened
 from imgtool.guests.windows.inspect import Paths, control_set, inspect, paths
 from imgtool.guests.windows.versions import DRIVER_DATABASE, OLDEST
@@ -34,41 +36,60 @@ def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], re
     if info.details["fast_start"]:
         raise RefusedError("Windows is set to start fast: what it calls a shut-down is hibernation",
                            "start it, run: powercfg /h off, then shut it down")
-    where = paths(tree)
-    package = virtio.choose(request.drivers, info) if request.platform == Platform.KVM and request.drivers else None
-    changes = list(virtio.copy(tree, package)) if package else []
+    where, warnings = paths(tree), list[str]()
+    given_ = request.drivers if request.platform in given.MAKERS else None
+    package = given.choose(given_, info, request.platform) if given_ else None
+    changes = list(given.copy(tree, package)) if package else []
     with opened(handle, where.system, "SYSTEM", write=True) as hive:
-        booting = _boot_drivers(hive, tree, where, info, request.platform)
+        booting = _boot_drivers(hive, tree, where, info, request.platform, package)
         _stop_tools(hive, info, request.platform)
+        moved = _moved(first_boot.statics(hive, control_set(hive)), request, warnings)
+        changes += first_boot.install(tree, hive, control_set(hive), first_boot.script(package, moved))
     changes += hive.changes
     if package:
         with opened(handle, where.software, "SOFTWARE", write=True) as hive:
-            _device_path(hive)
+            _device_path(hive, package)
         changes += hive.changes
-    return _result(info, request, booting, changes)
+    return _result(info, request, package, booting, changes, warnings)
 
 
-def _boot_drivers(hive: Hive, tree: GuestTree, where: Paths, info: GuestInfo, platform: Platform) -> list[BootDriver]:
-    """Starts all that the guest has; says which."""
+def _moved(found: Sequence[Static], request: AdaptRequest, warnings: list[str]) -> list[tuple[Static, str | None]]:
+    """Which card gets the addresses of which interface: one of each is sure, several are taken in their order."""
+    cards = list(request.nics) or [new for _, new in request.macs]
+    if len(found) == 1 and len(cards) < 2:
+        return [(found[0], cards[0] if cards else None)]
+    pairs = list(zip(found, cards, strict=False))
+    if pairs:
+        guess = ", ".join(f"{static.addresses[0]} to {card}" for static, card in pairs)
+        warnings.append(f"network cards taken in their order, please check: {guess}")
+    if len(found) > len(pairs):
+        left = ", ".join(static.addresses[0] for static in found[len(pairs):])
+        warnings.append(f"no network card is known for {left}: Windows will ask for an address anew")
+    return list(pairs)
+
+
+def _boot_drivers(hive: Hive, tree: GuestTree, where: Paths, info: GuestInfo, platform: Platform,
+                  package: Package | None) -> list[BootDriver]:
+    """Starts all that the guest has; says which. Those that were given, and virtio, may have no service yet."""
     current, booting = control_set(hive), []
-    wanted = (*(VIRTIO if platform == Platform.KVM else ()), *IN_BOX[platform])
-    for driver in wanted:
+    new = (*(VIRTIO if platform == Platform.KVM else ()), *(package.boot if package else ()))
+    for driver in dict.fromkeys((*new, *IN_BOX[platform])):
         if tree.folded(f"{where.drivers}/{driver.service}.sys") is None:
             continue
-        if not hive.has(rf"{current}\Services\{driver.service}") and driver not in VIRTIO:
+        if not hive.has(rf"{current}\Services\{driver.service}") and driver not in new:
             continue
-        _start_at_boot(hive, current, driver)
+        _start_at_boot(hive, current, driver, new=driver in new)
         if int(info.os.build or 0) < DRIVER_DATABASE:
             _critical_device(hive, current, driver)
-        elif driver in VIRTIO:
+        elif driver in new:
             _driver_database(hive, driver, info)
         booting.append(driver)
     return booting
 
 
-def _start_at_boot(hive: Hive, current: str, driver: BootDriver) -> None:
+def _start_at_boot(hive: Hive, current: str, driver: BootDriver, *, new: bool) -> None:
     key, why = rf"{current}\Services\{driver.service}", f"it drives the disk ({driver.bus})"
-    if driver in VIRTIO:
+    if new:
         hive.put_number(key, "Type", KERNEL_DRIVER, why)
         hive.put_number(key, "ErrorControl", 1, why)
         hive.put_text(key, "Group", driver.group, why)
@@ -118,23 +139,25 @@ def _stop_tools(hive: Hive, info: GuestInfo, platform: Platform) -> None:
             hive.put_number(rf"{current}\Services\{service}", "Start", DISABLED, f"{tool} has nothing to do on {platform}")
 
 
-def _device_path(software: Hive) -> None:
+def _device_path(software: Hive, package: Package) -> None:
     key, value = r"Microsoft\Windows\CurrentVersion", "DevicePath"
-    old = software.text(key, value) or r"%SystemRoot%\inf"
-    if virtio.FOLDER_WORD.lower() not in old.lower():
-        software.put_text(key, value, f"{old};{virtio.FOLDER_WORD}", "Windows finds the other drivers there", kind=EXPAND_SZ)
+    old, folder = software.text(key, value) or r"%SystemRoot%\inf", package.maker.folder.replace("/", "\\")
+    if folder.lower() not in old.lower():
+        software.put_text(key, value, rf"{old};%SystemRoot%\{folder}", "Windows finds the other drivers there", kind=EXPAND_SZ)
 
 
-def _result(info: GuestInfo, request: AdaptRequest, booting: Sequence[BootDriver], changes: Sequence[Change]) -> AdaptResult:
-    warnings = [UNTESTED]
+def _result(info: GuestInfo, request: AdaptRequest, package: Package | None, booting: Sequence[BootDriver],
+            changes: Sequence[Change], said: Sequence[str]) -> AdaptResult:
+    warnings = [UNTESTED, *said]
     if request.platform == Platform.KVM and not any(driver in VIRTIO for driver in booting):
         warnings.append("Windows has no virtio driver: give it SATA and e1000e, or name a folder with --virtio-win")
+    if request.drivers and request.platform not in given.MAKERS:
+        warnings.append(f"no drivers are installed for {request.platform}: Windows has to know the hardware by itself")
     if not booting:
         warnings.append(f"Windows has no driver for the disks of {request.platform}")
-    if any(not nic.dhcp for nic in info.nics):
-        warnings.append("static addresses belong to the old network card: Windows will ask for them anew")
     buses = tuple(dict.fromkeys(driver.bus for driver in booting))
-    cards = (("virtio",) if request.drivers and request.platform == Platform.KVM else ()) + NICS[request.platform]
+    cards = (*(package.nic if package else ()), *NICS[request.platform])
+    agent = "qemu-guest-agent" in info.tools or bool(package and package.agent)
     return AdaptResult(os=info.os, changes=tuple(changes), warnings=tuple(warnings), disk_bus=buses[0] if buses else None,
                        nic_model=cards[0] if cards else None,
-                       capabilities=Capabilities(disk_buses=buses, nic_models=cards, agent="qemu-guest-agent" in info.tools))
+                       capabilities=Capabilities(disk_buses=buses, nic_models=cards, agent=agent))

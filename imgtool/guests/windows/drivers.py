@@ -44,10 +44,6 @@ IN_BOX: dict[Platform, tuple[BootDriver, ...]] = {
 }
 """Best first; those that the guest has are started at boot."""
 VIRTIO = (VIOSTOR, VIOSCSI)
-VIRTIO_PACKAGES = ("viostor", "vioscsi", "netkvm", "balloon", "vioserial", "viorng", "pvpanic", "qemupciserial",
-                   "viogpudo", "vioinput")
-"""Folders of virtio-win that are copied, so that Windows finds them at its first start."""
-
 TOOLS = {
     "VMTools": "VMware Tools", "VGAuthService": "VMware Tools", "vmvss": "VMware Tools",
     "VMwareCAFCommAmqpListener": "VMware Tools",

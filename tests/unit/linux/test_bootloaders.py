@@ -250,6 +250,26 @@ def test_another_kernel_is_chosen_where_one_has_the_driver(tmp_path: Path) -> No
     assert [one.version for one in inspect(made, DISK).kernels if one.default] == ["6.1.0-1-amd64"]
 
 
+def test_a_kernel_for_xen_is_not_chosen(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path / "guest")
+    made.write("/etc/os-release", b"ID=sles\n")
+    entries = ""
+    for version in ("3.0.101-63-xen", "3.0.101-63-default"):
+        kernel(made, version, f"/boot/vmlinuz-{version}", f"/boot/initrd-{version}", layout="mkinitrd")
+        entries += f"title {version}\nkernel /boot/vmlinuz-{version}\ninitrd /boot/initrd-{version}\n"
+    made.write("/boot/grub/menu.lst", b"default 0\n" + entries.encode())
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert "kernel 3.0.101-63-xen starts under Xen only" in result.warnings
+    assert [one.version for one in inspect(made, DISK).kernels if one.default] == ["3.0.101-63-default"]
+
+
+def test_a_kernel_without_network_cards_of_servers_is_said(tmp_path: Path) -> None:
+    made = two_kernels(tmp_path, "e1000e", "")
+    said = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.METAL)).warnings
+    assert [words for words in said if "network cards of servers" in words] == [
+        "kernel 6.1.0-2-amd64 has no driver for the usual network cards of servers"]
+
+
 def test_the_default_stays_where_it_can_boot_and_none_is_better(tmp_path: Path) -> None:
     made = two_kernels(tmp_path, KVM_DISKS, KVM_DISKS)
     result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))

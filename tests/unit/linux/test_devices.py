@@ -130,6 +130,15 @@ def test_an_answer_that_is_there_is_changed(tmp_path: Path) -> None:
     assert tree.read(install_devices.DEBCONF).decode() == expected
 
 
+@pytest.mark.parametrize("content", ["Name: grub-pc/install_devices\n" * 200_000, "Name: grub-pc/install_devices\n\n" * 200_000,
+                                     "Name: grub-pc/install_devices\nValue: " + "/dev/sda, " * 200_000])
+def test_an_endless_database_takes_no_endless_time(content: str, tmp_path: Path) -> None:
+    tree = FolderTree(tmp_path)
+    tree.write(install_devices.DEBCONF, content.encode())
+    install_devices.fix(Editor(tree=tree), Names(ONE), Platform.KVM, "virtio")
+    assert tree.read(install_devices.DEBCONF).decode() == content.replace("/dev/sda, " * 200_000, "/dev/vda")
+
+
 @pytest.mark.parametrize(("line", "said"), [
     ('filter = [ "a|/dev/sda.*|", "r|.*|" ]', True), ('\tglobal_filter=["a|^/dev/disk/by-id/x|"]', True),
     ('# filter = [ "a|/dev/sda.*|" ]', False), ('filter = [ "a|.*|" ]', False), ('filter = [ "r|/dev/sda.*|" ]', False)])

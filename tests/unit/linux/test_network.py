@@ -142,9 +142,12 @@ def test_the_cards_where_one_of_two_gets_another_address(tmp_path: Path) -> None
     made.write(udev.BUILTIN[0], b"")
     for number, mac in enumerate((OLD, OTHER)):
         made.write(f"/etc/sysconfig/network-scripts/ifcfg-ens{number}", f"DEVICE=ens{number}\nHWADDR={mac}\n".encode())
+    made.write("/etc/udev/rules.d/70-persistent-net.rules",
+               b'SUBSYSTEM=="net", ATTR{address}=="00:50:56:dd:dd:dd", NAME="eth7"\n')  # a card of long ago
     editor = Editor(tree=made)
     find.follow(editor, {OLD: NEW})
     nics = find.read(made)
+    assert pin.cards(nics, [NEW]) == (NEW, OTHER)
     assert pin.decide(editor, nics, pin.cards(nics, [NEW])) == (Pin(name="ens0", mac=NEW), Pin(name="ens1", mac=OTHER))
     assert not editor.warnings
 

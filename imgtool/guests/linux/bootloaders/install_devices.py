@@ -17,10 +17,8 @@ from imgtool.model.guest import Platform
 
 DEBCONF = "/var/cache/debconf/config.dat"
 SUSE = "/etc/default/grub_installdevice"
-BLOCK = re.compile(r"^Name: (grub-(?:pc|efi)/install_devices)$(?:\n(?!\n)[^\n]*)*?\nValue:[ ]?([^\n]*)$", re.MULTILINE)
-EMPTY = re.compile(r"^(Name: grub-pc/install_devices_empty$(?:\n(?!\n)[^\n]*)*?\nValue:)[^\n]*$", re.MULTILINE)
-NAMED = re.compile(r"^(?:Name: grub-pc/install_devices$(?:\n(?!\n)[^\n]*)*?\nValue:[ ]?)?/dev/", re.MULTILINE)
-"""A disk is named, in either file."""
+VALUE = re.compile(r"^Value:[ ]?(.*)$", re.MULTILINE)
+DISKS, ESPS, NOWHERE = "grub-pc/install_devices", "grub-efi/install_devices", "grub-pc/install_devices_empty"
 EMPTY_BLOCK = ("Name: grub-pc/install_devices_empty\nTemplate: grub-pc/install_devices_empty\nValue: true\nOwners: grub-pc\n"
                "Flags: seen\n\n")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -33,10 +31,10 @@ LATER = "updates will not renew GRUB's boot sector: name the disk there, by dpkg
 def fix(editor: Editor, names: Names, platform: Platform, bus: str | None) -> None:
     """``bus``: which disks the guest will most likely have."""
     new = partial(_new, names, platform, PREFIXES.get(bus or "", "sd"))
-    for path, edit in ((DEBCONF, _debconf), (SUSE, _suse)):
+    for path, edit, named in ((DEBCONF, _debconf, _disks), (SUSE, _suse, _lines)):
         old = text(editor.tree, path)
         changed = editor.change(path, partial(edit, new), what=WHAT, why=WHY)
-        if changed and NAMED.search(old) and not NAMED.search(text(editor.tree, path)):
+        if changed and named(old) and not named(text(editor.tree, path)):
             editor.warn(LATER)
 
 
@@ -57,21 +55,37 @@ def _new(names: Names, platform: Platform, prefix: str, name: str) -> str | None
 
 def _debconf(new: Callable[[str], str | None], content: str) -> str:
     """Blocks of lines, an empty line between them (debconf-devel(7)); a value of several words has commas."""
-    emptied = False
 
     def changed(found: re.Match[str]) -> str:
-        nonlocal emptied
-        old = [word for word in re.split(r",\s*", found[2]) if word]
-        fresh = list(dict.fromkeys(name for word in old if (name := new(word))))
-        emptied = emptied or (bool(old) and not fresh and found[1] == "grub-pc/install_devices")
-        return found[0].removesuffix(found[2]) + ", ".join(fresh)
+        fresh = dict.fromkeys(name for word in _words(found[1]) if (name := new(word)))
+        return found[0].removesuffix(found[1]) + ", ".join(fresh)
 
-    content = BLOCK.sub(changed, content)
-    if not emptied:
-        return content
-    if EMPTY.search(content):
-        return EMPTY.sub(r"\1 true", content)
-    return content.rstrip("\n") + "\n\n" + EMPTY_BLOCK
+    blocks = content.split("\n\n")
+    fresh = [VALUE.sub(changed, block, count=1) if _name(block) in (DISKS, ESPS) else block for block in blocks]
+    if not _disks(content) or _disks("\n\n".join(fresh)):
+        return "\n\n".join(fresh)
+    if NOWHERE in map(_name, fresh):
+        return "\n\n".join(VALUE.sub("Value: true", block, count=1) if _name(block) == NOWHERE else block for block in fresh)
+    return "\n\n".join(fresh).rstrip("\n") + "\n\n" + EMPTY_BLOCK
+
+
+def _name(block: str) -> str:
+    first = block.lstrip("\n").partition("\n")[0]
+    return first.removeprefix("Name: ") if first.startswith("Name: ") else ""
+
+
+def _words(value: str) -> list[str]:
+    return [word for word in re.split(r",\s*", value) if word]
+
+
+def _disks(content: str) -> bool:
+    """Debconf names a disk."""
+    values = (VALUE.search(block) for block in content.split("\n\n") if _name(block) == DISKS)
+    return any(found and _words(found[1]) for found in values)
+
+
+def _lines(content: str) -> bool:
+    return any(line.startswith("/dev/") for line in content.split("\n"))
 
 
 def _suse(new: Callable[[str], str | None], content: str) -> str:

@@ -57,8 +57,9 @@ def decide(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str]) -> tu
 
 def cards(nics: Sequence[NicConfig], new: Iterable[str]) -> tuple[str, ...]:
     """The machine's cards where only some ``new`` addresses are known: these, and those that the configuration ties."""
-    new = tuple(new)
-    return tuple(dict.fromkeys((*_tied(nics).values(), *new))) if new else ()
+    new, wanted = tuple(new), _names(nics)
+    tied = [nic.mac for nic in nics if nic.mac and (nic.system != udev.SYSTEM or nic.name in wanted)]  # udev remembers old cards
+    return tuple(dict.fromkeys((*tied, *new))) if new else ()
 
 
 def moved(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str], pins: Sequence[Pin]) -> dict[str, str]:
