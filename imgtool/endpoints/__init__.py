@@ -117,6 +117,9 @@ class HostTarget(Target, Protocol):
 class FarTarget(Target, Protocol):
     """Disks are sent."""
 
+    sets: tuple[str, ...]
+    """Fields of a machine that the description has no place for, and that the target sets nevertheless."""
+
     def send(self, name: str, made: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], state: str,
              control: Control) -> str:
         """Makes the machine ``name``, with what the disks hold. ``state``: a folder of this host for block maps.

@@ -34,6 +34,8 @@ CHECK_SECONDS = 3600.0
 class FarTarget(LibvirtTarget):
     """A ``FarTarget``: files are written by a Python program there; without Python, libvirt takes them as streams."""
 
+    sets: tuple[str, ...] = ()
+
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._far_folder, self._far_free = "", -1

@@ -45,6 +45,7 @@ class VSphereTarget:
     suffix = ".ovf"
     formats: tuple[str, ...] = ("vmdk",)
     temporary = ".imgtool-new"
+    sets: tuple[str, ...] = ("uuid",)
     folder: str | None = None
 
     def __init__(self, session: Session, uri: Uri) -> None:

@@ -45,11 +45,14 @@ def describe(request: MigrateRequest, seen: Seen, target: HostTarget | FarTarget
     made = retarget(_sized(seen.parsed.machine, tuple(sizes)), wishes)
     machine = identity.given_to(made.machine) if identity else made.machine
     machine = replace(machine, name=machine.name + suffix)
-    return rendered(seen.parsed, replace(made, machine=machine), target.suffix)
+    done = rendered(seen.parsed, replace(made, machine=machine), target.suffix)
+    sets = tuple(f"{field} = " for field in getattr(target, "sets", ()))
+    return replace(done, problems=tuple(one for one in done.problems if not one.what.startswith(sets))) if sets else done
 
 
 def _sized(machine: Machine, sizes: tuple[int, ...]) -> Machine:
     """An OVF tells how large each disk is."""
-    if not sizes:
+    if len(sizes) != len(machine.disks):
         return machine
-    return replace(machine, disks=tuple(replace(disk, capacity=size) for disk, size in zip(machine.disks, sizes, strict=True)))
+    return replace(machine, disks=tuple(replace(disk, capacity=size or None)
+                                        for disk, size in zip(machine.disks, sizes, strict=True)))

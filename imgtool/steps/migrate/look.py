@@ -79,7 +79,8 @@ def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
         if request.format and request.format not in target.formats:
             raise UsageError(f"--format {request.format}: this target takes {', '.join(target.formats)}")
         state = target.look(request.placing, control)
-        preview = describe(request, seen, target, state, files=placed(seen, target, disk_names(request, seen, target)))
+        preview = describe(request, seen, target, state, files=placed(seen, target, disk_names(request, seen, target)),
+                           sizes=[disk.capacity for disk in seen.state.disks])
         state = replace(state, machines=_others(state, preview.machine.name + target.temporary),
                         staging_free=_staging_free(request) if target.folder is None else None)
         situation = Situation(machine=seen.parsed.machine, result=preview.machine, source=seen.state, target=state,
