@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -50,7 +51,8 @@ class FarTarget(LibvirtTarget):
         state = super().look(placing, control)
         staging = journal.state_folder()
         staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return replace(state, can_resume=self._resumes, staging_free=shutil.disk_usage(staging).free)
+        skew = float(self._wire().call("hello")[0]["time"]) - time.time() if self._resumes else 0.0
+        return replace(state, can_resume=self._resumes, clock_skew=skew, staging_free=shutil.disk_usage(staging).free)
 
     def place_of(self, disk: NewDisk) -> str:
         """Where a disk will lie, there. ``send`` puts it into the description, too."""
