@@ -55,7 +55,7 @@ def test_disks_get_their_places_in_the_description() -> None:
 
 
 @pytest.mark.parametrize(("said", "shown"), [
-    (b"", ""), (b"\r\n \n", ""), (b"one\r\ntwo \r\n", "two"), (b"\x1b[2J\x1b[01;31mred\x1b[0m\n", "red"),
+    (b"", ""), (b"\r\n \n", ""), (b"one\r\ntwo \r\n", "two"), (b"\x1b[2J\x1bM\x1b[01;31mred\x1b[0m\n", "red"),
     ("Zeile ü\nDebian login: ".encode(), "Debian login:"), (b"a" * 500, "a" * watch.SHOWN),
     (b"x\n\xff\xfe bad\x07", "\ufffd\ufffd bad")])
 def test_last_words_of_a_console(said: bytes, shown: str) -> None:
