@@ -230,7 +230,7 @@ def test_a_file_that_is_there_stays(target: FarTarget, pool: Path, tmp_path: Pat
     assert (pool / "web-0.qcow2").read_bytes() == b"precious"
 
 
-def test_sent_and_not_defined(target: FarTarget, pool: Path, tmp_path: Path, stack: ExitStack) -> None:
+def test_sent_and_not_defined(daemon: Libvirtd, target: FarTarget, pool: Path, tmp_path: Path, stack: ExitStack) -> None:
     """What is whole is not sent again; who gives up gets rid of it."""
     target.look(Placing(), Control())
     disks = [(new("web-0.qcow2"), stack.enter_context(open_disk(str(noise(tmp_path / "a.qcow2", 8)))))]
@@ -242,7 +242,16 @@ def test_sent_and_not_defined(target: FarTarget, pool: Path, tmp_path: Path, sta
     counted = Counted()
     target.compare(send(target, disks, tmp_path / "state", control=Control(rate=counted)), disks, Control())
     assert counted.bytes == 0
-    target.discard([disks[0][0]], str(tmp_path / "state"))  # it belongs to a machine
+    target.discard([disks[0][0]], str(tmp_path / "state"))
+    assert (os.listdir(pool), os.listdir(tmp_path / "state")) == ([], [])
+    assert daemon.virsh("list", "--all", "--name").strip() == ""
+
+
+def test_a_finished_machine_is_not_discarded(target: FarTarget, pool: Path, tmp_path: Path, stack: ExitStack) -> None:
+    target.look(Placing(), Control())
+    disks = [(new("web-0.qcow2"), stack.enter_context(open_disk(str(qcow2(tmp_path / "a.qcow2")))))]
+    target.rename(send(target, disks, tmp_path / "state"), "web")
+    target.discard([disks[0][0]], str(tmp_path / "state"))
     assert os.listdir(pool) == ["web-0.qcow2"]
 
 

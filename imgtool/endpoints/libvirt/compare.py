@@ -21,7 +21,7 @@ from imgtool.model import ImageSpec
 from imgtool.progress import Control, Stop
 
 STREAMS = 4
-KEEP = "the storage there may be failing: keep the source"
+KEEP = "the storage there may be failing: keep the source; --discard-partial removes what was sent"
 
 
 def compare(wire: Wire, path: str, form: str, source: Disk, control: Control) -> None:

@@ -241,11 +241,15 @@ def _publish(wire: Wire, job: Job) -> None:
         os.unlink(map_path(job.state, job.new))
 
 
-def discard(wire: Wire, path: str, record: str, used: set[str]) -> None:
-    """The partial copy, and a whole one that we have made and no machine uses."""
-    wire.call("remove", path=path + PARTIAL)
+def is_ours(wire: Wire, path: str, record: str) -> bool:
+    """Whether a whole file there is one that we have sent, and that no finished machine has."""
     whole = _stat(wire, path)
-    if whole["found"] and path not in used and _record(record) == _identity(whole):
+    return bool(whole["found"]) and _record(record) == _identity(whole)
+
+
+def discard(wire: Wire, path: str, *, whole: bool) -> None:
+    wire.call("remove", path=path + PARTIAL)
+    if whole:
         wire.call("remove", path=path)
 
 
