@@ -26,7 +26,7 @@ def test_sent_started_and_watched(daemon: Libvirtd, ssh: Sshd, pool: Path, tmp_p
                                   monkeypatch: pytest.MonkeyPatch) -> None:
     from imgtool.endpoints.libvirt import watch
 
-    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 300.0)  # it goes off by itself
+    monkeypatch.setattr(watch, "CONSOLE_SECONDS", 1200.0)  # it goes off by itself
     built = debian.build(tmp_path / "debian.raw")
     target = cast("FarTarget", endpoints.target(uri.parse(ssh.uri("qemu+ssh", "/system", socket=daemon.socket)), Credentials()))
     target.look(Placing(), Control())

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from imgtool.copying.pool import ordered
 from imgtool.copying.receive import CHUNK
-from imgtool.endpoints.far.file import FarFile
+from imgtool.endpoints.far.file import FarFile, Held
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.libvirt.send import chunk_of
 from imgtool.errors import DifferError
@@ -21,7 +21,7 @@ from imgtool.model import ImageSpec
 from imgtool.progress import Control, Stop
 
 STREAMS = 4
-KEEP = "the storage there may be failing: keep the source"
+KEEP = "the storage there may be failing: keep the source; --discard-partial removes what was sent"
 
 
 def compare(wire: Wire, path: str, form: str, source: Disk, control: Control) -> None:
@@ -53,7 +53,7 @@ def _chunk(source: Disk, start: int, size: int) -> bytearray | None:
 
 class _Raw:
     def __init__(self, file: FarFile, size: int) -> None:
-        self._file = file
+        self._file, self._held = file, Held(file)
         if file.size != size:
             raise DifferError(f"{file.wire.name}: {file.path} has {file.size} bytes instead of {size}", KEEP)
 
@@ -61,7 +61,7 @@ class _Raw:
         """``data``: None for zeros, of a length that does not matter then."""
         file, at = self._file, base + start
         if data is None:
-            return all(_zeros(file.read(low, high - low)) for low, high in _small(file.data(at, min(at + CHUNK, file.size))))
+            return all(_zeros(file.read(low, high - low)) for low, high in _small(self._held.within(at, at + CHUNK)))
         inside = max(0, min(len(data), file.size - at))
         if not _zeros(memoryview(data)[inside:]):
             return False
@@ -82,7 +82,7 @@ class _Qcow2(_Raw):
     """Each cluster of the guest is at its own place, or nowhere: so ``late`` writes it, and so it must be found."""
 
     def __init__(self, file: FarFile, plan: Layout) -> None:
-        self._file, self._plan = file, plan
+        self._file, self._held, self._plan = file, Held(file), plan
         self._tables: dict[int, bytes] = {}
         self._check_header()
         raw = file.read(plan.cluster, plan.l1_count * 8)

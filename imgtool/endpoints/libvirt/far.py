@@ -43,6 +43,7 @@ PART, PIECE = 4 << 20, 1 << 20
 """What one request asks for, and what a sink is given at once."""
 STATUS = 1 << 30
 """Bytes that one question for zeros and holes covers."""
+GAP, MOST = 256 << 10, 64 << 20
 ZERO = 2
 """Bit of ``base:allocation``."""
 TRIES, PAUSE = 8, 0.5
@@ -208,7 +209,7 @@ class FarDisk:
     def _parts(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> Iterator[tuple[int, int]]:
         """What must be asked for; zeros go to the sink at once."""
         for first, last in wanted:
-            for start, end, zero in self._map(first, last, control.stop):
+            for start, end, zero in _joined(self._map(first, last, control.stop)):
                 control.stop.check()
                 if zero:
                     sink.zero(start, end - start)
@@ -269,6 +270,24 @@ class FarDisk:
     def close(self) -> None:
         if not self._link.dead:
             self._link.close()
+
+
+def _joined(ranges: Iterator[tuple[int, int, bool]]) -> Iterator[tuple[int, int, bool]]:
+    """Short zeros between data are read with it: a question more costs more than they do."""
+    begin = until = 0
+    for start, end, zero in ranges:
+        if zero and (begin == until or end - start >= GAP):
+            if until > begin:
+                yield begin, until, False
+            yield start, end, True
+            begin = until = end
+        else:
+            begin, until = (begin, end) if until > begin else (start, end)
+            if until - begin >= MOST:  # reading begins before all of the map is known
+                yield begin, until, False
+                begin = until
+    if until > begin:
+        yield begin, until, False
 
 
 def _status(handle: Any, offset: int, length: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -50,7 +51,8 @@ class FarTarget(LibvirtTarget):
         state = super().look(placing, control)
         staging = journal.state_folder()
         staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return replace(state, can_resume=self._resumes, staging_free=shutil.disk_usage(staging).free)
+        skew = float(self._wire().call("hello")[0]["time"]) - time.time() if self._resumes else 0.0
+        return replace(state, can_resume=self._resumes, clock_skew=skew, staging_free=shutil.disk_usage(staging).free)
 
     def place_of(self, disk: NewDisk) -> str:
         """Where a disk will lie, there. ``send`` puts it into the description, too."""
@@ -153,18 +155,25 @@ class FarTarget(LibvirtTarget):
         self._records = []
 
     def discard(self, disks: Sequence[NewDisk], state: str) -> None:
-        """What a stopped ``send`` left: partial copies, block maps, and disks that no machine has yet."""
+        """What a stopped ``send`` left: partial copies, block maps, disks that no machine has yet, a half-made machine."""
         if self._resumes:
-            used = self._used()
+            ours = {self.place_of(new) for new in disks
+                    if send.is_ours(self._wire(), self.place_of(new), send.record_path(state, new))}
+            used = self._used(ours)
             for new in disks:
-                send.discard(self._wire(), self.place_of(new), send.record_path(state, new), used)
+                path = self.place_of(new)
+                send.discard(self._wire(), path, whole=path in ours - used)
         for new in disks:
             for path in (send.map_path(state, new), send.record_path(state, new)):
                 _gone(path)
         self._refresh()
 
-    def _used(self) -> set[str]:
+    def _used(self, ours: set[str]) -> set[str]:
+        """Disks of machines. One of ours that was never finished is removed: nobody else makes such names."""
         with self._host.asked() as connection:
+            for domain in inventory.domains(connection):
+                if domain.name().endswith(define.TEMPORARY) and not domain.isActive() and ours & {*define.files(domain)}:
+                    define.remove(domain)
             return {path for domain in inventory.domains(connection) for path in define.files(domain)}
 
     def _unlink(self, paths: Sequence[str]) -> None:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import bisect
 import json
 import os
 import time
@@ -22,7 +21,7 @@ from typing import Any
 from imgtool import codec, files
 from imgtool.copying.pool import ordered
 from imgtool.copying.receive import Receiver, file_size, receiving_by
-from imgtool.endpoints.far.file import FarFile
+from imgtool.endpoints.far.file import FarFile, Held
 from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.formats.disk import Disk
@@ -71,8 +70,7 @@ class Medium:
 
     def __init__(self, file: FarFile, allocation: Allocation, *, packed: bool) -> None:
         self._file, self._allocation, self._packed = file, allocation, packed
-        held = list(file.data(0, file.size))
-        self._starts, self._ends = [start for start, _ in held], [end for _, end in held]
+        self._held = Held(file)
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         self._file.write(offset, data, pack=_pack if self._packed else None)
@@ -80,12 +78,8 @@ class Medium:
     def hole(self, offset: int, length: int) -> None:
         if self._allocation is Allocation.EAGER:
             self._file.hole(offset, length, written=True)
-        elif length and self._held(offset, offset + length):
+        elif any(self._held.within(offset, offset + length)):
             self._file.hole(offset, length)
-
-    def _held(self, start: int, end: int) -> bool:
-        index = bisect.bisect_right(self._ends, start)
-        return index < len(self._starts) and self._starts[index] < end
 
     def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Thick: all of it has its place."""
@@ -247,11 +241,15 @@ def _publish(wire: Wire, job: Job) -> None:
         os.unlink(map_path(job.state, job.new))
 
 
-def discard(wire: Wire, path: str, record: str, used: set[str]) -> None:
-    """The partial copy, and a whole one that we have made and no machine uses."""
-    wire.call("remove", path=path + PARTIAL)
+def is_ours(wire: Wire, path: str, record: str) -> bool:
+    """Whether a whole file there is one that we have sent, and that no finished machine has."""
     whole = _stat(wire, path)
-    if whole["found"] and path not in used and _record(record) == _identity(whole):
+    return bool(whole["found"]) and _record(record) == _identity(whole)
+
+
+def discard(wire: Wire, path: str, *, whole: bool) -> None:
+    wire.call("remove", path=path + PARTIAL)
+    if whole:
         wire.call("remove", path=path)
 
 

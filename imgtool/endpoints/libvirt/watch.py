@@ -19,7 +19,7 @@ AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0']"
 AGENT_SECONDS, CONSOLE_SECONDS, SCREEN_SECONDS = 180.0, 90.0, 20.0
 POLL = 1.0
 PING = '{"execute":"guest-ping"}'
-ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
+ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[A-Z78=>]|[\x00-\x08\x0b-\x1f\x7f]")
 TAIL = 64 << 10
 SHOWN = 120
 LOGIN = re.compile(r"\blogin: ?$")
