@@ -61,7 +61,7 @@ def destination(places: Places, wanted: Wanted, networks: Iterable[str]) -> Dest
 def pick(what: str, name: str | None, among: Iterable[T]) -> T:
     """The one with that name (or the end of it, behind a slash) or id; without a name, the only one. Raises UsageError."""
     known = list(among)
-    fitting = [one for one in known if name in (one.name, one.id) or name is None and getattr(one, "top", True)]
+    fitting = [one for one in known if name in (one.name, one.id) or (name is None and getattr(one, "top", True))]
     fitting = fitting or [one for one in known if name is not None and one.name.endswith(f"/{name}")]
     if len(fitting) == 1:
         return fitting[0]
