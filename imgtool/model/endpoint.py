@@ -126,6 +126,10 @@ class Place:
 
     name: str
     id: str
+    top: bool = True
+    """Below no other of its kind: the default is one of these."""
+    owner: str = ""
+    """Id of the cluster, of a pool or a host."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,29 @@ PLACES = Places(stores=(Store(name="fast", id="ds-1", capacity=9, free=9), Store
                 networks=(Place(name="lan", id="net-1"), Place(name="twin", id="net-2"), Place(name="twin", id="net-3")),
                 pools=(Place(name="Resources", id="pool-1"),), folders=(Place(name="DC/vm", id="folder-1"),),
                 hosts=(Place(name="esxi1", id="host-1"),))
+
+
+TWO_CLUSTERS = replace(PLACES, pools=(
+    Place(name="a/Resources", id="pool-1", owner="c-1"), Place(name="a/Resources/web", id="pool-2", owner="c-1", top=False),
+    Place(name="b/Resources", id="pool-3", owner="c-2")), hosts=(
+    Place(name="esxi1", id="host-1", owner="c-1"), Place(name="esxi2", id="host-2", owner="c-2")),
+    folders=(Place(name="DC/vm", id="folder-1"), Place(name="DC/vm/web", id="folder-2", top=False)))
+
+
+@pytest.mark.parametrize(("wanted", "pool", "folder"), [
+    (Wanted(store="fast", host="esxi2"), "pool-3", "folder-1"), (Wanted(store="fast", host="esxi1"), "pool-1", "folder-1"),
+    (Wanted(store="fast", pool="web", folder="web"), "pool-2", "folder-2"),
+    (Wanted(store="fast", pool="b/Resources", folder="DC/vm"), "pool-3", "folder-1")])
+def test_where_a_machine_goes_unless_said(wanted: Wanted, pool: str, folder: str) -> None:
+    found = incoming.destination(TWO_CLUSTERS, wanted, [])
+    assert (found.pool, found.folder) == (pool, folder)
+
+
+@pytest.mark.parametrize("wanted", [Wanted(store="fast"), Wanted(store="fast", host="esxi2", pool="web")])
+def test_which_cluster_must_be_said(wanted: Wanted) -> None:
+    with pytest.raises(UsageError, match="resource pool") as caught:
+        incoming.destination(TWO_CLUSTERS, wanted, [])
+    assert "'b/Resources'" in str(caught.value.hint)
 
 
 def test_names_become_ids() -> None:

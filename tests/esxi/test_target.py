@@ -132,6 +132,25 @@ def test_a_place_is_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["lease", "files"])
+def test_into_a_vcenter(store: Path, images: list[Path], tmp_path: Path, way: str) -> None:
+    """Which wants to know the datacenter of each file, and has folders in folders."""
+    server = Server(vcenter=True, folder="F", datacenter="DC 1", networks=("VMNet",))
+    with esxi([Datastore(name="ds", directory=store)], server=server) as made, target(made) as there:
+        if way == "files":
+            made.order(refuse_calls=["ImportVApp"])
+        identity = send(there, images, tmp_path)
+        with opened(images) as disks:
+            there.compare(identity, disks, Control())
+        flats(store, images)
+        if way == "files":
+            there.remove(identity)
+            made.order(refuse_calls=["ImportVApp", "RegisterVM_Task"])
+            with pytest.raises(ImgtoolError, match="as files: "):
+                send(there, images, tmp_path)
+            assert [*store.iterdir()] == []
+
+
+@pytest.mark.parametrize("way", ["lease", "files"])
 def test_a_machine_is_sent_and_read_back(server: Simulator, store: Path, images: list[Path], tmp_path: Path, way: str) -> None:
     """Its name at first another; with all that an OVF does not carry; the very same bytes, and nothing left here."""
     before = state(tmp_path / "state") if (tmp_path / "state").exists() else {}

@@ -49,17 +49,20 @@ class Destination:
 
 def destination(places: Places, wanted: Wanted, networks: Iterable[str]) -> Destination:
     """Where a machine with these networks goes. Raises UsageError, with all that there is where a name is wrong or missing."""
+    host = pick("host", wanted.host, places.hosts) if wanted.host is not None else None
+    pools = [one for one in places.pools if host is None or one.owner == host.owner]
     return Destination(
         store=pick("datastore", wanted.store, [one for one in places.stores if one.writable]).id,
-        pool=pick("resource pool", wanted.pool, places.pools).id, folder=pick("folder", wanted.folder, places.folders).id,
-        host=pick("host", wanted.host, places.hosts).id if wanted.host is not None else None,
+        pool=pick("resource pool", wanted.pool, pools).id, folder=pick("folder", wanted.folder, places.folders).id,
+        host=host.id if host else None,
         networks={name: pick("network", wanted.networks.get(name, name), places.networks).id for name in networks})
 
 
 def pick(what: str, name: str | None, among: Iterable[T]) -> T:
-    """The one with that name or id; without a name, the only one. Raises UsageError."""
+    """The one with that name (or the end of it, behind a slash) or id; without a name, the only one. Raises UsageError."""
     known = list(among)
-    fitting = [one for one in known if name in (None, one.name, one.id)]
+    fitting = [one for one in known if name in (one.name, one.id) or (name is None and getattr(one, "top", True))]
+    fitting = fitting or [one for one in known if name is not None and one.name.endswith(f"/{name}")]
     if len(fitting) == 1:
         return fitting[0]
     there = f"there are: {listed(one.name for one in known)}"

@@ -11,6 +11,8 @@ from imgtool.model.endpoint import Place, Places, Store
 from imgtool.model.situation import Taken
 from imgtool.progress import Stop
 
+DEEPEST = 32
+"""Pools below one another."""
 FREE_EDITIONS = ("esxBasic",)
 """Beginnings of the edition keys of licences that forbid writes through the API."""
 
@@ -25,7 +27,7 @@ def places(session: Session) -> Places:
                     writable=bool(each.get("summary.accessible")) and each.get("summary.maintenanceMode") in (None, "normal"))
               for identity, each in found.items())
     return Places(stores=tuple(sorted(stores, key=lambda one: one.name)), networks=_named(session, "Network"),
-                  pools=_named(session, "ResourcePool"), hosts=_named(session, "HostSystem"), folders=_folders(session, folders),
+                  pools=_pools(session), hosts=_hosts(session), folders=_folders(session, folders),
                   writable=writable(session))
 
 
@@ -35,11 +37,38 @@ def _named(session: Session, kind: str) -> tuple[Place, ...]:
                         key=lambda one: one.name))
 
 
+def _pools(session: Session) -> tuple[Place, ...]:
+    """``cluster/Resources/pool``."""
+    owners = properties.all_of(session, "ComputeResource", ("name",), "listing the clusters")
+    found = properties.all_of(session, "ResourcePool", ("name", "parent", "owner"), "listing the resource pools")
+
+    def place(identity: str) -> Place:
+        names, at, owner = list[str](), identity, _id(found[identity].get("owner"))
+        while at in found and len(names) < DEEPEST:
+            names.append(str(found[at].get("name", "")))
+            at = _id(found[at].get("parent"))
+        names.append(str(owners.get(owner, {}).get("name", "")))
+        return Place(name="/".join(reversed(names)), id=identity, top=len(names) == 2, owner=owner)
+
+    return tuple(sorted(map(place, found), key=lambda one: one.name))
+
+
+def _hosts(session: Session) -> tuple[Place, ...]:
+    found = properties.all_of(session, "HostSystem", ("name", "parent"), "listing the hosts")
+    return tuple(sorted((Place(name=str(each.get("name", "")), id=identity, owner=_id(each.get("parent")))
+                         for identity, each in found.items()), key=lambda one: one.name))
+
+
+def _id(reference: Any) -> str:
+    return str(getattr(reference, "_moId", ""))
+
+
 def _folders(session: Session, folders: Folders) -> tuple[Place, ...]:
     """Those that machines can stand in."""
     found = properties.all_of(session, "Folder", ("name", "parent", "childType"), "listing the folders")
-    return tuple(sorted((Place(name=f"{folders.path(each.get('parent'))}/{each.get('name', '')}", id=identity)
-                         for identity, each in found.items() if "VirtualMachine" in (each.get("childType") or ())),
+    fitting = {identity: each for identity, each in found.items() if "VirtualMachine" in (each.get("childType") or ())}
+    return tuple(sorted((Place(name=f"{folders.path(each.get('parent'))}/{each.get('name', '')}", id=identity,
+                               top=_id(each.get("parent")) not in fitting) for identity, each in fitting.items()),
                         key=lambda one: one.name))
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MOSTLY_EMPTY = 4
 """A disk that takes less than 1/4 of its size: a lease, at a quarter of the speed, is done earlier."""
-WORTH_A_LEASE = 32 << 30
+WORTH_A_LEASE = 16 << 30
 """Bytes that need not be sent; for less, a way that can go on is worth more."""
 
 
