@@ -257,3 +257,16 @@ def test_bytes_read_of_a_disk_with_a_tenth_used(tmp_path: Path, fs: str) -> None
 def read_of(device: Path) -> int:
     """Bytes that were read from it, by its own count (Documentation/block/stat)."""
     return int(Path(f"/sys/block/{device.name}/stat").read_text().split()[2]) * 512
+
+
+def test_a_disk_that_is_used_while_it_is_read(device: Path, tmp_path: Path) -> None:
+    with copying(device, tmp_path / "copy", reading=WHOLE) as (reader, receiver):
+        read = reader.read
+
+        def disturbed(*args: object) -> None:
+            read(*args)  # type: ignore[arg-type]
+            tool("dd", "if=/dev/urandom", f"of={device}", "bs=512", "count=1", "seek=1", "status=none")
+
+        reader.read = disturbed  # type: ignore[method-assign]
+        with pytest.raises(RefusedError, match="has changed while it was read"):
+            reader.fill(receiver, CONTROL)
