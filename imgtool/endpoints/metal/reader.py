@@ -82,7 +82,7 @@ class MetalReader:
     def map(self) -> Map:
         """What is free, found once: of a disk in use as it is when the first pass begins."""
         if self._map is None:
-            self._map = Map(Ranges(), set()) if self.reading.whole else self._mapped()
+            self._map = Map(Ranges(), {}) if self.reading.whole else self._mapped()
             self.warnings += self._map.warnings
         return self._map
 
@@ -159,12 +159,12 @@ class MetalReader:
             bar.update(receiver.blocks.done)
             fetch(self, receiver, self.map().free, (number for number, _, _ in receiver.missing()), bar, control)
         receiver.save()
-        self._refuse_touched()
+        self._refuse_touched(control)
 
-    def _refuse_touched(self) -> None:
+    def _refuse_touched(self, control: Control) -> None:
         """Raises RefusedError where somebody has begun to use the disk while it was read."""
         disks.refuse_busy(self.refresh())
-        if self._state() != self.state:
+        if self._state() != self.state or not self.map().holds(self.file, control.stop):
             raise RefusedError(f"{self.physical.path} has changed while it was read", "--discard-partial removes the copy; keep "
                                "the disk out of use, or use --live")
 
