@@ -181,6 +181,7 @@ def half(device: Path, copy: Path, reading: Reading) -> Mapping[str, object]:
             reader.read([(at, low)] if at < low else [], sink, CONTROL)
             sink.zero(low, high - low)
             at = high
+        receiver.save()
         return reader.state
 
 

@@ -202,8 +202,8 @@ def test_a_disk_is_offered_as_nbd(tmp_path: Path) -> None:
 
 def block(name: str, **more: str) -> dict[str, str]:
     """A disk as /sys shows it; ``dm__uuid`` is ``dm/uuid``."""
-    said = {"size": "2048", "dev": f"8:{len(name)}{ord(name[-1])}", **{key.replace("__", "/"): text for key, text in more.items()}}
-    return {f"/sys/block/{name}/{key}": text for key, text in said.items()}
+    said = {"size": "2048", "dev": f"8:{len(name)}{ord(name[-1])}", **more}
+    return {f"/sys/block/{name}/{key.replace('__', '/')}": text for key, text in said.items()}
 
 
 def test_the_disks_of_the_machine_itself() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ class MetalReader:
     def digest(self, start: int, end: int, used: list[Range]) -> bytes:
         """Of a range as the copy has it: with zeros for what is not in ``used``, and for bad sectors."""
         if not used:
-            return digest(bytes(end - start))
+            return digest_of_zeros(end - start)
         try:
             return self.file.hash_of(start, end - start, used)
         except FarError as error:
@@ -187,3 +188,9 @@ class MetalReader:
 def _map_path(folder: str, disk: PhysicalDisk) -> str:
     """Names of the kernel may change with each start of the machine."""
     return os.path.join(folder, file_name(disk.identity or disk.name) + ".map")
+
+
+@lru_cache(maxsize=4)
+def digest_of_zeros(length: int) -> bytes:
+    """Most chunks of a large disk are that."""
+    return digest(bytes(length))
