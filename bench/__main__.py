@@ -21,7 +21,7 @@ from bench import chart, report
 from bench.case import Case, Outcome, Table
 from bench.measure import GIB, ROOT, load, others
 from bench.runner import race
-from bench.topics import Settings, Topic, codecs, compressed, copy, esxi, hard, share, startup, stream, thin, verify
+from bench.topics import Settings, Topic, codecs, compressed, copy, esxi, hard, p2v, share, startup, stream, thin, verify
 
 TOPICS: dict[str, tuple[str, Topic]] = {
     "startup": ("Start-up", startup.cases),
@@ -34,6 +34,7 @@ TOPICS: dict[str, tuple[str, Topic]] = {
     "codecs": ("Codecs", codecs.cases),
     "hard": ("Hard for memory", hard.cases),
     "esxi": ("From ESXi over HTTPS", esxi.cases),
+    "p2v": ("A physical disk over ssh", p2v.cases),
 }
 UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

@@ -124,6 +124,8 @@ def p2v(
     live: Annotated[bool, typer.Option("--live", help="Disks in use: passes over what changes, the last one frozen.")] = False,
     snapshot: Annotated[str | None, typer.Option(
         "--snapshot", metavar="fsfreeze", help="Disks in use: one pass, with the file systems frozen.")] = None,
+    freeze_seconds: Annotated[float, typer.Option(
+        "--freeze-seconds", metavar="N", help="File systems that were frozen thaw by themselves after so long.")] = 60.0,
     whole: Annotated[bool, typer.Option("--whole", help="Every byte, not only what file systems use.")] = False,
     rescue: Annotated[Path | None, typer.Option(
         "--rescue", metavar="DIR", help="Go on at bad sectors; DIR gets a map of them (ddrescue's format). Exit code 1.")] = None,
@@ -152,7 +154,8 @@ def p2v(
         guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),
                            drivers=str(virtio_win) if virtio_win else None),
         hardware_version=hardware_version, verify=verify, start=start, staging=str(staging.absolute()) if staging else None,
-        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued))
+        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued,
+                        freeze_seconds=freeze_seconds))
     _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
                report=report)
 

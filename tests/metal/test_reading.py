@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def device(raw: Path) -> Iterator[Path]:
 
 
 def test_the_machine_and_its_disks(device: Path, raw: Path) -> None:
-    with metal(device) as source:
+    with metal(device, reading=WHOLE) as source:
         (found,) = source.machines()
         seen = source.look(source.find(found.name), CONTROL)
         assert (found.name, seen.suffix, seen.text, seen.state.running) == (os.uname()[1].split(".")[0], "", b"", None)
@@ -59,7 +59,7 @@ def test_the_machine_and_its_disks(device: Path, raw: Path) -> None:
         assert seen.parsed.machine.memory.size >= 1 << 30
         with pytest.raises(UsageError, match="is not there"):
             source.find("another")
-    with metal() as source:
+    with metal(reading=WHOLE) as source:
         assert all("loop" not in slot.path for slot in source.look(found, CONTROL).parsed.machine.disks)
 
 
@@ -170,9 +170,9 @@ def test_goes_on_when_the_far_end_was_killed(device: Path, raw: Path, tmp_path: 
     oracle.same(raw, "raw", copy, "raw")
 
 
-def half(device: Path, copy: Path, reading: Reading) -> None:
-    """A copy that was stopped in its middle."""
-    with suppress(KeyboardInterrupt), copying(device, copy, reading=reading) as (reader, receiver):
+def half(device: Path, copy: Path, reading: Reading) -> Mapping[str, object]:
+    """A copy that was stopped in its middle; the state of its source."""
+    with copying(device, copy, reading=reading) as (reader, receiver):
         middle = receiver.blocks.chunks // 2 * receiver.blocks.chunk
         holes = [(low, min(high, middle)) for low, high in reader.holes() if low < middle]
         sink = receive.Chunks(receiver, CONTROL.progress.bar(0, "").__enter__())
@@ -181,7 +181,8 @@ def half(device: Path, copy: Path, reading: Reading) -> None:
             reader.read([(at, low)] if at < low else [], sink, CONTROL)
             sink.zero(low, high - low)
             at = high
-        raise KeyboardInterrupt
+        receiver.save()
+        return reader.state
 
 
 def test_a_source_whose_beginning_changed_is_noticed(device: Path, tmp_path: Path) -> None:
@@ -216,10 +217,7 @@ def test_who_wrote_into_a_file_system_meanwhile_is_noticed(tmp_path: Path) -> No
         file.truncate(1 << 30)
     tool("mkfs.xfs", "-q", path)
     with disk(path) as device:
-        half(device, tmp_path / "copy", Reading())
-        with metal(device) as source, \
-                source.reader(source.look(source.machines()[0], CONTROL), 0, CONTROL) as reader:
-            before = reader.state
+        before = half(device, tmp_path / "copy", Reading())
         with mounted_on(device, tmp_path / "m") as point:
             (point / "note").write_text("written between two runs")
         with metal(device) as source, \
@@ -257,3 +255,16 @@ def test_bytes_read_of_a_disk_with_a_tenth_used(tmp_path: Path, fs: str) -> None
 def read_of(device: Path) -> int:
     """Bytes that were read from it, by its own count (Documentation/block/stat)."""
     return int(Path(f"/sys/block/{device.name}/stat").read_text().split()[2]) * 512
+
+
+def test_a_disk_that_is_used_while_it_is_read(device: Path, tmp_path: Path) -> None:
+    with copying(device, tmp_path / "copy", reading=WHOLE) as (reader, receiver):
+        read = reader.read
+
+        def disturbed(*args: object) -> None:
+            read(*args)  # type: ignore[arg-type]
+            tool("dd", "if=/dev/urandom", f"of={device}", "bs=512", "count=1", "seek=1", "status=none")
+
+        reader.read = disturbed  # type: ignore[method-assign]
+        with pytest.raises(RefusedError, match="has changed while it was read"):
+            reader.fill(receiver, CONTROL)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.copying.receive import CHUNK
+from imgtool.copying.receive import CHUNK, Chunks
 from imgtool.errors import DamagedError, ImgtoolError
 from imgtool.model.metal import Reading
-from tests.metal.copies import copied, disk
+from tests.metal.copies import CONTROL, copied, copying, disk
 from tests.oracle import tool
 
 SIZE = 3 * CHUNK
@@ -110,8 +110,9 @@ def test_what_was_bad_is_remembered(tmp_path: Path, data: bytes) -> None:
     """A later run goes on with the map, and does not lose what an earlier one has found."""
     with failing(tmp_path, data) as path, disk(path, direct=True) as device:
         rescue = Reading(whole=True, rescue=str(tmp_path))
-        copied(device, tmp_path / "first", reading=rescue)
-        again = copied(device, tmp_path / "again", reading=rescue)
+        with copying(device, tmp_path / "copy", reading=rescue) as (first, receiver), CONTROL.progress.bar(0, "") as bar:
+            first.read([(0, 2 * CHUNK)], Chunks(receiver, bar), CONTROL)
+        again = copied(device, tmp_path / "copy", reading=rescue)
         assert again.bad
         assert len({offset for start, end in again.bad for offset in range(start, end, 512)}) == len(BAD)
         Path(again.bad.path).write_text("0x0 + 1\n0x0 0x10 +\n")

@@ -47,7 +47,7 @@ def raw(tmp_path: Path) -> Path:
 def test_a_disk_there(server: Sshd, raw: Path, tmp_path: Path) -> None:
     with disk(raw) as device:
         uri = parse(server.uri("metal+ssh", str(device)))
-        with metal(uri=uri) as source:
+        with metal(uri=uri, reading=WHOLE) as source:
             (found,) = source.machines()
             assert found.name == os.uname()[1].split(".")[0]
             assert source.look(source.find("127.0.0.1"), CONTROL).parsed.machine.disks[0].path == str(device)
@@ -63,7 +63,7 @@ def test_by_another_name_and_two_disks(server: Sshd, raw: Path, tmp_path: Path) 
     with disk(raw) as first, disk(other) as second:
         (folder / "disk").symlink_to(first)
         uri = parse(server.uri("metal+ssh", f"{folder}/disk,{second}".replace(" ", "%20")))
-        with metal(uri=uri) as source:
+        with metal(uri=uri, reading=WHOLE) as source:
             seen = source.look(source.machines()[0], CONTROL)
             assert [slot.path for slot in seen.parsed.machine.disks] == [str(first), str(second)]
             with source.reader(seen, 1, CONTROL) as reader:
@@ -103,7 +103,7 @@ def test_who_is_not_let_in_is_told(server: Sshd, tmp_path: Path) -> None:
 
 def test_packed_on_the_way(server: Sshd, raw: Path) -> None:
     """By whatever codec the far end has, the same bytes; what does not shrink comes as it is."""
-    with disk(raw) as device, metal(uri=parse(server.uri("metal+ssh", str(device)))) as source:
+    with disk(raw) as device, metal(uri=parse(server.uri("metal+ssh", str(device))), reading=WHOLE) as source:
         seen = source.look(source.machines()[0], CONTROL)
         with source.reader(seen, 0, CONTROL) as reader:
             wanted = bytes(reader.file.read(3 * CHUNK, 1 << 20))

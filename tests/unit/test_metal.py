@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.endpoints import ranges
 from imgtool.endpoints.far import program as far
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.metal import disks, hardware
 from imgtool.endpoints.metal.nbd import served
 from imgtool.endpoints.metal.signatures import SEEN, signatures
-from imgtool.errors import ImgtoolError, UnreachableError
+from imgtool.endpoints.ranges import Ranges
+from imgtool.errors import ImgtoolError, UnreachableError, UsageError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology
 
@@ -196,3 +198,66 @@ def test_a_disk_is_offered_as_nbd(tmp_path: Path) -> None:
         write = subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 512", uri], capture_output=True, text=True, check=False)
         assert write.returncode != 0
     assert len(asked) == len(set(asked)) == 3
+
+
+def block(name: str, **more: str) -> dict[str, str]:
+    """A disk as /sys shows it; ``dm__uuid`` is ``dm/uuid``."""
+    said = {"size": "2048", "dev": f"8:{len(name)}{ord(name[-1])}", **more}
+    return {f"/sys/block/{name}/{key.replace('__', '/')}": text for key, text in said.items()}
+
+
+def test_the_disks_of_the_machine_itself() -> None:
+    """Not what is removable, virtual, a path of a multipath disk, or made of others."""
+    mpath = {"dm__uuid": "mpath-3600", "dm__name": "mpatha"}
+    files = (block("sda") | block("sdb", removable="1") | block("loop0") | block("zram0") | block("sr0") | block("md0")
+             | block("nbd0") | block("nvme0n1") | block("mmcblk0") | block("mmcblk0boot0") | block("dm-0", **mpath)
+             | block("dm-1", dm__uuid="LVM-x", dm__name="vg-lv") | block("sdc", **{"holders__dm-0": "x"})
+             | block("sdd", **{"holders__dm-0": "x"}))
+    assert [disk.name for disk in disks.fixed(files)] == ["dm-0", "mmcblk0", "nvme0n1", "sda"]
+
+
+@pytest.mark.parametrize(("more", "busy"), [
+    ({}, []),
+    (LVM, ["/dev/dm-0 (on sda10) is active (the volume group of vg0-root)"]),
+    (LVM | {"/proc/self/mountinfo": "1 1 253:0 / / ro - ext4 /dev/mapper/vg0-root ro"}, []),
+    (LVM | {"/proc/self/mountinfo": "1 1 253:0 / / rw - ext4 /dev/mapper/vg0-root rw"},
+     ["/dev/dm-0 (on sda10) is mounted at /"]),
+    ({"/proc/self/mountinfo": "1 1 8:1 / /a ro - ext4 /dev/sda1 rw\n1 1 8:1 / /b rw - ext4 /dev/sda1 rw"},
+     ["/dev/sda1 is mounted at /a", "/dev/sda1 is mounted at /b"]),
+])
+def test_what_may_change_while_it_is_read(more: dict[str, str], busy: list[str]) -> None:
+    disk = only(SDA | more)
+    assert list(disk.busy) == busy
+    assert bool(disks.not_mounted(disk)) == any("is active" in why for why in busy)
+
+
+def test_one_place_of_each_file_system_is_frozen() -> None:
+    """Bind mounts and subvolumes are the same file system; the mount of the whole of it comes first."""
+    mounts = ("1 1 8:1 /lib /var/lib rw - ext4 /dev/sda1 rw\n1 1 8:1 / /srv rw - ext4 /dev/sda1 rw\n"
+              "1 1 8:10 / /data rw - xfs /dev/sda10 rw\n")
+    disk = only(SDA | {"/proc/self/mountinfo": mounts})
+    assert disk.mounts == ("/srv", "/data")
+    assert [(place.start, place.mount) for place in disk.places] == [(1 << 20, "/srv"), (512_000_000, "/data")]
+
+
+def test_disks_by_any_of_their_names() -> None:
+    assert disks.named(SDA, "/dev/sda").name == "sda"
+    assert disks.named(SDA, "/dev/disk/by-id/wwn-0x5000").name == "sda"
+    with pytest.raises(UsageError, match="is a partition"):
+        disks.named(SDA, "/dev/disk/by-id/ata-ST1000_ZDE1ABCD-part1")
+    with pytest.raises(UsageError, match="is no disk") as caught:
+        disks.named(SDA, "/dev/sdz")
+    assert "/dev/sda" in str(caught.value.hint)
+
+
+def test_ranges() -> None:
+    some = Ranges([(30, 40), (0, 10), (10, 12), (35, 50)])
+    assert list(some) == [(0, 12), (30, 50)]
+    assert some.bytes == 32
+    assert list(some.within(5, 35)) == [(5, 12), (30, 35)]
+    assert list(some.outside(5, 60)) == [(12, 30), (50, 60)]
+    assert list(some.outside(31, 49)) == []
+    assert list(Ranges().outside(3, 4)) == [(3, 4)]
+    assert list(ranges.inward([(1, 9), (4, 8), (5, 7)], 4)) == [(4, 8), (4, 8)]
+    assert list(ranges.pieces([(3, 9), (9, 10)], 4)) == [(3, 4), (4, 8), (8, 9), (9, 10)]
+    assert ranges.spread(list(range(10)), 4) == [0, 3, 6, 9]

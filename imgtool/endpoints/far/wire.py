@@ -30,6 +30,8 @@ class Wire:
     def __init__(self, to_far: IO[bytes], from_far: IO[bytes], name: str, why: Callable[[], str] | None = None) -> None:
         """``why``: gives the last words of what carries the pipes, when they have ended."""
         self.name, self._why = name, why
+        self.received = 0
+        """Bytes that have come over the way."""
         self._to, self._from = to_far, from_far
         self._waiting: dict[int, Future[Answer]] = {}
         self._lock = threading.Lock()
@@ -68,6 +70,7 @@ class Wire:
                 text, length = HEAD.unpack(head)
                 answer = json.loads(self._exactly(text))
                 self._deliver(answer, self._exactly(length))
+                self.received += HEAD.size + text + length
         except (OSError, ValueError) as error:
             why = f"the far end sent something else than answers ({error})"
         why = why or (f"the connection ended: {self._why()}" if self._why else "the connection ended")

@@ -18,8 +18,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 from imgtool.endpoints import far
 from imgtool.endpoints.far.file import FarFile
@@ -52,7 +52,8 @@ class Metal:
         """How its disks are read; to be set before ``look``."""
         self._uri = uri
         self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
-        self._maps: dict[tuple[str, ...], list[free.Map]] = {}
+        self._maps: dict[str, free.Map] = {}
+        """Of disks at rest, by path."""
         self._stack = ExitStack()
         self._wire = self._connected()
         said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
@@ -81,7 +82,8 @@ class Metal:
         files = self._files((*disks.PATTERNS, *hardware.PATTERNS))
         chosen = self._chosen(files)
         machine, problems = hardware.machine(files, chosen, found.name)
-        seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block") for disk in chosen)
+        seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block",
+                                data=self._used(chosen, disk, control)) for disk in chosen)
         problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *([] if self._wire else [plain.PROBLEM]))
         return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._wire is not None),
                     parsed=Parsed(machine=machine, problems=problems))
@@ -112,7 +114,7 @@ class Metal:
         file = FarFile(self._wire, disk.path)
         try:
             yield MetalReader(file, disk, self.reading, packing=self._packing,
-                              mapped=lambda: self._map(every, number, control), refresh=lambda: self.physical(seen)[number])
+                              mapped=lambda: self._map(every, disk, control), refresh=lambda: self.physical(seen)[number])
         finally:
             file.close()
 
@@ -120,18 +122,27 @@ class Metal:
         """Whether a disk in use can be read so that the copy is that of one moment."""
         return (self.reading.live or self.reading.frozen) and self._wire is not None
 
-    def _map(self, every: list[PhysicalDisk], number: int, control: Control) -> free.Map:
-        """Of all disks that are at rest, found together and once."""
+    def _used(self, chosen: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> int | None:
+        """Bytes that will be read at most; None where all of it may be."""
+        if self._wire is None or self.reading.whole or (any(one.busy for one in chosen) and not self._lives()):
+            return None
+        if disk.busy:
+            with closing(FarFile(self._wire, disk.path)) as file:
+                return disk.size - free.in_use(file, disk).free.bytes
+        return disk.size - self._map(chosen, disk, control).free.bytes
+
+    def _map(self, every: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> free.Map:
+        """Of all disks that are at rest, found together; anew where it is old and the disk has changed."""
         assert self._wire is not None  # noqa: S101 - a reader asks
-        resting = [disk for disk in every if not disk.busy]
-        key = tuple(disk.path for disk in resting)
-        if key not in self._maps:
-            with ExitStack() as stack:
-                opened = [FarFile(self._wire, path) for path in key]
-                for file in opened:
-                    stack.callback(file.close)
-                self._maps[key] = free.at_rest(opened, control.stop)
-        return self._maps[key][key.index(every[number].path)]
+        with ExitStack() as stack:
+            known = self._maps.get(disk.path)
+            file = stack.enter_context(closing(FarFile(self._wire, disk.path)))
+            if known and (known.young() or known.holds(file, control.stop)):
+                return known
+            resting = [one.path for one in every if not one.busy]
+            opened = [stack.enter_context(closing(FarFile(self._wire, path))) for path in resting]
+            self._maps |= dict(zip(resting, free.at_rest(opened, control.stop), strict=True))
+        return self._maps[disk.path]
 
     def shut_down(self, found: Found, control: Control) -> None:
         raise UsageError(f"{found.name} is not shut down by imgtool: it reads its own disks", "boot it from a rescue medium")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from imgtool.copying.receive import Receiver
 from imgtool.endpoints.far.file import PIECE, FarFile, data_of
 from imgtool.endpoints.far.wire import FarError
-from imgtool.endpoints.metal import live, rescue
+from imgtool.endpoints.metal import disks, live, rescue
 from imgtool.endpoints.metal.chunks import differing, fetch, in_threads
 from imgtool.endpoints.metal.free import Map
 from imgtool.endpoints.metal.nbd import BLOCK
 from imgtool.endpoints.metal.packing import Packing
 from imgtool.endpoints.ranges import Range, Ranges, pieces, spread
 from imgtool.errors import ImgtoolError, RefusedError
+from imgtool.files import file_name
 from imgtool.journal import digest
 from imgtool.model.metal import PhysicalDisk, Reading
 from imgtool.progress import Control
@@ -41,7 +44,7 @@ class MetalReader:
         """``mapped`` finds what is free, of a disk at rest; ``refresh`` describes the disk as it is now."""
         self.file, self.physical, self.reading = file, disk, reading
         self.size = file.size
-        self.bad = rescue.BadSectors(f"{reading.rescue}/{disk.name}.map", file.size, file.sector) if reading.rescue else None
+        self.bad = rescue.BadSectors(_map_path(reading.rescue, disk), file.size, file.sector) if reading.rescue else None
         self.state = self._state()
         self.warnings: list[str] = []
         self.passes: tuple[live.Pass, ...] = ()
@@ -80,7 +83,7 @@ class MetalReader:
     def map(self) -> Map:
         """What is free, found once: of a disk in use as it is when the first pass begins."""
         if self._map is None:
-            self._map = Map(Ranges(), set()) if self.reading.whole else self._mapped()
+            self._map = Map(Ranges(), {}) if self.reading.whole else self._mapped()
             self.warnings += self._map.warnings
         return self._map
 
@@ -129,12 +132,14 @@ class MetalReader:
     def digest(self, start: int, end: int, used: list[Range]) -> bytes:
         """Of a range as the copy has it: with zeros for what is not in ``used``, and for bad sectors."""
         if not used:
-            return digest(bytes(end - start))
+            return digest_of_zeros(end - start)
         try:
             return self.file.hash_of(start, end - start, used)
         except FarError as error:
-            if not rescue.is_bad(error) or self.bad is None:
+            if not rescue.is_bad(error):
                 raise
+            if self.bad is None:
+                raise self._bad_sector(start, end) from error
         data = bytearray(end - start)
         for low, high in pieces(used, PIECE):
             data[low - start:high - start] = self._get(low, high) or bytes(high - low)
@@ -148,11 +153,21 @@ class MetalReader:
         if self.physical.busy:
             self.passes = live.fill(self, receiver, control)
             return
+        if self.bad and not receiver.blocks.done:
+            self.bad.clear()
         self._refuse_changed(receiver, control)
         with control.progress.bar(self.size, "read") as bar:
             bar.update(receiver.blocks.done)
             fetch(self, receiver, self.map().free, (number for number, _, _ in receiver.missing()), bar, control)
         receiver.save()
+        self._refuse_touched(control)
+
+    def _refuse_touched(self, control: Control) -> None:
+        """Raises RefusedError where somebody has begun to use the disk while it was read."""
+        disks.refuse_busy(self.refresh())
+        if self._state() != self.state or not self.map().holds(self.file, control.stop):
+            raise RefusedError(f"{self.physical.path} has changed while it was read", "--discard-partial removes the copy; keep "
+                               "the disk out of use, or use --live")
 
     def _refuse_changed(self, receiver: Receiver, control: Control) -> None:
         """Compares chunks that a run before this one has read with what the disk has now.
@@ -168,3 +183,14 @@ class MetalReader:
         for number in differing(self, receiver, self.map().free, chosen, control)[:1]:
             raise RefusedError(f"{self.physical.path} has changed since the copy was begun, in the {blocks.chunk >> 20} MiB from "
                                f"byte {number * blocks.chunk} on", "--discard-partial removes the copy, and it begins anew")
+
+
+def _map_path(folder: str, disk: PhysicalDisk) -> str:
+    """Names of the kernel may change with each start of the machine."""
+    return os.path.join(folder, file_name(disk.identity or disk.name) + ".map")
+
+
+@lru_cache(maxsize=4)
+def digest_of_zeros(length: int) -> bytes:
+    """Most chunks of a large disk are that."""
+    return digest(bytes(length))

@@ -60,6 +60,10 @@ class BadSectors:
     def __iter__(self) -> Iterator[Range]:
         return iter(self._bad)
 
+    def clear(self) -> None:
+        """A copy that begins anew finds its own."""
+        self._bad = Ranges()
+
     def read(self, start: int, end: int, read: Read) -> bytes | bytearray:
         """A range that could not be read at once, with zeros for what cannot be read at all, which is written down."""
         data = bytearray(end - start)
