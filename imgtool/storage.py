@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -39,6 +40,15 @@ COPY_ON_WRITE = {0x9123683E: "btrfs", 0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs"}
 COPIES = {0xEF53: "ext4", 0x01021994: "tmpfs", 0x4D44: "vfat"}
 """f_type of file systems whose copy_file_range never shares blocks."""
 
+IN_MEMORY = (0x01021994, 0x858458F6)
+"""f_type of tmpfs and ramfs."""
+
+OFFLOADS = (0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546, 0x00C36400)
+"""f_type of NFS, CIFS, SMB, FUSE and Ceph: copy_file_range asks the server, which may copy by itself."""
+
+SAMPLE = 64 << 10
+"""Bytes that are asked about, to know whether a range of a file is in the page cache; a multiple of all pages."""
+
 ZEROS = bytes(1 << 20)
 
 Buffer = ctypes.Array[ctypes.c_char]
@@ -46,6 +56,11 @@ Buffer = ctypes.Array[ctypes.c_char]
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
@@ -181,6 +196,31 @@ def shares_on_copy(fd: int) -> bool:
     return _file_system(fd) not in COPIES
 
 
+def offloads_copies(fd: int) -> bool:
+    """Whether copy_file_range to this file may be done where the file is, without its bytes coming here."""
+    return _file_system(fd) in OFFLOADS
+
+
+def in_memory(fd: int) -> bool:
+    """Whether a file has no storage but the page cache."""
+    return _file_system(fd) in IN_MEMORY
+
+
+def cached(fd: int, offset: int, length: int) -> bool:
+    """Whether a range of a file is in the page cache, judged by its middle; True where nobody can tell. mincore(2).
+
+    That is mapped, but never read by way of it: a file that is cut off meanwhile does no harm.
+    """
+    middle = (offset + length // 2) // SAMPLE * SAMPLE
+    address = _libc.mmap(None, SAMPLE, mmap.PROT_READ, mmap.MAP_SHARED, fd, middle)
+    if address == _MAP_FAILED:
+        return True
+    pages = ctypes.create_string_buffer(SAMPLE // mmap.PAGESIZE)
+    told = _libc.mincore(address, SAMPLE, pages)
+    _libc.munmap(address, SAMPLE)
+    return bool(told) or 2 * pages.raw.count(1) >= len(pages)
+
+
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
     """False where the file system cannot do it."""
     while _libc.fallocate(fd, mode, offset, length):
@@ -265,16 +305,27 @@ def _blocks(fd: int, offset: int, length: int) -> Iterator[Physical]:
 
 
 def buffer(size: int) -> Buffer:
-    """Memory whose address C knows."""
-    return (ctypes.c_char * size)()
+    """Whole pages of memory, whose address C knows."""
+    return (ctypes.c_char * size).from_buffer(mmap.mmap(-1, size))
 
 
-def fill(fd: int, room: Buffer, length: int, offset: int) -> None:
-    """pread(2) into the first ``length`` bytes of a buffer; zeros for what lies behind the end of the file."""
-    view = room if length == len(room) else memoryview(room).cast("B")[:length]
-    count = os.preadv(fd, [view], offset)
-    if count < length:
-        memoryview(room).cast("B")[count:length] = bytes(length - count)
+def read_into(fd: int, room: memoryview, offset: int) -> int:
+    """Bytes read: fewer than asked for only where the file ends.
+
+    preadv(2) alone also gives fewer where a bad block follows, and tells of that only when it is asked again.
+    """
+    done = os.preadv(fd, [room], offset)
+    while done < len(room) and (count := os.preadv(fd, [room[done:]], offset + done)):
+        done += count
+    return done
+
+
+def read(fd: int, length: int, offset: int) -> bytes:
+    """As ``read_into``, in memory of its own."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def same_bytes(left: bytes | Buffer, right: bytes | Buffer, length: int) -> bool:

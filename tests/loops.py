@@ -10,9 +10,9 @@ from tests.oracle import tool
 
 
 @contextmanager
-def loop_device(path: Path) -> Iterator[Path]:
+def loop_device(path: Path, sector: int = 512) -> Iterator[Path]:
     """A file as a block device."""
-    device = Path(tool("losetup", "--find", "--show", path).stdout.strip())
+    device = Path(tool("losetup", "--find", "--show", "--sector-size", sector, path).stdout.strip())
     try:
         yield device
     finally:
@@ -20,22 +20,22 @@ def loop_device(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def mounted(place: Path, fs: str, size: int, options: str = "defaults") -> Iterator[Path]:
+def mounted(place: Path, fs: str, size: int, options: str = "defaults", sector: int = 512) -> Iterator[Path]:
     """A new file system in a sparse file of that size, mounted."""
     image, point = place / f"{fs}.img", place / fs
     with image.open("wb") as file:
         file.truncate(size)
-    tool(f"mkfs.{fs}", "-q", image)
-    with mounted_image(image, point, fs, options):
+    tool(f"mkfs.{fs}", "-q", *(("-b", sector) if sector > 512 else ()), image)
+    with mounted_image(image, point, fs, options, sector):
         yield point
     image.unlink()
 
 
 @contextmanager
-def mounted_image(image: Path, point: Path, fs: str, options: str) -> Iterator[Path]:
+def mounted_image(image: Path, point: Path, fs: str, options: str, sector: int = 512) -> Iterator[Path]:
     """A file system that is there already, for as long as the block lasts."""
     point.mkdir()
-    with loop_device(image) as device:
+    with loop_device(image, sector) as device:
         tool("mount", "-t", fs, "-o", options, device, point)
         try:
             yield point

@@ -30,7 +30,7 @@ def required(data: int) -> tuple[Bound, ...]:
 def cases(settings: Settings) -> Iterator[Case]:
     pairs = [pair for pair in product(KINDS_HERE, repeat=2) if pair != ("raw", "raw")] if settings.every else CHOSEN
     for fs in ("xfs", "btrfs"):
-        with mounted(settings.place, fs, 4 * settings.data + 8 * settings.small + 2 * GIB) as place, ExitStack() as disks:
+        with mounted(settings.place, fs, 3 * settings.data + 4 * settings.small + 2 * GIB) as place, ExitStack() as disks:
             large = disks.enter_context(raw(place, "large", settings.data * 3 // 2, settings.data))
             small = disks.enter_context(raw(place, "small", settings.small * 3 // 2, settings.small))
             for kind in KINDS_HERE:
@@ -44,7 +44,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 def _large(settings: Settings, fs: str) -> Iterator[Case]:
     """One run each: they take minutes. The disk is LARGE // PART times the same file, shared, as the space is not there."""
-    with mounted(settings.place, fs, 3 * LARGE) as place, ExitStack() as disks:
+    with mounted(settings.place, fs, 2 * LARGE + 4 * PART) as place, ExitStack() as disks:
         part = disks.enter_context(raw(place, "part", PART, PART, "full"))
         small = disks.enter_context(raw(place, "small", settings.small * 3 // 2, settings.small))
         large = disks.enter_context(repeated(part, place / "large.raw", LARGE // PART))

@@ -122,7 +122,7 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
 
 def _refuse_options(how: TranslateRequest) -> None:
     """Options of a description mean nothing for a disk. Raises UsageError."""
-    if how != replace(machines.NOTHING_SAID, force=how.force):
+    if how != replace(machines.nothing_said(), force=how.force):
         raise UsageError("an option that changes a machine's description, but there is none",
                          "convert MACHINE DIR, or --rewrite FILE")
 

@@ -12,11 +12,11 @@ import typer
 from imgtool.cli import output
 from imgtool.cli.images import AsJson, DryRun, control_of
 from imgtool.errors import UsageError
-from imgtool.model.devices import Network, NetworkKind
-from imgtool.model.translation import MachineRequest, MachineResult, TranslateRequest, TranslateResult
 
 if TYPE_CHECKING:
     from imgtool.model import ConvertRequest, ConvertResult
+    from imgtool.model.devices import Network
+    from imgtool.model.translation import MachineResult, TranslateRequest, TranslateResult
     from imgtool.plan import Plan
     from imgtool.progress import Control
 
@@ -24,7 +24,6 @@ SUFFIXES = {"vmx": ".vmx", "xml": ".xml", "ovf": ".ovf"}
 MACHINE_SUFFIXES = (*SUFFIXES.values(), ".vmtx", ".ova", ".vmwarevm")
 SIDES = {"qcow2": ".xml", "raw": ".xml", "vmdk": ".vmx"}
 """Format of the disks → the description of those who can use it."""
-NOTHING_SAID = TranslateRequest(source="", destination=None, suffix="")
 
 MapNetwork = Annotated[list[str] | None, typer.Option(
     "--map-network", metavar="OLD=NEW", help="A network there → here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
@@ -42,6 +41,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="Fail, and write nothing,
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
     app.command()(translate)
+
+
+def nothing_said() -> TranslateRequest:
+    """A request without an option."""
+    from imgtool.model.translation import TranslateRequest
+
+    return TranslateRequest(source="", destination=None, suffix="")
 
 
 def translate(
@@ -111,7 +117,7 @@ def translate_options(
     """What the options say, without source and destination. Raises UsageError."""
     networks = tuple((old, _network(new)) for old, new in (_pair(text, "--map-network") for text in map_network or ()))
     storage = tuple(_pair(text, "--map-storage") for text in map_storage or ())
-    return replace(NOTHING_SAID, networks=networks, storage=storage, disk_roots=tuple(disk_root or ()), name=name,
+    return replace(nothing_said(), networks=networks, storage=storage, disk_roots=tuple(disk_root or ()), name=name,
                    new_identity=new_identity, hardware_version=hardware_version, strict=strict, force=force)
 
 
@@ -124,6 +130,8 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def _network(text: str) -> Network:
     """``br0`` and ``bridge:br0`` are a bridge or a port group, ``network:prod`` a network of libvirt, ``nat`` is QEMU's own."""
+    from imgtool.model.devices import Network, NetworkKind
+
     kind, colon, name = text.partition(":")
     if text in ("none", "nat"):
         return Network(kind=NetworkKind(text))
@@ -139,6 +147,7 @@ def is_machine(path: str) -> bool:
 
 def convert_machine(request: ConvertRequest, how: TranslateRequest, control: Control, *, dry_run: bool, as_json: bool) -> None:
     """All disks of a machine, and its description. What cannot be carried over is said before anything is copied."""
+    from imgtool.model.translation import MachineRequest
     from imgtool.runs import build, local
 
     suffix = ".ovf" if request.destination.lower().endswith(".ova") else _side(request.spec.format)

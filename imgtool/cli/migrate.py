@@ -25,14 +25,12 @@ from imgtool.cli.images import (
     control_of,
 )
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, translate_options
-from imgtool.endpoints.uri import parse
 from imgtool.errors import ImgtoolError, UsageError
 from imgtool.model import Allocation
-from imgtool.model.endpoint import Credentials, Placing
-from imgtool.model.metal import Reading
-from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
 
 if TYPE_CHECKING:
+    from imgtool.model.endpoint import Credentials
+    from imgtool.model.migration import Migrated, MigrateRequest
     from imgtool.plan import Plan
     from imgtool.progress import Control
 
@@ -91,6 +89,10 @@ def migrate(
     Examples: imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system --map-network 'VM Network=br0';
     imgtool migrate web01 --from qemu:///system --to esx://root@esxi1/ --storage datastore1 --dry-run
     """
+    from imgtool.endpoints.uri import parse
+    from imgtool.model.endpoint import Placing
+    from imgtool.model.migration import GuestOptions, MigrateRequest
+
     credentials = _credentials(password_file, from_password_file, thumbprint, "from")
     if list_machines:
         _list(_needed(source, "--from"), credentials, as_json=as_json)
@@ -139,6 +141,11 @@ def p2v(
     Examples: imgtool p2v web01 --from metal+ssh://root@old-server --to qemu:///system;
     imgtool p2v --from metal:///dev/sdb --to DIR
     """
+    from imgtool.endpoints.uri import parse
+    from imgtool.model.endpoint import Placing
+    from imgtool.model.metal import Reading
+    from imgtool.model.migration import GuestOptions, MigrateRequest
+
     if snapshot not in (None, "fsfreeze"):
         raise UsageError(f"--snapshot {snapshot}: imgtool can fsfreeze", "or take the snapshot yourself, and name it in --from")
     how = translate_options(map_network=map_network, map_storage=None, disk_root=None, name=name, new_identity=False,
@@ -205,6 +212,8 @@ def _needed(said: str, option: str) -> str:
 
 
 def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str] | None, side: str) -> Credentials:
+    from imgtool.model.endpoint import Credentials
+
     pins = [text.rpartition("=") for text in thumbprints or ()]
     wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]
     if wrong:
@@ -215,6 +224,7 @@ def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str]
 
 
 def _list(source: str, credentials: Credentials, *, as_json: bool) -> None:
+    from imgtool.endpoints.uri import parse
     from imgtool.steps.migrate import machines
 
     found = machines(parse(source), credentials)

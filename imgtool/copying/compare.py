@@ -7,16 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import chain
 
 from imgtool import storage
+from imgtool.copying import direct
 from imgtool.copying.batches import MAX_ITEMS, side_by_side
-from imgtool.copying.pool import WORKERS, ordered
+from imgtool.copying.direct import Direct
+from imgtool.copying.pool import WAITING, ordered
 from imgtool.formats.disk import Disk
 from imgtool.model import Extent, Kind, VerifyResult
 from imgtool.progress import Control
 
 Pair = tuple[Extent, Extent]
+Reader = Callable[[int, int], bytes | storage.Buffer]
 BATCH = 32 << 20
 """Bytes of one piece of work: comparing runs at the speed of memory, so that handing over 4 MiB takes as long as their bytes."""
 PIECE = 512 << 10
@@ -31,8 +36,9 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     size = max(left.virtual_size, right.virtual_size)
     compared, difference = 0, None
     same: list[int] = []
-    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(size, what) as bar:
-        for batch, first in ordered(pool, lambda pairs: _differ(left, right, pairs, control), _batches(left, right, size, same)):
+    sides, work = Sides(left, right, control), _batches(left, right, size, same)
+    with closing(sides.direct), ThreadPoolExecutor(WAITING) as pool, control.progress.bar(size, what) as bar:
+        for batch, first in ordered(pool, sides.differ, work, 2 * WAITING):
             control.stop.check()
             bar.update(batch[-1][0].end - batch[0][0].start)
             compared += sum(a.length for a, b in batch if _read(a, b))
@@ -99,49 +105,69 @@ def _cut(pairs: Iterator[Pair]) -> Iterator[Pair]:
             yield a.part(start, end), b.part(start, end)
 
 
-def _differ(left: Disk, right: Disk, pairs: list[Pair], control: Control) -> int | None:
-    """The offset of the first byte that differs."""
-    for a, b in pairs:
-        if not _read(a, b):
-            continue
-        control.rate.take(a.length, control.stop)
-        step = a.length if a.coded or b.coded else PIECE  # what is compressed is unpacked once, not once a piece
-        read_left, read_right = _reader(left, a, BUFFERS.left), _reader(right, b, BUFFERS.right)
-        for done in range(0, a.length, step):
-            length = min(step, a.length - done)
-            one, other = read_left(done, length), read_right(done, length)
-            if not storage.same_bytes(one, other, length):
-                return a.start + done + first_byte(memoryview(one)[:length], memoryview(other)[:length])
-    return None
-
-
 class _Buffers(threading.local):
-    """Two buffers a thread, used again and again: they stay in the processor's cache."""
+    """Two buffers a thread, used again and again: as much of them as the processor's cache holds, unless a disk is waited for."""
 
     def __init__(self) -> None:
-        self.left, self.right = storage.buffer(PIECE), storage.buffer(PIECE)
+        self.left, self.right = storage.buffer(direct.PIECE), storage.buffer(direct.PIECE)
 
 
 BUFFERS = _Buffers()
 
 
-def _reader(disk: Disk, extent: Extent, buffer: storage.Buffer) -> Callable[[int, int], bytes | storage.Buffer]:
-    """(offset in the extent, length) → the guest's bytes there, in ``buffer`` if they are plain; what follows has no meaning.
+@dataclass(frozen=True)
+class Sides:
+    """Two disks, and the way to their bytes."""
 
-    Chosen once an extent, since the bytes themselves come at the speed of memory.
-    """
-    if extent.kind != Kind.DATA:
-        return lambda _, length: storage.ZEROS if length <= len(storage.ZEROS) else bytes(length)
-    if extent.file is None or extent.coded:
-        return lambda done, length: bytes(disk.read(extent.part(extent.start + done, extent.start + done + length)))
-    fd, offset = extent.file.fd, extent.offset
+    left: Disk
+    right: Disk
+    control: Control
+    direct: Direct = field(default_factory=Direct)
 
-    def plain(done: int, length: int) -> storage.Buffer:
-        room = buffer if length <= PIECE else storage.buffer(length)
-        storage.fill(fd, room, length, offset + done)
-        return room
+    def differ(self, pairs: list[Pair]) -> int | None:
+        """The offset of the first byte that differs."""
+        for a, b in pairs:
+            if not _read(a, b):
+                continue
+            self.control.rate.take(a.length, self.control.stop)
+            step, past = self._step(a, b)
+            read_left = self._reader(self.left, a, BUFFERS.left, past)
+            read_right = self._reader(self.right, b, BUFFERS.right, past)
+            for done in range(0, a.length, step):
+                length = min(step, a.length - done)
+                one, other = read_left(done, length), read_right(done, length)
+                if not storage.same_bytes(one, other, length):
+                    return a.start + done + first_byte(memoryview(one)[:length], memoryview(other)[:length])
+        return None
 
-    return plain
+    def _step(self, a: Extent, b: Extent) -> tuple[int, bool]:
+        """Bytes that are read at once, and whether past the page cache. What is compressed is unpacked once, not once a piece."""
+        if a.coded or b.coded:
+            return a.length, False
+        past = any(each.file is not None and self.direct.reads(each.file.fd, each.offset, each.length) for each in (a, b))
+        return (direct.PIECE, True) if past else (PIECE, False)
+
+    def _reader(self, disk: Disk, extent: Extent, buffer: storage.Buffer, past: bool) -> Reader:
+        """(offset in the extent, length) → the guest's bytes there, in ``buffer`` if they are plain; what follows has no meaning.
+
+        Chosen once an extent, since the bytes themselves come at the speed of memory.
+        """
+        if extent.kind != Kind.DATA:
+            return lambda _, length: storage.ZEROS if length <= len(storage.ZEROS) else bytes(length)
+        if extent.file is None or extent.coded:
+            return lambda done, length: bytes(disk.read(extent.part(extent.start + done, extent.start + done + length)))
+        fd, offset = extent.file.fd, extent.offset
+        read = self.direct.read if past else storage.read_into
+
+        def plain(done: int, length: int) -> storage.Buffer:
+            room = buffer if length <= len(buffer) else storage.buffer(length)
+            view = memoryview(room).cast("B")[:length]
+            count = read(fd, view, offset + done)
+            if count < length:
+                view[count:] = bytes(length - count)
+            return room
+
+        return plain
 
 
 def first_byte(left: memoryview, right: memoryview) -> int:

@@ -1,7 +1,8 @@
 """Copies into an image that imgtool writes itself, range by range, the cheapest way that the range allows.
 
 clone   FICLONERANGE shares the blocks: thin targets on the same file system with reflinks
-kernel  copy_file_range(2): the bytes stay in the kernel
+kernel  copy_file_range(2): the bytes stay in the kernel; short ranges, and all where a server may copy by itself
+direct  read and written in large pieces past the page cache: long ranges
 buffer  read, look for zeros, write: compressed payload, payload behind qemu, ``--detect-zeroes``; and where nothing may be
         shared on a file system on which copy_file_range would share
 """
@@ -16,18 +17,20 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
 from imgtool import storage
 from imgtool.copying.batches import BATCH, batches
-from imgtool.copying.pool import WORKERS, Turns, ordered
+from imgtool.copying.direct import PIECE, Direct, Scratch, write_all
+from imgtool.copying.pool import WAITING, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
 from imgtool.formats.target import Place, Target
-from imgtool.model import CopyStats, Extent, ImageFile, Kind
+from imgtool.model import CopyStats, Extent, Kind
 from imgtool.progress import Control
 
 FICLONERANGE = 0x4020940D
@@ -38,6 +41,7 @@ BLOCK = 4096
 """What a clone must be aligned to, on the file systems that can: their block, at least this."""
 CLONED = 256 << 20
 """Bytes of one piece of work where blocks are shared."""
+WAYS = ("clone", "kernel", "direct", "buffer")
 READ = 512 << 10
 """Bytes of one read and write: they stay in the processor's cache between the two."""
 
@@ -50,20 +54,8 @@ class Blob(NamedTuple):
     runs: list[tuple[int, int]]
 
 
-class _Scratch(threading.local):
-    """A buffer a thread, used for batch after batch: fresh memory for each would cost as much as filling it."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def room(self, size: int) -> memoryview:
-        """``size`` bytes; what was there before is gone."""
-        if len(self._buffer) < size:
-            self._buffer = bytearray(size)
-        return memoryview(self._buffer)[:size]
-
-
-SCRATCH = _Scratch()
+SCRATCH, PLAIN = Scratch(), Scratch()
+"""For what must be decoded or looked through, a batch of it; for what only passes through, piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,7 @@ class Copier:
     refused: set[str] = field(default_factory=set)
     """Ways that the kernel does not go between these files."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    direct: Direct = field(default_factory=Direct)
 
     def _count(self, way: str, count: int) -> None:
         with self.lock:
@@ -93,19 +86,20 @@ class Copier:
         """Raises NoSpaceError, DamagedError, StoppedError."""
         back, turns = Writeback(self.disk.virtual_size), Turns()
         work = enumerate(batches(self.disk.content(), self._batch()))
-        with ThreadPoolExecutor(WORKERS) as pool, self.control.progress.bar(self.disk.virtual_size, "convert") as bar:
+        progress = self.control.progress.bar(self.disk.virtual_size, "convert")
+        with closing(self.direct), ThreadPoolExecutor(WAITING) as pool, progress as bar:
             try:
-                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work):
+                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work, 2 * WAITING):
                     self.control.stop.check()
                     for place in places:
                         back.wrote(place.fd, place.offset, place.length)
                     bar.update(batch[-1].end - batch[0].start)
             except OSError as error:
                 storage.raise_os(error, f"writing {self.target.members[-1]}")
-        ways = Counter({way: self.moved[way] for way in ("clone", "kernel", "buffer")})
+        ways = Counter({way: self.moved[way] for way in WAYS})
         return CopyStats(
             engine=ways.most_common(1)[0][0] if ways.total() else "kernel", bytes_read=self.moved["read"],
-            bytes_written=ways["kernel"] + ways["buffer"], bytes_cloned=ways["clone"],
+            bytes_written=ways.total() - ways["clone"], bytes_cloned=ways["clone"],
             detected_zeroes=bool(self.moved["loaded"]) and self._leaves_zeros_out())
 
     def _batch(self) -> int:
@@ -154,7 +148,7 @@ class Copier:
         length = 0
         for extent in extents:
             self.control.rate.take(extent.length, self.control.stop)
-            self.disk.read_into(extent, room[length:][:extent.length])
+            self.disk.read_into(extent, room[length:][:extent.length], self.direct.read)
             length += extent.length
         self._count("loaded", length)
         data = room[:length]
@@ -184,43 +178,47 @@ class Copier:
                     yield Place(begin, end - begin, place.fd, place.offset + begin - place.start)
 
     def _write(self, blob: Blob, place: Place) -> None:
-        write_all(place.fd, blob.data[place.start - blob.start:][:place.length], place.offset)
+        self.direct.write(place.fd, blob.data[place.start - blob.start:][:place.length], place.offset)
         self._count("buffer", place.length)
 
     def _move(self, extent: Extent, place: Place) -> None:
         assert extent.file is not None  # noqa: S101 - else it went through a buffer
-        offset = extent.offset + place.start - extent.start
         self.control.rate.take(place.length, self.control.stop)
-        for way, start, length in self._ways(extent.file, offset, place):
-            self._move_by(way, extent.file.fd, offset + start, place.fd, place.offset + start, length)
+        ahead = extent.offset - extent.start  # of the guest's offsets, in the source
+        for part in self._parts_to_clone(place, (ahead + place.start - place.offset) % BLOCK):
+            self._move_part(extent.file.fd, ahead + part.start, part)
 
-    def _ways(self, source: ImageFile, offset: int, place: Place) -> Iterator[tuple[str, int, int]]:
-        """(way, offset in the piece, length): whole blocks are cloned where possible, the ends around them copied."""
-        if self.share and "clone" not in self.refused and (offset - place.offset) % BLOCK == 0:
-            lead = min(-offset % BLOCK, place.length)
-            middle = (place.length - lead) // BLOCK * BLOCK
-            yield from (way for way in (("kernel", 0, lead), ("clone", lead, middle),
-                                        ("kernel", lead + middle, place.length - lead - middle)) if way[2])
+    def _parts_to_clone(self, place: Place, apart: int) -> Iterator[Place]:
+        """Whole blocks by themselves, where they may be cloned: the ends around them are copied."""
+        lead = min(-place.offset % BLOCK, place.length)
+        middle = (place.length - lead) // BLOCK * BLOCK
+        if apart or not self._clones() or not middle:
+            yield place
+            return
+        for begin, length in ((0, lead), (lead, middle), (lead + middle, place.length - lead - middle)):
+            if length:
+                yield Place(place.start + begin, length, place.fd, place.offset + begin)
+
+    def _clones(self) -> bool:
+        return self.share and "clone" not in self.refused
+
+    def _move_part(self, source: int, offset: int, place: Place) -> None:
+        """All of ``place``, from ``offset`` of the source on, the cheapest way; what one refuses, the next one does."""
+        whole = not (offset % BLOCK or place.offset % BLOCK or place.length % BLOCK)
+        if whole and self._clones() and self._clone(source, offset, place):
+            self._count("clone", place.length)
+        elif not storage.offloads_copies(place.fd) and self.direct.takes(place.fd, place.length):
+            self._count("direct", self._copy_direct(source, offset, place))
         elif self.share or not storage.shares_on_copy(place.fd):
-            yield "kernel", 0, place.length
-        else:
-            yield "buffer", 0, place.length
-
-    def _move_by(self, way: str, source: int, offset: int, target: int, to: int, length: int) -> None:
-        if way == "clone" and not self._clone(source, offset, target, to, length):
-            way = "kernel"
-        done = 0
-        if way == "kernel" and "kernel" not in self.refused:
-            done = self._copy_range(source, offset, target, to, length)
+            done = self._copy_range(source, offset, place)
             self._count("kernel", done)
-        if way != "clone" and done < length:
-            self._copy_buffer(source, offset + done, target, to + done, length - done)
-        if way == "clone":
-            self._count("clone", length)
+            self._count("buffer", self._copy_buffer(source, offset, place, done))
+        else:
+            self._count("buffer", self._copy_buffer(source, offset, place, 0))
 
-    def _clone(self, source: int, offset: int, target: int, to: int, length: int) -> bool:
+    def _clone(self, source: int, offset: int, place: Place) -> bool:
         try:
-            fcntl.ioctl(target, FICLONERANGE, _CLONE.pack(source, offset, length, to))
+            fcntl.ioctl(place.fd, FICLONERANGE, _CLONE.pack(source, offset, place.length, place.offset))
         except OSError as error:
             if error.errno not in _CANNOT_CLONE:
                 raise
@@ -228,33 +226,42 @@ class Copier:
             return False
         return True
 
-    def _copy_range(self, source: int, offset: int, target: int, to: int, length: int) -> int:
-        """Bytes copied; fewer than ``length`` where the kernel cannot, or where the source ends."""
+    def _copy_direct(self, source: int, offset: int, place: Place) -> int:
+        """Bytes copied; fewer than there is place for where the source ends."""
         done = 0
-        while done < length:
+        while done < place.length:
+            self.control.stop.check()
+            to = place.offset + done
+            length = min(place.length, (to + PIECE) // BLOCK * BLOCK - place.offset) - done  # cut between blocks
+            room = PLAIN.room(PIECE + BLOCK)[to % BLOCK:][:length]  # blocks of the file are blocks of the memory
+            count = self.direct.read(source, room, offset + done)
+            self.direct.write(place.fd, room[:count], to)
+            done += count
+            if count < length:
+                break
+        return done
+
+    def _copy_range(self, source: int, offset: int, place: Place) -> int:
+        """Bytes copied; fewer than there is place for where the kernel cannot, or where the source ends."""
+        done = 0
+        while done < place.length and "kernel" not in self.refused:
             self.control.stop.check()
             try:
-                count = os.copy_file_range(source, target, min(length - done, BATCH), offset + done, to + done)
+                count = os.copy_file_range(source, place.fd, min(place.length - done, BATCH), offset + done, place.offset + done)
             except OSError as error:
                 if error.errno not in _CANNOT_COPY:
                     raise
                 self.refused.add("kernel")
-                return done
+                break
             if not count:
-                return done
+                break
             done += count
         return done
 
-    def _copy_buffer(self, source: int, offset: int, target: int, to: int, length: int) -> None:
-        done = 0
-        while done < length and (data := os.pread(source, min(READ, length - done), offset + done)):
-            write_all(target, memoryview(data), to + done)
+    def _copy_buffer(self, source: int, offset: int, place: Place, done: int) -> int:
+        """Bytes copied, from the first ``done`` on."""
+        began = done
+        while done < place.length and (data := os.pread(source, min(READ, place.length - done), offset + done)):
+            write_all(place.fd, memoryview(data), place.offset + done)
             done += len(data)
-        self._count("buffer", done)
-
-
-def write_all(fd: int, data: memoryview, offset: int) -> None:
-    """pwrite(2) until all is written."""
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count
+        return done - began

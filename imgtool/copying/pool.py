@@ -13,16 +13,20 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 WORKERS = max(2, min(4, os.cpu_count() or 2))
+"""That compute."""
+WAITING = 4
+"""That wait for the storage: the requests that it has at a time, whatever the number of processors."""
 IN_FLIGHT = 2 * WORKERS
 
 
-def ordered(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In]) -> Iterator[tuple[In, Out]]:
-    """``work`` of each item, in the order of the items; at most IN_FLIGHT are begun ahead. Raises what ``work`` raises."""
+def ordered(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In],
+            ahead: int = IN_FLIGHT) -> Iterator[tuple[In, Out]]:
+    """``work`` of each item, in the order of the items; at most ``ahead`` are begun ahead. Raises what ``work`` raises."""
     waiting: deque[tuple[In, Future[Out]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) >= IN_FLIGHT:
+            if len(waiting) >= ahead:
                 done, future = waiting.popleft()
                 yield done, future.result()
         while waiting:

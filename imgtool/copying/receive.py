@@ -17,7 +17,7 @@ from functools import cache
 from typing import Protocol
 
 from imgtool import files, storage
-from imgtool.copying.native import write_all
+from imgtool.copying.direct import write_all
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.zeros import data_runs
 from imgtool.errors import DifferError, ImgtoolError, RefusedError, UsageError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from imgtool import storage
-from imgtool.copying.native import write_all
+from imgtool.copying.direct import write_all
 from imgtool.formats.target import Payload
 from imgtool.model import Allocation
 from imgtool.progress import Control

@@ -7,7 +7,7 @@ something wins, holes of the files are zeros. The map is lazy; nothing grows wit
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from imgtool.qemu import Graph
 
 MAX_CHAIN = 256
+Read = Callable[[int, memoryview, int], int]
+"""(fd, room, offset) → bytes read: fewer only where the file ends."""
 SLACK = 4 << 20
 """Bytes that a layer's last cluster may reach behind the end of its file."""
 
@@ -68,14 +70,14 @@ class Disk:
         """The guest's bytes of (a part of) one DATA extent. Short files are padded with zeros."""
         if extent.file is None or extent.coded:
             return self.layers[extent.layer].decode(extent)
-        return os.pread(extent.file.fd, extent.length, extent.offset).ljust(extent.length, b"\0")
+        return storage.read(extent.file.fd, extent.length, extent.offset).ljust(extent.length, b"\0")
 
-    def read_into(self, extent: Extent, room: memoryview) -> None:
-        """As ``read``, into ``extent.length`` bytes of a buffer."""
+    def read_into(self, extent: Extent, room: memoryview, read: Read = storage.read_into) -> None:
+        """As ``read``, into ``extent.length`` bytes of a buffer. ``read``: how plain bytes are read."""
         if extent.file is None or extent.coded:
             room[:] = self.layers[extent.layer].decode(extent)
             return
-        count = os.preadv(extent.file.fd, [room], extent.offset)
+        count = read(extent.file.fd, room, extent.offset)
         if count < extent.length:  # the last cluster may reach behind the end of the file
             room[count:] = bytes(extent.length - count)
 

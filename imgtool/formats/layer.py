@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from imgtool import storage
 from imgtool.model import Extent, ImageFile, Snapshot
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ OpenFormat = Callable[[ImageFile, "Opener"], Layer]
 def read_at(file: ImageFile, length: int, offset: int) -> bytes:
     """``length`` bytes of the image from its byte ``offset`` on. What lies outside is left out, and takes no memory."""
     inside = min(length, file.size - offset)
-    return os.pread(file.fd, inside, file.base + offset) if offset >= 0 and inside > 0 else b""
+    return storage.read(file.fd, inside, file.base + offset) if offset >= 0 and inside > 0 else b""
 
 
 def no_decode(extent: Extent) -> bytes:

@@ -418,6 +418,18 @@ FILLED = [("--to", "qcow2"), ("--to", "raw"), ("--to", "vmdk"), ("--to", "vmdk",
 
 @pytest.mark.parametrize("arguments", FILLED, ids=" ".join)
 def test_somebody_fills_the_disk_during_the_copy(tmp_path: Path, small: Path, arguments: tuple[str, ...]) -> None:
+    filled(tmp_path, small, arguments)
+
+
+@pytest.mark.parametrize("arguments", [("--to", "raw"), ("--to", "qcow2", "--detect-zeroes")], ids=" ".join)
+def test_somebody_fills_the_disk_past_the_page_cache(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Ranges long enough to be written directly, which a file system in memory has no way for."""
+    for small in mounts.ext4(tmp_path / "small", 64 * M):
+        (small / "lost+found").rmdir()
+        filled(tmp_path, small, arguments)
+
+
+def filled(tmp_path: Path, small: Path, arguments: tuple[str, ...]) -> None:
     source = patterns.write_raw(tmp_path / "source.raw", "30M:A 20M:-")
     before = fingerprint(source)
     argv = ["convert", str(source), str(small / f"x.{arguments[1]}"), *arguments, "--rate-limit", "20M", "--progress", "json"]

@@ -1,4 +1,5 @@
-"""Every way in which ranges are copied: cloned, by the kernel, through a buffer; also where the kernel suddenly refuses one."""
+"""Every way in which ranges are copied: cloned, by the kernel, past the page cache, through a buffer; also where the kernel
+suddenly refuses one."""
 
 from __future__ import annotations
 
@@ -8,19 +9,26 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fixtures import patterns, vmdk_kinds
+from imgtool import storage
+from imgtool.copying import direct
+from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
+from imgtool.errors import ImgtoolError
+from imgtool.formats.disk import open_disk
 from imgtool.model import ConvertResult
 from imgtool.progress import Control, Rate
 from imgtool.steps.convert import convert
-from tests import oracle, targets
+from tests import mounts, oracle, targets
 from tests.images import READABLE, SMALL, Source
 from tests.loops import mounted
+from tests.oracle import tool
 from tests.targets import VARIANTS, WRITABLE, Goal
 
 GOALS = {**WRITABLE, **VARIANTS}
@@ -64,12 +72,32 @@ def folder() -> Iterator[Callable[[Path], Path]]:
 Folder = Callable[[Path], Path]
 
 
+@pytest.fixture
+def never_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No range is long enough to go past the page cache."""
+    monkeypatch.setattr(direct, "WORTH", 1 << 60)
+
+
+@pytest.fixture
+def always_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each whole block is."""
+    monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+
+
+def forget(path: Path) -> None:
+    """What is read from it next comes from the disk."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def copied(source: Source, wanted: Goal, here: Path, *, rate: Rate | None = None, **how: Any) -> ConvertResult:
     """Converted in this process, judged by qemu-img; the numbers add up."""
     request = replace(targets.request(source, wanted, here / "y"), **how)
     before = oracle.state(here / "x")
     made = convert(request, Control(rate=rate) if rate else Control())
     assert oracle.state(here / "x") == before
+    for name in made.files:
+        forget(Path(name))
     raw = targets.seen(source, here / "y" / "wanted.raw")
     oracle.same(Path(made.destination), wanted.format, raw, "raw")
     oracle.clean(Path(made.destination), wanted.format)
@@ -97,6 +125,7 @@ def test_clone(xfs: Path, folder: Folder, kind: str, to: str) -> None:
     assert shared == bool(made.bytes_cloned)
 
 
+@pytest.mark.usefixtures("never_direct")
 @pytest.mark.parametrize("to", TO)
 @pytest.mark.parametrize("kind", FROM)
 def test_kernel(ext4: Path, folder: Folder, kind: str, to: str) -> None:
@@ -105,6 +134,30 @@ def test_kernel(ext4: Path, folder: Folder, kind: str, to: str) -> None:
     assert (made.engine, made.bytes_cloned, made.detected_zeroes) == ("kernel", 0, False)
 
 
+@pytest.mark.usefixtures("always_direct")
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("to", TO)
+@pytest.mark.parametrize("kind", FROM)
+def test_direct(ext4: Path, folder: Folder, kind: str, to: str, cached: bool) -> None:
+    """Whole blocks past the page cache, the ends of the ranges through it, on both sides."""
+    here = folder(ext4)
+    source = READABLE[kind](here / "x", ODD)
+    for path in () if cached else (here / "x").iterdir():
+        tool("sync", path)
+        forget(path)
+    made = copied(source, GOALS[to], here)
+    assert (made.engine, made.bytes_cloned, made.detected_zeroes) == ("direct", 0, False)
+
+
+@pytest.mark.usefixtures("always_direct")
+@pytest.mark.parametrize("to", ["raw-thin", "qcow2-thin"])
+def test_unpacked_and_plain_ranges_by_turns(ext4: Path, folder: Folder, to: str) -> None:
+    """Each worker holds what it unpacked while it passes other bytes through."""
+    here = folder(ext4)
+    copied(READABLE["chain-on-streamOptimized"](here / "x", ODD), GOALS[to], here)
+
+
+@pytest.mark.usefixtures("always_direct")
 @pytest.mark.parametrize("to", TO)
 @pytest.mark.parametrize("kind", FROM)
 def test_buffer(ext4: Path, folder: Folder, kind: str, to: str) -> None:
@@ -114,9 +167,10 @@ def test_buffer(ext4: Path, folder: Folder, kind: str, to: str) -> None:
     assert made.bytes_written < made.bytes_read, "the zeros of the pattern were not left out"
 
 
-@pytest.mark.parametrize("how", ["clone", "kernel", "buffer"])
+@pytest.mark.parametrize("how", ["clone", "kernel", "direct", "buffer"])
 @pytest.mark.parametrize("to", ["raw-thin", "qcow2-thin"])
-def test_rate_limited(xfs: Path, ext4: Path, folder: Folder, how: str, to: str) -> None:
+def test_rate_limited(xfs: Path, ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, how: str, to: str) -> None:
+    monkeypatch.setattr(direct, "WORTH", 4096 if how == "direct" else 1 << 60)
     here = folder(xfs if how == "clone" else ext4)
     source = READABLE["qcow2-1.1"](here / "x", SMALL)
     made = copied(source, GOALS[to], here, rate=Rate(16 << 20), detect_zeroes=True if how == "buffer" else None)
@@ -146,6 +200,7 @@ def _short(at_most: int, every: int = 0) -> Callable[..., int]:
     return call
 
 
+@pytest.mark.usefixtures("never_direct")
 @pytest.mark.parametrize("to", ["raw-thin", "qcow2-thin", "monolithicSparse-thin"])
 @pytest.mark.parametrize(("code", "after"), [(errno.EXDEV, 0), (errno.EINVAL, 0), (errno.EOPNOTSUPP, 2), (errno.ENOSYS, 1)])
 def test_copy_file_range_is_refused(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, code: int, after: int,
@@ -159,6 +214,7 @@ def test_copy_file_range_is_refused(ext4: Path, folder: Folder, monkeypatch: pyt
         assert made.engine == "buffer"
 
 
+@pytest.mark.usefixtures("never_direct")
 @pytest.mark.parametrize(("at_most", "every"), [(1000, 0), (1 << 16, 3), (4097, 2)])
 def test_copy_file_range_copies_less(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, at_most: int,
                                      every: int) -> None:
@@ -209,9 +265,139 @@ def test_a_cut_in_the_middle_of_a_block(xfs: Path, folder: Folder, to: str) -> N
     assert made.bytes_cloned == flat.stat().st_size - 4096
 
 
+@pytest.mark.usefixtures("never_direct")
 def test_places_that_never_align(xfs: Path, folder: Folder) -> None:
     """A payload one sector further on than the guest's: nothing can be cloned, and nothing is."""
     here = folder(xfs)
     image = vmdk_kinds.write("monolithicFlat", here / "x", "x", ODD, offset=512)
     made = copied(Source(image.path, "vmdk", patterns.parse(ODD)), GOALS["raw-thin"], here)
     assert (made.engine, made.bytes_cloned) == ("kernel", 0)
+
+
+@pytest.mark.usefixtures("always_direct")
+@pytest.mark.parametrize("detect", [None, True])
+@pytest.mark.parametrize("to", ["raw-thin", "raw-thick", "qcow2-thin", "monolithicSparse-thin"])
+@pytest.mark.parametrize("granted", [0, 1])
+def test_direct_is_refused(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, granted: int, to: str,
+                           detect: bool | None) -> None:
+    """In the middle of a copy, for each write after so many: the page cache takes those ranges."""
+    here = folder(ext4)
+    source = READABLE["raw"](here / "x", ODD)
+    real, calls = os.pwrite, [0]
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            calls[0] += 1
+            if calls[0] > granted:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    copied(source, GOALS[to], here, detect_zeroes=detect)
+    assert calls[0] > granted
+
+
+@pytest.mark.usefixtures("always_direct")
+@pytest.mark.parametrize("at_most", [512, 4096, 12 << 10])
+def test_direct_writes_less(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, at_most: int) -> None:
+    """As it may where a quota or a signal ends a write: also in the middle of a block, where only the page cache goes on."""
+    here = folder(ext4)
+    source = READABLE["raw"](here / "x", ODD)
+    real, short = os.pwrite, [0]
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        past = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+        short[0] += bool(past) and len(data) > at_most
+        return real(fd, data[:at_most] if past else data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    copied(source, GOALS["qcow2-thin"], here)
+    assert short[0]
+
+
+@pytest.mark.usefixtures("always_direct")
+def test_nothing_to_gain(tmp_path: Path) -> None:
+    """A file system in memory."""
+    for where in mounts.tmpfs(tmp_path / "tmpfs", 64 << 20):
+        (where / "x").mkdir(), (where / "y").mkdir()
+        assert copied(READABLE["raw"](where / "x", ODD), GOALS["qcow2-thin"], where).engine == "kernel"
+
+
+def test_sectors_of_4_kib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest sectors that there are: what is not whole ones would be refused."""
+    monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+    written: list[int] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            written.append(len(data))
+        return real(fd, data, offset)
+
+    with mounted(tmp_path, "ext4", 200 << 20, sector=4096) as where:
+        (where / "x").mkdir(), (where / "y").mkdir()
+        source = READABLE["raw"](where / "x", ODD)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        made = copied(source, GOALS["raw-thin"], where)
+    assert made.engine == "direct"
+    assert sum(written) == sum(length for length in written if not length % 4096) >= 500 << 10
+
+
+def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:
+    """Bytes that do not begin at a page of memory: the device may refuse them."""
+    here = folder(ext4)
+    data = os.urandom(1 << 20)
+    fd = os.open(here / "y" / "x", os.O_RDWR | os.O_CREAT)
+    past = direct.Direct()
+    for lead in (0, 512, 4096):
+        room = memoryview(storage.buffer(2 << 20)).cast("B")[lead:][:len(data)]
+        room[:] = data
+        past.write(fd, room, 4096)
+        assert os.pread(fd, len(data), 4096) == data
+        os.ftruncate(fd, 0)
+    past.close()
+    os.close(fd)
+
+
+BAD = (2 << 20) + 4096
+"""Where in the file."""
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("detect", [None, True])
+@pytest.mark.parametrize(("kind", "to"), [("raw", "raw-thin"), ("qcow2-1.1", "raw-thin"), ("raw", "streamOptimized"),
+                                          ("raw", "compare")])
+def test_a_bad_block(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, kind: str, to: str, detect: bool | None,
+                     cached: bool) -> None:
+    """The kernel gives what is before it, and an error only when it is asked again: that short answer is not the file's end."""
+    monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+    here = folder(ext4)
+    source = READABLE[kind](here / "x", "4M:A")
+    copy = targets.seen(source, here / "y" / "copy.raw")
+    tool("sync", source.path)
+    for path in () if cached else (source.path, copy):
+        forget(path)
+    monkeypatch.setattr(os, "preadv", _bad(os.preadv, lambda words: len(words[1][0]), source.path, BAD))
+    monkeypatch.setattr(os, "pread", _bad(os.pread, lambda words: words[1], source.path, BAD))
+    goal = GOALS["raw-thin" if to == "compare" else to]
+    request = replace(targets.request(source, goal, here / "y"), detect_zeroes=detect, verify=False)
+    with open_disk(str(source.path)) as left, open_disk(str(copy)) as right:
+        work = partial(compare, left, right) if to == "compare" else partial(convert, request)
+        with pytest.raises((OSError, ImgtoolError), match="Input/output error"):
+            work(Control())
+    assert [path.name for path in (here / "y").iterdir()] == ["copy.raw"]
+
+
+def _bad(real: Callable[..., Any], length: Callable[[Any], int], path: Path, bad: int) -> Callable[..., Any]:
+    """pread(2) or preadv(2) of a file with a bad block; of all others as ever."""
+    inode = path.stat().st_ino
+
+    def call(fd: int, what: Any, offset: int) -> Any:
+        end = offset + length((fd, what))
+        if os.fstat(fd).st_ino != inode or not offset <= bad < end:
+            return real(fd, what, offset)
+        if offset == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, bad - offset if isinstance(what, int) else [what[0][:bad - offset]], offset)
+
+    return call

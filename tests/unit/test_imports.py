@@ -162,7 +162,8 @@ def test_help_and_info_load_nothing_large(tmp_path: Path) -> None:
         file.truncate(1 << 30)
     descriptor.write_text('# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="vmfs"\n'
                           'RW 2097152 VMFS "x-flat.vmdk"\nddb.adapterType = "lsilogic"\n')
-    large = {*LAZY, "lxml", "rich", "concurrent.futures.thread"}
+    large = {*LAZY, "lxml", "rich", "pydantic", "secrets", "concurrent.futures.thread",
+             "imgtool.model.machine", "imgtool.model.devices", "imgtool.model.guest"}
     assert not loaded("--help") & large
     assert not loaded("info", descriptor) & large
     assert "imgtool.formats.vmdk.read" in loaded("info", descriptor)

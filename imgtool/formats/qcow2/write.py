@@ -16,7 +16,7 @@ from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.qcow2 import header as spec
 from imgtool.formats.qcow2.read import COPIED, SUBCLUSTERS
-from imgtool.formats.target import Payload, Place, create, flag
+from imgtool.formats.target import Payload, Place, create, flag, split_places
 from imgtool.model import Allocation, ImageSpec
 
 if TYPE_CHECKING:
@@ -128,11 +128,7 @@ class Qcow2Target:
         self._next += len(fresh) * form.cluster
         if form.extended:
             self._mark(within, within + end - start)
-        # Only the first cluster can be an old one, and then the fresh ones may not follow it.
-        first = min(end, start - within % form.cluster + form.cluster)
-        yield Place(start, first - start, self.fd, int(entries[0]) + within % form.cluster)
-        if first < end:
-            yield Place(first, end - first, self.fd, int(entries[1]))
+        yield from split_places(start, end, self.fd, form.cluster, entries, within)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

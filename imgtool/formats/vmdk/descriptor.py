@@ -6,8 +6,8 @@ Source: VMware, *Virtual Disk Format 5.0* (technical note), section "The Descrip
 from __future__ import annotations
 
 import codecs
+import os
 import re
-import secrets
 from dataclasses import dataclass
 
 from imgtool.errors import DamagedError, UsageError
@@ -142,7 +142,7 @@ def _extent_line(match: re.Match[str], path: str) -> ExtentLine:
 
 def new_cid() -> int:
     """A content id that is neither 'no parent' nor one of the first values, which some readers take as unset."""
-    return secrets.randbelow(0xFFFFFFFC) + 2
+    return int.from_bytes(os.urandom(4)) % 0xFFFFFFFC + 2
 
 
 def geometry(sectors: int, adapter: str) -> tuple[int, int, int]:
@@ -178,7 +178,7 @@ def _render_extent(line: ExtentLine) -> str:
 def _database(sectors: int, adapter: str, hardware: str, tools: str | None, *, thin: bool) -> list[str]:
     cylinders, heads, track = geometry(sectors, adapter)
     values = {"adapterType": adapter, "encoding": "UTF-8", "geometry.cylinders": cylinders, "geometry.heads": heads,
-              "geometry.sectors": track, "longContentID": secrets.token_hex(16), "uuid": _disk_uuid()}
+              "geometry.sectors": track, "longContentID": os.urandom(16).hex(), "uuid": _disk_uuid()}
     if thin:
         values["thinProvisioned"] = 1
     if tools:
@@ -189,5 +189,5 @@ def _database(sectors: int, adapter: str, hardware: str, tools: str | None, *, t
 
 def _disk_uuid() -> str:
     """VMware's form: 16 bytes, the first three 60 00 C2, a dash in the middle."""
-    pairs = ["60", "00", "C2", "9" + secrets.token_hex(1)[0], *(secrets.token_hex(1) for _ in range(12))]
+    pairs = ["60", "00", "C2", "9" + os.urandom(1).hex()[0], *(f"{byte:02x}" for byte in os.urandom(12))]
     return " ".join(pairs[:8]) + "-" + " ".join(pairs[8:])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.layer import SECTOR
-from imgtool.formats.target import FileTarget, Payload, Place, create
+from imgtool.formats.target import FileTarget, Payload, Place, create, split_places
 from imgtool.formats.vmdk import sparse
 from imgtool.formats.vmdk.descriptor import MAX_EXTENTS, ExtentLine, render
 from imgtool.model import Allocation, ImageSpec
@@ -86,10 +86,7 @@ class SparseFile:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
         entries[fresh] = self._next + np.arange(len(fresh), dtype=np.uint32) * np.uint32(step)
         self._next += len(fresh) * step
-        first = min(end, start - within % GRAIN + GRAIN)
-        yield Place(start, first - start, self.fd, int(entries[0]) * SECTOR + within % GRAIN)
-        if first < end:
-            yield Place(first, end - first, self.fd, int(entries[1]) * SECTOR)
+        yield from split_places(start, end, self.fd, GRAIN, entries[:2].astype(np.uint64) * np.uint64(SECTOR), within)
 
     def _use_table(self, index: int) -> None:
         if index != self._index:
