@@ -211,12 +211,12 @@ def test_the_session_ends_meanwhile(server: Simulator, sink: FileSink, datastore
 def test_a_server_that_falls_silent(server: Simulator, sink: FileSink, datastore: Path, tmp_path: Path) -> None:
     server.order(match="-flat.vmdk", stalls=4)
     with session(server) as made:
-        read(made, sink, patience=replace(QUICK, answer=0.5))
+        read(made, sink, patience=replace(QUICK, answer=2))
     assert equal(datastore, tmp_path)
 
 
 def test_a_slow_server_is_read_by_all_streams(server: Simulator, sink: FileSink, datastore: Path, tmp_path: Path) -> None:
-    server.order(match="-flat.vmdk", bytes_per_second=48 * MIB)
+    server.order(match="-flat.vmdk", bytes_per_second=8 * MIB)
     with session(server, streams=6) as made:
         read(made, sink)
     assert server.counters()["busiest"] == 6
@@ -227,7 +227,7 @@ def test_several_disks_share_the_streams_of_a_host(server: Simulator, tmp_path: 
     with session(server, streams=4) as made:
         found = files(made, ODD_NAME), extents(made)
         sinks = [FileSink(tmp_path / f"{number}.raw", SIZE) for number in range(3)]
-        server.order(match="-flat.vmdk", bytes_per_second=64 * MIB)
+        server.order(match="-flat.vmdk", bytes_per_second=8 * MIB)
         threads = [threading.Thread(target=ranges.read, args=(*found, ((0, 16 * MIB),), each, Control())) for each in sinks]
         for thread in threads:
             thread.start()

@@ -16,7 +16,7 @@ from imgtool.descriptions import description, ovf
 from imgtool.endpoints import FarTarget
 from imgtool.endpoints import target as open_target
 from imgtool.endpoints.uri import parse
-from imgtool.endpoints.vsphere import as_target, inventory, lease, login, machines, readers
+from imgtool.endpoints.vsphere import as_target, inventory, lease, leftover, login, machines, readers
 from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError, StoppedError, UnreachableError, UsageError
 from imgtool.formats.disk import Disk, open_disk
@@ -313,6 +313,29 @@ def test_a_strange_machine_is_never_touched(store: Path, images: list[Path], tmp
         there.discard([], str(tmp_path / "state"))
         assert [one.name for one in inventory.machines(there.session)] == [NAME]
     assert state(store) == before
+
+
+@pytest.mark.parametrize(("name", "identity", "vmx", "ours"), [
+    ("x.imgtool-new", "vm-7", "[ds] x.imgtool-new/x.vmx", True), ("x.imgtool-new", "vm-8", "[ds] y/x.vmx", False),
+    ("x", "vm-7", "[ds] y/x.vmx", False), ("x.imgtool-new", "vm-9", "[ds] mine/x.vmx", True),
+    ("x.imgtool-new", "vm-9", "[ds] mine too/x.vmx", False)])
+def test_what_is_ours(name: str, identity: str, vmx: str, ours: bool) -> None:
+    left = leftover.Leftover(name="x.imgtool-new", machine="vm-7", folder="[ds] mine")
+    assert leftover.made_by(left, name, identity, vmx) == ours
+    assert not leftover.made_by(leftover.Leftover(name="x.imgtool-new"), name, identity, vmx)
+
+
+def test_a_machine_that_another_makes_meanwhile(server: Simulator, store: Path, images: list[Path], tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the same name, between our look and our lease: it is not taken for ours."""
+    with target(server) as there:
+        send(there, images, tmp_path)
+        monkeypatch.setattr(inventory, "machines", lambda session: [])
+        with pytest.raises(RefusedError, match=r"DuplicateName.*there is a folder"):
+            send(there, images, tmp_path / "another")
+        monkeypatch.undo()
+        assert [one.name for one in inventory.machines(there.session)] == [NAME]
+    flats(store, images)
 
 
 def test_a_licence_that_forbids_it(store: Path, images: list[Path], tmp_path: Path) -> None:

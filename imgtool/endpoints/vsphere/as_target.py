@@ -78,7 +78,9 @@ class VSphereTarget:
                 raise UsageError(f"{disk.path}: a disk of {disk.virtual_size} bytes is no number of sectors")
         self._clear(state, control.stop)
         if any(one.name == name for one in inventory.machines(self.session)):
-            raise RefusedError(f"{self.session.account.host} has a machine {name}", "remove it, or give another name")
+            raise RefusedError(f"{self.session.account.host} has a machine {name}",
+                               "of a run that was killed just now, it goes within five minutes; else remove it, or give another "
+                               "name")
         machine = fitted(made, name, disks)
         networks = dict.fromkeys(each for nic in machine.nics if (each := network_name(nic.network)))
         to = incoming.destination(self._places, _wanted(self._placing), networks)
@@ -94,7 +96,7 @@ class VSphereTarget:
               control: Control) -> str:
         leftover.note(state, Leftover(name=machine.name))
         try:
-            made = self._leased(machine, text, disks, to, control)
+            made = self._leased(machine, text, disks, to, state, control)
         except LeaseRefusedError as refused:
             try:
                 identity = self._deposited(machine, disks, to, state, control)
@@ -109,8 +111,11 @@ class VSphereTarget:
         hardware.reconfigure(self.session, made.machine, machine, control.stop)
         return made.machine
 
-    def _leased(self, machine: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], to: Destination,
+    def _leased(self, machine: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], to: Destination, state: str,
                 control: Control) -> incoming.Imported:
+        def begun(identity: str) -> None:
+            leftover.note(state, Leftover(name=machine.name, machine=identity))
+
         def packed(new: NewDisk, disk: Disk) -> incoming.Stream:
             shown = Control(progress=Named(control.progress, new.name), stop=control.stop)  # the rate is that of the line
             return lambda: stream(disk, stream_descriptor(STREAM, new.name, disk.virtual_size), shown,
@@ -118,7 +123,7 @@ class VSphereTarget:
 
         streams = {new.name: packed(new, disk) for new, disk in disks}
         return incoming.create(self.session, text.decode(), machine.name, to, streams, control,
-                               allocations=[new.allocation for new, _ in disks])
+                               allocations=[new.allocation for new, _ in disks], begun=begun)
 
     def _deposited(self, machine: Machine, disks: Sequence[tuple[NewDisk, Disk]], to: Destination, state: str,
                    control: Control) -> str:
@@ -144,9 +149,10 @@ class VSphereTarget:
         if left is None:
             return
         try:
-            for one in inventory.machines(self.session):
-                if one.name == left.name:
-                    machines.remove(self.session, one.id, stop)
+            found = properties.all_of(self.session, "VirtualMachine", ("name", "config.files.vmPathName"), "listing the machines")
+            for identity, seen in found.items():
+                if leftover.made_by(left, str(seen.get("name")), identity, str(seen.get("config.files.vmPathName", ""))):
+                    machines.remove(self.session, identity, stop)
             if left.folder is not None and Folder(self.session, left.center or "").exists(StorePath.parse(left.folder)):
                 machines.remove_directory(self.session, left.folder, left.datacenter, stop)
         except StoppedError:

@@ -81,15 +81,17 @@ class Imported(NamedTuple):
 
 
 def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapping[str, Stream], control: Control, *,
-           allocations: Sequence[Allocation] = ()) -> Imported:
-    """A powered-off machine from an OVF. ``streams`` by the OVF's file names. What fails leaves nothing.
+           allocations: Sequence[Allocation] = (), begun: Callable[[str], None] | None = None) -> Imported:
+    """A powered-off machine from an OVF; ``begun`` is told its id before the first byte is sent. What fails leaves nothing.
 
-    ``allocations``: of its disks, in their order. Raises ImgtoolError, LeaseRefusedError, what a stream raises.
+    ``streams`` by the OVF's file names. ``allocations``: of its disks, in their order. Raises ImgtoolError, LeaseRefusedError, what a stream raises.
     """
     spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks, allocations=allocations)
     if missing := {href for _, href in spec.items} - streams.keys():
         raise UsageError(f"the OVF names files that nobody sends: {listed(iter(sorted(missing)))}")
     with lease.importing(session, spec, control, pool=to.pool, folder=to.folder, host=to.host) as held:
+        if begun:
+            begun(held.machine)
         urls = {disk.key: disk for disk in held.disks}
         if unknown := [device for device, _ in spec.items if device not in urls]:
             raise UsageError(f"the server gives no address for {listed(iter(unknown))}")

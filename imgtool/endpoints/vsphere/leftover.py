@@ -17,6 +17,8 @@ FILE = "vsphere.json"
 class Leftover:
     name: str
     """Of the machine."""
+    machine: str | None = None
+    """Its id, as soon as it is known."""
     folder: str | None = None
     """``[datastore] folder`` with its files, where they were not made by a lease."""
     center: str | None = None
@@ -32,6 +34,12 @@ def note(state: str, left: Leftover) -> None:
     except OSError as error:
         raise_os(error, f"making {state}")
     files.put(os.path.join(state, FILE), json.dumps(asdict(left)).encode(), replace=True)
+
+
+def made_by(left: Leftover, name: str, identity: str, description: str) -> bool:
+    """Whether a machine is the one that was left. One that has its own name by now is not, nor is a stranger of the same name."""
+    ours = identity == left.machine or (left.folder is not None and description.startswith(left.folder + "/"))
+    return name == left.name and ours
 
 
 def noted(state: str) -> Leftover | None:

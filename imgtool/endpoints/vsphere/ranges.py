@@ -153,7 +153,8 @@ class _Job:
         with self._lock:
             self._open.discard(made)
         if made.sock is not None:
-            made.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            with suppress(OSError):  # closed already: the handshake failed
+                made.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         made.close()
 
     def work(self) -> None:
