@@ -21,6 +21,8 @@ class Mounted:
     size: int
     mount: str | None = None
     """None: swap."""
+    device: str = ""
+    """``8:1``"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,8 +89,13 @@ def test_a_disk_in_use_is_refused(tmp_path: Path) -> None:
     with in_use(tmp_path, "ext4") as (device, _), metal(device) as source:
         seen = source.look(source.machines()[0], CONTROL)
         assert any(problem.fatal and "is mounted at" in problem.what for problem in seen.parsed.problems)
+        assert seen.state.disks[0].data is None
         with pytest.raises(RefusedError, match="is in use"), source.reader(seen, 0, CONTROL):
             pass
+        source.reading = Reading(live=True)
+        seen = source.look(source.machines()[0], CONTROL)
+        assert not any(problem.fatal for problem in seen.parsed.problems)
+        assert 150 << 20 < (seen.state.disks[0].data or 0) < 300 << 20
 
 
 def test_mounted_read_only_it_is_not(tmp_path: Path) -> None:

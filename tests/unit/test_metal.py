@@ -237,7 +237,15 @@ def test_one_place_of_each_file_system_is_frozen() -> None:
               "1 1 8:10 / /data rw - xfs /dev/sda10 rw\n")
     disk = only(SDA | {"/proc/self/mountinfo": mounts})
     assert disk.mounts == ("/srv", "/data")
-    assert [(place.start, place.mount) for place in disk.places] == [(1 << 20, "/srv"), (512_000_000, "/data")]
+    assert [(place.start, place.mount, place.device) for place in disk.places] == [
+        (1 << 20, "/srv", "8:1"), (512_000_000, "/data", "8:10")]
+
+
+@pytest.mark.parametrize("over", ["/srv/a", "/srv"])
+def test_a_mount_that_another_hides_comes_last(over: str) -> None:
+    mounts = ("1 1 8:1 / /srv/a rw - ext4 /dev/sda1 rw\n1 1 8:1 / /other rw - ext4 /dev/sda1 rw\n"
+              f"1 1 0:50 / {over} rw - tmpfs tmpfs rw\n")
+    assert only(SDA | {"/proc/self/mountinfo": mounts}).mounts == ("/other",)
 
 
 def test_disks_by_any_of_their_names() -> None:

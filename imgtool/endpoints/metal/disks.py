@@ -178,7 +178,7 @@ def _places(parts: Sequence[Partition], files: Files) -> Iterator[Mounted]:
         number = files.get(_sys(part.name, files) + "/dev", "").strip()
         mount = next((mount for mount, read_only in _mounts(files, number, part.name) if not read_only), None)
         if mount or _swaps(part.name, files):
-            yield Mounted(start=part.start, size=part.size, mount=mount)
+            yield Mounted(start=part.start, size=part.size, mount=mount, device=number)
 
 
 def _sys(device: str, files: Files) -> str:
@@ -221,17 +221,21 @@ def _kind(holder: str, files: Files) -> str:
 def _mounts(files: Files, number: str, device: str) -> list[tuple[str, bool]]:
     """(mount point, read-only) of a device by its number; of btrfs, whose numbers are its own, by its name.
 
-    Those of a whole file system come first, those of one of its folders or files last.
+    Those of a whole file system come first, those of one of its folders or files behind, and last what a later mount has hidden.
     """
-    found = []
-    for line in files.get("/proc/self/mountinfo", "").splitlines():
+    found: list[tuple[int, str, bool]] = []
+    later: set[str] = set()
+    for line in reversed(files.get("/proc/self/mountinfo", "").splitlines()):
         before, _, after = line.partition(" - ")
         fields, source = before.split(" "), after.split(" ")
         if len(fields) < 6 or len(source) < 3:
             continue
+        point = _unescaped(fields[4])
         if (number and fields[2] == number) or source[1] == f"/dev/{device}":
             read_only = "ro" in fields[5].split(",") and "ro" in source[2].split(",")
-            found.append((fields[3] != "/", _unescaped(fields[4]), read_only))
+            hidden = point in later or any(str(above) in later for above in PurePosixPath(point).parents)
+            found.insert(0, (2 if hidden else int(fields[3] != "/"), point, read_only))
+        later.add(point)
     return [(mount, read_only) for _, mount, read_only in sorted(found, key=lambda one: one[0])]
 
 

@@ -104,6 +104,9 @@ def in_use(file: FarFile, disk: PhysicalDisk) -> Map:
         except FarError as error:
             warnings.append(f"{place.mount} is read whole: its file system does not say what it uses ({error})")
             continue
+        if answer["device"] != place.device:
+            warnings.append(f"{place.mount} is read whole: something else is mounted over it")
+            continue
         found += [(place.start + low, place.start + high) for low, high in answer["ranges"] if 0 <= low < high <= place.size]
     return Map(Ranges(inward(found, UNIT)), {}, warnings)
 

@@ -7,6 +7,7 @@ What is free is asked for anew in each pass, since it is only true for a moment.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from imgtool.endpoints.metal.chunks import differing, fetch, used_bytes
 from imgtool.endpoints.metal.disks import not_mounted, refuse_busy
 from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import ImgtoolError, RefusedError
+from imgtool.model.metal import Mounted
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -96,10 +98,21 @@ def _refuse_slow(reader: MetalReader, done: Pass) -> None:
 
 def _last(reader: MetalReader, receiver: Receiver, control: Control) -> Pass:
     disk = reader.refresh()
+    for place in disk.places:
+        _refuse_hidden(reader, place)
     with _frozen(reader, sorted(disk.mounts, key=len, reverse=True)) as moving:
         done = _pass(reader, receiver, "frozen", control)
         _still(reader, receiver, moving, control)
     return done
+
+
+def _refuse_hidden(reader: MetalReader, place: Mounted) -> None:
+    """What is to be frozen must be what is found at its place; btrfs has device numbers of its own."""
+    if place.mount is None:
+        return
+    number = int(reader.file.wire.call("stat", path=place.mount)[0].get("device", 0))
+    if os.major(number) and f"{os.major(number)}:{os.minor(number)}" != place.device:
+        raise RefusedError(f"{place.mount} is hidden by another mount, and cannot be frozen", "unmount what lies over it")
 
 
 @contextmanager
