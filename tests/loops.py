@@ -10,9 +10,9 @@ from tests.oracle import tool
 
 
 @contextmanager
-def loop_device(path: Path) -> Iterator[Path]:
-    """A file as a block device."""
-    device = Path(tool("losetup", "--find", "--show", path).stdout.strip())
+def loop_device(path: Path, *options: str) -> Iterator[Path]:
+    """A file as a block device. ``options``: of losetup, as ``--sector-size=4096``, ``--partscan``, ``--read-only``."""
+    device = Path(tool("losetup", *options, "--find", "--show", path).stdout.strip())
     try:
         yield device
     finally:
