@@ -38,13 +38,15 @@ def look(wire: Wire, device: str) -> TargetDisk:
     disk = _find(wire, device)
     refused = list(dict.fromkeys([*disk.used, *_in_the_way(wire, disk)]))
     try:
-        file = FarFile(wire, disk.path, exclusive=True)
-    except RefusedError:
-        if not refused:
-            refused.append(f"{disk.path} is in use: somebody has it open exclusively (a RAID, a pool, a program)")
-        file = FarFile(wire, disk.path)
-    with closing(file):
-        return TargetDisk(device=device, disk=disk, contents=contents(file.read, disk), refused=tuple(refused))
+        with closing(FarFile(wire, disk.path, exclusive=True)) as file:
+            return TargetDisk(device=device, disk=disk, contents=contents(file.read, disk), refused=tuple(refused))
+    except UnreachableError:
+        raise
+    except ImgtoolError as error:
+        if not refused and not isinstance(error, RefusedError):
+            raise
+        why = f"{disk.path} is in use: somebody has it open exclusively (a RAID, a pool, a program)"
+        return TargetDisk(device=device, disk=disk, contents=Contents(lines=(), members=()), refused=tuple(refused or [why]))
 
 
 def _find(wire: Wire, device: str) -> PhysicalDisk:
