@@ -220,9 +220,9 @@ def failing(place: Path, size: int) -> Iterator[Path]:
     """A disk whose writes fail behind its first 20 MiB, by QEMU's blkdebug and FUSE."""
     (place / "below").write_bytes(bytes(size))
     (place / "mount").touch()
+    errors = [{"event": "none", "iotype": "write", "sector": 20 * 2048 + page * 8, "errno": 5} for page in range(512)]
     node = {"driver": "raw", "node-name": "disk", "file": {
-        "driver": "blkdebug", "image": {"driver": "file", "filename": str(place / "below")},
-        "inject-error": [{"event": "none", "iotype": "write", "sector": 20 * 2048 + sector * 8, "errno": 5} for sector in range(512)]}}
+        "driver": "blkdebug", "image": {"driver": "file", "filename": str(place / "below")}, "inject-error": errors}}
     argv = ["qemu-storage-daemon", "--blockdev", json.dumps(node),
             "--export", f"type=fuse,id=x,node-name=disk,mountpoint={place / 'mount'},writable=on"]
     with subprocess.Popen(argv) as process:
