@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from imgtool import files
@@ -93,7 +93,7 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
                 book.event("write", device=work.device, serial=work.disk.serial, size=work.disk.size)
                 written.append(write(work, file, control))
         warnings = (*machine.warnings, *(changed.warnings if changed else ()), *_left_out(machine, pairs))
-    shutil.rmtree(folder)
+        shutil.rmtree(folder)
     return V2pResult(machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (),
                      warnings=tuple(dict.fromkeys(warnings)), seconds=round(time.monotonic() - begin, 3))
 
@@ -132,8 +132,12 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool) ->
         raise UsageError(f"--to {request.target}: the machine that has the disks is wanted", "--to metal+ssh://USER@HOST")
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
-    with connected(place) as wire, opened(request, folder, control, fetch=fetch) as machine:
-        yield machine, wire
+    try:
+        with connected(place) as wire, opened(request, folder, control, fetch=fetch) as machine:
+            yield machine, wire
+    finally:
+        with suppress(OSError):  # something is in it: a run goes on there
+            os.rmdir(folder)
 
 
 def _pairs(request: V2pRequest, machine: SourceMachine, wire: Wire, folder: str) -> list[_Pair]:
@@ -161,7 +165,7 @@ def _planned(request: V2pRequest, source: SourceDisk, choice: DiskChoice, target
         fitted = _fit(request, image, target)
         notes += fitted.notes
         if fitted.grown:
-            notes.append(f"partition {fitted.grown.number} is extended to byte {fitted.grown.end}")
+            notes.append(f"partition {fitted.grown.number} is extended to byte {fitted.grown.end}, if what is in it can grow")
     except (RefusedError, DamagedError) as error:
         found.append(Problem(what=f"{image.path} → {disk.path}: {error.message}", hint=error.hint, fatal=True))
     notes.append("holes: " + ("zeroed by the disk itself" if disk.zeroes else "zeros are written"))
