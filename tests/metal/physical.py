@@ -20,13 +20,14 @@ SIZE = 64 * MIB
 
 
 @contextmanager
-def physical(place: Path, size: int, *options: str, name: str = "physical") -> Iterator[Path]:
-    """A disk full of what somebody had on it before."""
+def physical(place: Path, size: int, *options: str, name: str = "physical", full: bool = True) -> Iterator[Path]:
+    """A disk, ``full`` of what somebody had on it before."""
     file = place / name
     if not file.exists():
         with file.open("wb") as new:
             old = random.Random(9).randbytes(MIB)
-            for start in range(0, size, MIB):
+            new.truncate(size)
+            for start in range(0, size if full else 0, MIB):
                 new.write(old[:min(MIB, size - start)])
             new.seek(0)
             new.write(bytes(MIB))

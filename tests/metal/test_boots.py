@@ -11,9 +11,9 @@ from fixtures.boot import boot
 from fixtures.debian_guests import Guest
 from fixtures.hardware import AHCI, NVME, Hardware
 from tests.e2e.boots import TIMEOUT, sha256
-from tests.metal.physical import physical, serial
+from tests.metal.physical import physical, result, serial
 from tests.metal.tables import sound
-from tests.program import result
+from tests.program import imgtool
 
 pytestmark = pytest.mark.boot
 
@@ -25,8 +25,9 @@ UEFI = Guest("kvm", layout="uefi-own", stable=True, network="networkd")
 def moved(tmp_path: Path, guest: Guest, where: dict[str, Hardware], *words: str) -> None:
     source = debian_guests.build(tmp_path / "guest.raw", guest)
     before = sha256(source.path)
-    with physical(tmp_path, LARGER) as device:
-        found = result("v2p", source.path, "--disk", f"vda={device}", "--yes-write-to", serial(device), *words)
+    with physical(tmp_path, LARGER, full=False) as device:
+        found = result(imgtool("v2p", source.path, "--disk", f"vda={device}", "--yes-write-to", serial(device), *words, "--json",
+                               timeout=1200))
         assert found["changes"]
         sound(device)
         for name, hardware in where.items():
