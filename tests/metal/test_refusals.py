@@ -8,14 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal.contents import contents
+from imgtool.endpoints.metal.contents import Contents, contents
 from imgtool.endpoints.metal.disks import disks
 from imgtool.errors import RefusedError
+from imgtool.model.metal import PhysicalDisk
 from imgtool.steps.v2p import targets
 from tests.loops import loop_device
 from tests.metal.physical import MIB, image, physical, serial, v2p, written
@@ -238,7 +240,7 @@ def test_it_is_looked_at_again_before_the_first_write(tmp_path: Path, monkeypatc
             file.write(bytes(512) + b"LABELONE")
         held_again(wire, planned, "LVM2")
         other = targets._find
-        monkeypatch.setattr(targets, "_find", lambda *words: __import__("dataclasses").replace(other(*words), serial="X"))
+        monkeypatch.setattr(targets, "_find", lambda *words: replace(other(*words), serial="X"))
         held_again(wire, planned, "another disk")
 
 
@@ -268,3 +270,17 @@ def test_two_disks_cannot_be_one(tmp_path: Path) -> None:
             done = imgtool("v2p", source, "--disk", f"0={device}", "--disk", second, "--no-adapt", "--wipe")
             assert done.returncode == 2, done.stderr
         assert written(device) == before
+
+
+@pytest.mark.parametrize(("disk", "typed"), [
+    ({"serial": "S1", "ids": ("ata-X_S1", "wwn-0x5")}, "S1"), ({"ids": ("lvm-pv-uuid-a", "ata-X")}, "ata-X"),
+    ({"wwid": "naa.5"}, "naa.5"), ({}, "sdq-4096"), ({"ids": ("lvm-pv-uuid-a",)}, "sdq-4096")])
+def test_what_is_to_be_typed(disk: dict[str, object], typed: str) -> None:
+    """Never a name that udev makes of what is on the disk: it goes when the disk is written over."""
+    found = PhysicalDisk(name="sdq", size=4096, **disk)
+    target = targets.TargetDisk(device="/dev/sdq", disk=found, contents=Contents(lines=(), members=()), refused=())
+    assert targets.confirmation(found) == typed
+    assert targets.is_confirmed(target, (typed,))
+    assert not targets.is_confirmed(target, ("sdq", "/dev/sdq", "", "lvm-pv-uuid-a"))
+    bare = replace(found, ids=tuple(name for name in found.ids if "lvm" not in name))
+    assert targets.identity(found) == targets.identity(bare)

@@ -226,4 +226,4 @@ def _state(pair: _Pair, changed: change.Changed | None, fitted: Fit, wire: Wire)
     target = pair.target.disk
     patches = hashlib.blake2b(repr(fitted.patches).encode(), digest_size=16).hexdigest()
     return {"source": json.loads(json.dumps(dict(pair.source.state), default=str)), "changed": changed.token if changed else None,
-            "table": patches, "target": [wire.name, target.serial, target.wwid, list(target.ids), target.size, target.sector]}
+            "table": patches, "target": [wire.name, *targets.identity(target)]}

@@ -19,8 +19,8 @@ from imgtool.model.problem import Problem
 
 WATCHERS = ("systemd-udevd", "(udev-worker)", "udevd")
 """They open each disk for a moment whenever it was written to."""
-SAME = ("name", "size", "sector", "serial", "wwid", "ids")
-"""Of a disk: what must not change between the question and the first write."""
+BY_CONTENT = ("lvm-pv-uuid-",)
+"""Names under ``/dev/disk/by-id`` that udev makes of what is on a disk: gone when it is written over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,22 @@ def _in_the_way(wire: Wire, disk: PhysicalDisk) -> Iterator[str]:
 
 def confirmation(disk: PhysicalDisk) -> str:
     """What somebody has to type: the serial, else the best by-id name, else name and size, which no other disk shares."""
-    return disk.identity or f"{disk.name}-{disk.size}"
+    return disk.serial or next(iter([*_names(disk), *([disk.wwid] if disk.wwid else [])]), f"{disk.name}-{disk.size}")
+
+
+def identity(disk: PhysicalDisk) -> list[object]:
+    """What tells a disk from all others, whatever is on it."""
+    return [disk.serial, disk.wwid, _names(disk), disk.size, disk.sector]
+
+
+def _names(disk: PhysicalDisk) -> list[str]:
+    return [name for name in disk.ids if not name.startswith(BY_CONTENT)]
 
 
 def is_confirmed(target: TargetDisk, typed: tuple[str, ...]) -> bool:
     """By its serial, its WWN or one of its names under ``/dev/disk/by-id``."""
     disk = target.disk
-    names = {disk.serial, disk.wwid, *disk.ids} - {None} or {confirmation(disk)}
+    names = {disk.serial, disk.wwid, *_names(disk)} - {None} or {confirmation(disk)}
     return any(word.strip().removeprefix("/dev/disk/by-id/") in names for word in typed)
 
 
@@ -118,10 +127,8 @@ def hold(wire: Wire, planned: TargetDisk, *, wipe: bool) -> FarFile:
 
 def _look_again(wire: Wire, file: FarFile, planned: TargetDisk, *, wipe: bool) -> None:
     disk = _find(wire, planned.device)
-    changed = [name for name in SAME if getattr(disk, name) != getattr(planned.disk, name)]
-    if changed or file.size != disk.size:
-        raise RefusedError(f"{planned.device} is another disk now than a moment ago ({', '.join(changed) or 'size'})",
-                           "look at it again: nothing was written")
+    if (disk.name, identity(disk)) != (planned.disk.name, identity(planned.disk)) or file.size != disk.size:
+        raise RefusedError(f"{planned.device} is another disk now than a moment ago", "look at it again: nothing was written")
     refused = (*disk.used, *_in_the_way(wire, disk))
     again = TargetDisk(device=planned.device, disk=disk, contents=contents(file.read, disk), refused=refused)
     require(tuple(problems(again, wipe=wipe)))
