@@ -17,8 +17,8 @@ from imgtool.progress import JsonLines, Progress, Silent, Terminal
 if TYPE_CHECKING:
     from imgtool.model.guest import AdaptResult, GuestInfo
     from imgtool.model.metal import DiskInfo
-    from imgtool.model.v2p import Planned, V2pPlan, V2pResult
     from imgtool.model.translation import MachineResult, TranslateResult
+    from imgtool.model.v2p import Planned, V2pPlan, V2pResult
 
 BAR = 64
 ROWS = 8

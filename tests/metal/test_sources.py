@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from imgtool.endpoints import Sink
 from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.model.endpoint import Found, Power, Seen
-from imgtool.model.metal import DiskChoice, V2pRequest
 from imgtool.model.situation import SourceState
+from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.progress import Control
-from imgtool.steps.v2p import prepare, sources, v2p
+from imgtool.steps.v2p import prepare, v2p
 from tests.metal.physical import MIB, has, image, physical, serial
 
 XML = b"""<domain type='kvm'><name>web</name><memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>
@@ -107,16 +106,3 @@ def test_a_machine_that_runs_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(endpoints, "source", lambda *_: Place(Far(image(tmp_path), cuts=0), Power.RUNNING))
     with physical(tmp_path, 80 * MIB) as device, pytest.raises(RefusedError, match="web is running"):
         v2p(request(device), Control())
-
-
-def test_ranges() -> None:
-    """Against single numbers."""
-    for seed in range(300):
-        rand = random.Random(seed)
-        lists = []
-        for _ in range(2):
-            edges = sorted(rand.sample(range(40), 2 * rand.randrange(6)))
-            lists.append(list(zip(edges[::2], edges[1::2], strict=True)))
-        sets = [{number for low, high in one for number in range(low, high)} for one in lists]
-        for found, want in ((sources._common(*lists), sets[0] & sets[1]), (sources._without(*lists), sets[0] - sets[1])):
-            assert [number for low, high in found for number in range(low, high)] == sorted(want)

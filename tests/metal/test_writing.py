@@ -200,7 +200,7 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
 def test_a_disk_that_gives_back_other_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from imgtool.endpoints.far.file import FarFile
     from imgtool.errors import DifferError
-    from imgtool.model.metal import DiskChoice, V2pRequest
+    from imgtool.model.v2p import DiskChoice, V2pRequest
     from imgtool.progress import Control
     from imgtool.steps.v2p import v2p as run
 

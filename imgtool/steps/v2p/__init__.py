@@ -25,14 +25,13 @@ from imgtool.endpoints import uri
 from imgtool.endpoints.far import connected
 from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import DamagedError, RefusedError, UsageError
-from imgtool.formats.disk import Disk
-from imgtool.formats.opener import Opener
+from imgtool.formats.disk import Disk, laid_over
 from imgtool.formats.patched import patched, reader
 from imgtool.journal import journal, state_folder
 from imgtool.model.endpoint import Uri
-from imgtool.model.v2p import DiskChoice, Planned, V2pPlan, V2pRequest, V2pResult, WrittenDisk
 from imgtool.model.partitions import Fit
 from imgtool.model.problem import Problem
+from imgtool.model.v2p import DiskChoice, Planned, V2pPlan, V2pRequest, V2pResult, WrittenDisk
 from imgtool.partitions import read_table
 from imgtool.partitions.fit import fit
 from imgtool.progress import Control
@@ -84,8 +83,9 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
         changed = change.change(request, machine, _sizes(request, machine, pairs), folder, keys, control) \
             if change.needed(request) else None
         with ExitStack() as stack:
-            works = [_work(request, pair, changed, folder, wire, stack.enter_context(closing(Opener(stop=control.stop))))
-                     for pair in pairs]
+            disks = [stack.enter_context(laid_over(change.overlay_path(folder, pair.number), pair.source.disk, control.stop))
+                     if changed else pair.source.disk for pair in pairs]
+            works = [_work(request, pair, disk, changed, wire) for pair, disk in zip(pairs, disks, strict=True)]
             held = [stack.enter_context(closing(targets.hold(wire, pair.target, wipe=request.wipe or begun(pair.map_path))))
                     for pair in pairs]
             written: list[WrittenDisk] = []
@@ -133,7 +133,7 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool) ->
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:
-        with connected(place) as wire, opened(request, folder, control, fetch=fetch) as machine:
+        with connected(place) as wire, opened(request, folder, control, copying=fetch) as machine:
             yield machine, wire
     finally:
         with suppress(OSError):  # something is in it: a run goes on there
@@ -211,10 +211,8 @@ def _sizes(request: V2pRequest, machine: SourceMachine, pairs: Sequence[_Pair]) 
     return sizes
 
 
-def _work(request: V2pRequest, pair: _Pair, changed: change.Changed | None, folder: str, wire: Wire, opener: Opener) -> Work:
-    disk, target = pair.source.disk, pair.target.disk
-    if changed:
-        disk = change.over(disk, folder, pair.number, opener)
+def _work(request: V2pRequest, pair: _Pair, disk: Disk, changed: change.Changed | None, wire: Wire) -> Work:
+    target = pair.target.disk
     read = reader(disk)
     fitted = fit(read_table(read, disk.virtual_size), read, target.size, target.sector)
     return Work(source=pair.plan.source, device=pair.choice.device, disk=target, fit=fitted, map_path=pair.map_path,

@@ -11,20 +11,18 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from imgtool import files
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.formats.disk import Disk
-from imgtool.formats.opener import Opener
 from imgtool.formats.patched import reader
-from imgtool.formats.qcow2.read import open_qcow2
 from imgtool.guests import overlay
 from imgtool.guests.appliance import LONG, Handle, appliance, letters, require_guestfs
 from imgtool.guests.keys import read_keys
 from imgtool.model.guest import AdaptRequest, Change, Platform
-from imgtool.model.v2p import V2pRequest
 from imgtool.model.partitions import Entry, TableKind
+from imgtool.model.v2p import V2pRequest
 from imgtool.partitions import read_table
 from imgtool.partitions.fit import fit
 from imgtool.progress import Control
@@ -66,7 +64,7 @@ def change(request: V2pRequest, machine: SourceMachine, sizes: Sequence[int], fo
             raise RefusedError(f"{one.disk.path}: QEMU would read something else in this image", "imgtool convert it first")
     for number in range(len(machine.disks)):
         with suppress(FileNotFoundError):
-            os.unlink(_overlay(folder, number))
+            os.unlink(overlay_path(folder, number))
     disks = [one.disk for one in machine.disks]
     with (overlay.overlays(disks, folder, stop=control.stop, sizes=sizes) as made,
           appliance(made, stop=control.stop) as handle):
@@ -104,18 +102,14 @@ def _found(path: str, about: str) -> Changed:
     return changed
 
 
-def _overlay(folder: str, number: int) -> str:
+def overlay_path(folder: str, number: int) -> str:
+    """Where the overlay of a disk is."""
     return os.path.join(folder, f"{number}.qcow2")
 
 
 def _adapt(request: V2pRequest, machine: SourceMachine) -> AdaptRequest:
     return AdaptRequest(images=tuple(one.disk.path for one in machine.disks), platform=Platform.METAL, macs=request.macs,
                         drivers=request.drivers, backup=True)
-
-
-def over(disk: Disk, folder: str, number: int, opener: Opener) -> Disk:
-    """The disk with its overlay on top."""
-    return replace(disk, layers=(open_qcow2(opener.user(_overlay(folder, number)), opener), *disk.layers))
 
 
 def _grow(handle: Handle, number: int, disk: Disk, size: int) -> Iterator[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from imgtool import endpoints
-from imgtool.copying import receive
 from imgtool.endpoints import Reader, local, uri
 from imgtool.errors import RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_disk, open_given
 from imgtool.formats.locks import hold, refuse_if_used
+from imgtool.journal import PARTIAL
 from imgtool.model import ImageSpec
 from imgtool.model.description import Parsed
 from imgtool.model.devices import Bus, DiskSlot
@@ -20,6 +20,7 @@ from imgtool.model.endpoint import Power, Seen
 from imgtool.model.v2p import V2pRequest
 from imgtool.progress import Control
 from imgtool.steps.machine import open_slot
+from imgtool.steps.migrate.fetch import Wish, fetch
 
 PREFIXES = {Bus.VIRTIO: "vd", Bus.IDE: "hd", Bus.XEN: "xvd"}
 """How a guest's kernel names disks of a bus; others are ``sd``."""
@@ -44,16 +45,16 @@ class SourceMachine:
 
 
 @contextmanager
-def opened(request: V2pRequest, folder: str, control: Control, *, fetch: bool) -> Iterator[SourceMachine]:
+def opened(request: V2pRequest, folder: str, control: Control, *, copying: bool) -> Iterator[SourceMachine]:
     """All disks of the machine, held so that nobody starts it. ``folder``: for disks that cannot be read where they are.
 
-    Without ``fetch`` such disks are refused: they would have to be copied first. Raises UsageError, RefusedError (it runs),
+    Without ``copying`` such disks are refused: they would have to be copied first. Raises UsageError, RefusedError (it runs),
     UnreachableError, DamagedError.
     """
     with ExitStack() as stack:
         place = uri.parse(request.source) if request.source else None
         if place is not None and place.scheme != "path":
-            yield _far(request, folder, control, stack, fetch=fetch)
+            yield _far(request, folder, control, stack, copying=copying)
             return
         path = place.path if place else request.name
         if local.is_machine(path):
@@ -142,7 +143,7 @@ def _address(slot: DiskSlot) -> str:
     return f"{slot.bus.value}{slot.controller}:{slot.unit}"
 
 
-def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *, fetch: bool) -> SourceMachine:
+def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *, copying: bool) -> SourceMachine:
     place = endpoints.source(uri.parse(request.source or ""), request.credentials)
     stack.callback(place.close)
     seen = place.look(place.find(request.name), control)
@@ -154,57 +155,16 @@ def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *
     for number in range(len(seen.parsed.machine.disks)):
         reader = stack.enter_context(place.reader(seen, number, control))
         disk = _held(reader.disk, request) if reader.disk is not None else \
-            _fetched(reader, seen, os.path.join(folder, f"source-{number}.raw"), control, stack, fetch=fetch)
+            _fetched(reader, seen, os.path.join(folder, f"source-{number}.raw"), control, stack, may=copying)
         disks.append(SourceDisk(names=names[number], disk=disk, state=dict(reader.state)))
     warnings = dict.fromkeys(warning for one in disks for warning in one.disk.warnings)
     return SourceMachine(name=seen.found.name, disks=tuple(disks), warnings=tuple(warnings))
 
 
-def _fetched(reader: Reader, seen: Seen, path: str, control: Control, stack: ExitStack, *, fetch: bool) -> Disk:
+def _fetched(reader: Reader, seen: Seen, path: str, control: Control, stack: ExitStack, *, may: bool) -> Disk:
     """A copy in our state folder: it can be adapted, and its bytes stay what they are while the disk is written."""
-    if not fetch:
+    if not may:
         raise UsageError(f"the disks of {seen.found.name} cannot be looked at without copying them here",
                          "leave --dry-run out; or imgtool migrate it into a folder first")
-    if not os.path.exists(path):
-        with receive.receiving(path, size=reader.size, spec=ImageSpec(format="raw"), source=dict(reader.state)) as receiver:
-            left = sum(length for _, _, length in receiver.missing())
-            with control.progress.bar(left, "fetch") as bar:
-                chunks = receive.Chunks(receiver, bar)
-                holes = list(reader.holes())
-                missing = [(start, start + length) for _, start, length in receiver.missing()]
-                for start, end in _common(missing, holes):
-                    chunks.zero(start, end - start)
-                reader.read(_without(missing, holes), chunks, control)
-            receiver.close_up()
-        receive.publish(path, replace=False)
-    return stack.enter_context(open_disk(path, source_format="raw", stop=control.stop))
-
-
-def _common(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What both lists of sorted ranges have."""
-    left, right = iter(ranges), iter(others)
-    with suppress(StopIteration):
-        a, b = next(left), next(right)
-        while True:
-            low, high = max(a[0], b[0]), min(a[1], b[1])
-            if low < high:
-                yield low, high
-            if a[1] < b[1]:
-                a = next(left)
-            else:
-                b = next(right)
-
-
-def _without(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What only the first of the lists has."""
-    common = list(_common(ranges, others))
-    number = 0
-    for start, end in ranges:
-        at = start
-        while number < len(common) and common[number][1] <= end:
-            low, high = common[number]
-            if at < low:
-                yield at, low
-            at, number = high, number + 1
-        if at < end:
-            yield at, end
+    fetch(reader, seen.found.name, Wish(path=path, spec=ImageSpec(format="raw")), control)
+    return stack.enter_context(open_disk(path + PARTIAL, source_format="raw", stop=control.stop))

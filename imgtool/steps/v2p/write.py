@@ -26,8 +26,8 @@ from imgtool.formats.patched import reader
 from imgtool.journal import BlockMap
 from imgtool.model import ImageSpec, Kind
 from imgtool.model.metal import PhysicalDisk
-from imgtool.model.v2p import WrittenDisk
 from imgtool.model.partitions import Fit
+from imgtool.model.v2p import WrittenDisk
 from imgtool.progress import Control
 
 HEAD = 1 << 20
