@@ -10,9 +10,10 @@ from tests.oracle import tool
 
 
 @contextmanager
-def loop_device(path: Path, sector: int = 512) -> Iterator[Path]:
-    """A file as a block device."""
-    device = Path(tool("losetup", "--find", "--show", "--sector-size", sector, path).stdout.strip())
+def loop_device(path: Path, *options: str, sector: int = 512) -> Iterator[Path]:
+    """A file as a block device. ``options``: of losetup, as ``--partscan``, ``--read-only``."""
+    words = [f"--sector-size={sector}", *options] if sector != 512 else [*options]
+    device = Path(tool("losetup", *words, "--find", "--show", path).stdout.strip())
     try:
         yield device
     finally:
@@ -35,7 +36,7 @@ def mounted(place: Path, fs: str, size: int, options: str = "defaults", sector: 
 def mounted_image(image: Path, point: Path, fs: str, options: str, sector: int = 512) -> Iterator[Path]:
     """A file system that is there already, for as long as the block lasts."""
     point.mkdir()
-    with loop_device(image, sector) as device:
+    with loop_device(image, sector=sector) as device:
         tool("mount", "-t", fs, "-o", options, device, point)
         try:
             yield point

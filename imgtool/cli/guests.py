@@ -91,7 +91,7 @@ def adapt(
     if platform not in list(Platform):
         raise UsageError(f"--for {platform}: one of {', '.join(Platform)}")
     reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
-    named, macs = [str(image) for image in images], dict(_mac(text) for text in mac or ())
+    named, macs = [str(image) for image in images], dict(mac_pair(text) for text in mac or ())
     described = str(machine) if machine else named[0] if describes(named[0]) else None
     nics = machine_nics(described) if described else ()
     request = AdaptRequest(
@@ -104,7 +104,7 @@ def adapt(
     output.say_warnings(result.warnings)
 
 
-def _mac(text: str) -> tuple[str, str]:
+def mac_pair(text: str) -> tuple[str, str]:
     import re
 
     match = re.fullmatch(r"((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})=((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})", text.strip().lower())

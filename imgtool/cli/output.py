@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imgtool.model.guest import AdaptResult, GuestInfo
     from imgtool.model.metal import DiskInfo
     from imgtool.model.translation import MachineResult, TranslateResult
+    from imgtool.model.v2p import Planned, V2pPlan, V2pResult
 
 BAR = 64
 ROWS = 8
@@ -207,6 +208,37 @@ def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:
     yield f"{result.os.name or result.os.family}: {count} {verb}, in {result.seconds:.1f} s"
     if result.disk_bus or result.nic_model:
         yield f"hardware:   disk on {result.disk_bus or '?'}, network card {result.nic_model or '?'}"
+
+
+def v2p_plan_lines(plan: V2pPlan) -> Iterable[str]:
+    for one in plan.disks:
+        yield from v2p_disk_lines(one)
+    for problem in plan.problems:
+        yield f"{'FATAL' if problem.fatal else 'warning'}: {problem.what}" + (f" ({problem.hint})" if problem.hint else "")
+
+
+def v2p_disk_lines(one: Planned) -> Iterable[str]:
+    """What goes where, and what is there now."""
+    disk = one.disk
+    yield f"{one.source} ({one.image}, {size(one.image_size)}) → {one.device}"
+    kind = "disk" if disk.rotational is None else "rotating disk" if disk.rotational else "solid-state disk"
+    yield (f"  {disk.path}: {disk.model or 'unknown model'}, serial {disk.serial or 'none'}, {size(disk.size)}, {kind}, "
+           f"sectors of {disk.sector} bytes")
+    yield from (f"  name:  {name}" for name in disk.ids)
+    yield from (f"  on it: {line}" for line in one.contents or ("nothing that is known",))
+    yield from (f"  {note}" for note in one.notes)
+    yield f"  to be typed, or given with --yes-write-to: {one.confirm}"
+
+
+def v2p_lines(result: V2pResult) -> Iterable[str]:
+    for change in result.changes:
+        yield f"{change.where}: {change.what} ({change.why})"
+    for disk in result.disks:
+        before = f", {size(disk.bytes_resumed)} of it before" if disk.bytes_resumed else ""
+        yield (f"{disk.source} → {disk.device}: {size(disk.bytes_written)} written, {size(disk.bytes_zeroed)} zeroed{before}, "
+               f"{'verified' if disk.verified else 'not verified'}")
+        yield from (f"  {note}" for note in disk.notes)
+    yield f"{result.machine}: {len(result.disks)} disk{'' if len(result.disks) == 1 else 's'} in {result.seconds:.1f} s"
 
 
 def map_json(virtual_size: int, extents: Iterable[Mapped]) -> None:

@@ -62,14 +62,18 @@ def _refuse_unwritable(disk: Disk) -> None:
 
 
 @contextmanager
-def overlays(disks: Sequence[Disk], folder: str, *, stop: Stop) -> Iterator[list[str]]:
-    """Empty qcow2 images in ``folder``, one over each disk; what is below is served read-only, for as long as the block lasts."""
+def overlays(disks: Sequence[Disk], folder: str, *, stop: Stop, sizes: Sequence[int] | None = None) -> Iterator[list[str]]:
+    """Empty qcow2 images in ``folder``, one over each disk; what is below is served read-only, for as long as the block lasts.
+
+    ``sizes``: theirs, where they shall be larger than the disks.
+    """
     with ExitStack() as stack:
         made = []
         for number, disk in enumerate(disks):
             socket = stack.enter_context(qemu.nbd_server(disk.graph(locking=False), stop=stop))
             path = os.path.join(folder, f"{number}.qcow2")
-            qemu.create_overlay(path, f"nbd+unix:///?socket={socket}", disk.virtual_size, stop=stop)
+            size = sizes[number] if sizes else disk.virtual_size
+            qemu.create_overlay(path, f"nbd+unix:///?socket={socket}", size, stop=stop)
             made.append(path)
         yield made
 

@@ -62,6 +62,10 @@ class PhysicalDisk:
     """Its names under ``/dev/disk/by-id``, best first; of a loop device its file."""
     rotational: bool | None = None
     removable: bool = False
+    discards: bool = False
+    """It can be told which blocks are not used."""
+    zeroes: bool = False
+    """It writes zeros by itself; else they are sent to it."""
     read_only: bool = False
     partitions: tuple[Partition, ...] = ()
     used: tuple[str, ...] = ()

@@ -42,12 +42,13 @@ def adapt_overlays(disks: Sequence[Disk], folder: str, request: AdaptRequest, co
     The request's images are not looked at.
     """
     with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
-        result = _adapt(handle, request, keys)
+        result = change_guest(handle, request, keys)
     control.stop.check()
     return result
 
 
-def _adapt(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:
+def change_guest(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:
+    """``adapt`` in an appliance that has the machine's disks. Raises LockedError, RefusedError, DamagedError, ImgtoolError."""
     found = find(handle, keys)
     if found.root is None:
         info = stranger(handle, found.volumes)

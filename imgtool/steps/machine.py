@@ -20,7 +20,7 @@ from imgtool import files
 from imgtool.endpoints.local import LocalMachine, disk_file, load, refuse_if_running
 from imgtool.errors import DamagedError, RefusedError, StoppedError, UsageError
 from imgtool.formats.disk import Disk, open_given
-from imgtool.model import ConvertResult
+from imgtool.model import ConvertResult, SourceOptions
 from imgtool.model.devices import DiskSlot
 from imgtool.model.package import FileReference
 from imgtool.model.translation import MachineRequest, MachineResult, PlacedFile, Translation
@@ -118,19 +118,25 @@ def _check_destination(request: MachineRequest) -> None:
         raise RefusedError(f"{path} is not empty", "name a new directory: all files of the machine go there at once")
 
 
+def open_disk_of(machine: LocalMachine, disk: DiskSlot, request: MachineRequest, folder: str,
+                 control: Control) -> AbstractContextManager[Disk]:
+    """``open_slot`` in the words of a request."""
+    return open_slot(machine, disk, request.convert.reading, request.translate.disk_roots, folder, control.stop)
+
+
 @contextmanager
-def open_disk_of(machine: LocalMachine, disk: DiskSlot, request: MachineRequest, folder: str, control: Control) -> Iterator[Disk]:
+def open_slot(machine: LocalMachine, disk: DiskSlot, reading: SourceOptions, roots: tuple[str, ...], folder: str,
+              stop: Stop) -> Iterator[Disk]:
     """A disk of a machine, read where it lies; only what an OVF has packed with gzip is unpacked in ``folder``."""
-    reading = request.convert.reading
     with ExitStack() as stack:
         opener: AbstractContextManager[Disk]
         if machine.package is None:
-            path = disk_file(machine, disk.path, disk.backing, request.translate.disk_roots)
+            path = disk_file(machine, disk.path, disk.backing, roots)
             form = reading.format or (disk.format if disk.format == "raw" else None)
-            opener = open_given(path, replace(reading, format=form), control.stop)
+            opener = open_given(path, replace(reading, format=form), stop)
         else:
             space = stack.enter_context(files.workspace(folder))
-            opener = open_file(machine.package, _reference(machine, disk), space, control.stop, source_format=reading.format)
+            opener = open_file(machine.package, _reference(machine, disk), space, stop, source_format=reading.format)
         yield stack.enter_context(opener)
 
 

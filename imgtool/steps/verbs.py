@@ -12,6 +12,7 @@ from imgtool.steps.convert import convert
 from imgtool.steps.machine import convert_machine
 from imgtool.steps.migrate import migrate
 from imgtool.steps.translate import translate
+from imgtool.steps.v2p import v2p
 
 VERBS: dict[str, Callable[[Any, Control], object]] = {
     "convert": convert,
@@ -20,4 +21,5 @@ VERBS: dict[str, Callable[[Any, Control], object]] = {
     "translate": translate,
     "adapt": adapt,
     "migrate": migrate,
+    "v2p": v2p,
 }

@@ -16,7 +16,7 @@ from tests.program import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "imgtool"
 LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm"), ("qemu",),
-          ("formats", "descriptions"),
+          ("formats", "descriptions", "partitions"),
           ("copying",), ("guests", "ova", "endpoints"), ("retarget",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},

@@ -218,7 +218,8 @@ def _disk(node: Node, slot: Slot, host: Host) -> DiskSlot | None:
 
 
 def _say_bus(node: Node) -> None:
-    """Where the bus is not given, the name says it."""
+    """Where the bus is not given, the name says it; the name also says which disk of the bus it is."""
+    node.get("target/@dev", "unit")
     if node.get("target/@bus", "bus") is None:
         node.get("target/@dev", "bus")
 

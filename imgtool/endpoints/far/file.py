@@ -18,10 +18,14 @@ DIGEST = 16
 class FarFile:
     """Open there. Threads may call at the same time. Raises UnreachableError, NoSpaceError, ImgtoolError."""
 
-    def __init__(self, wire: Wire, path: str, *, write: bool = False, codec_name: str | None = None) -> None:
-        """``codec_name``: zlib or zstd, where the line is slower than packing; what does not shrink is sent as it is."""
+    def __init__(self, wire: Wire, path: str, *, write: bool = False, exclusive: bool = False,
+                 codec_name: str | None = None) -> None:
+        """``exclusive``: of a block device: RefusedError where it is in use; ``write`` is that always.
+
+        ``codec_name``: zlib or zstd, where the line is slower than packing; what does not shrink is sent as it is.
+        """
         self.wire, self.path, self._codec = wire, path, codec_name
-        answer, _ = wire.call("open", path=path, write=write)
+        answer, _ = wire.call("open", path=path, write=write, exclusive=exclusive)
         self.size, self.sector, self.physical = int(answer["size"]), int(answer["sector"]), int(answer["physical"])
         self.is_block = bool(answer["block"])
         self._handle = answer["handle"]

@@ -59,8 +59,8 @@ class Device:
     Reads and writes bypass the page cache: of a device in use it may be stale. A file is written through it.
     """
 
-    def __init__(self, path, write):
-        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
+    def __init__(self, path, write, exclusive=False):
+        flags = os.O_CLOEXEC | (os.O_RDWR if write else os.O_RDONLY) | (os.O_EXCL if write or exclusive else 0)
         self.fd = -1
         self.direct = not (write and stat.S_ISREG(os.stat(path).st_mode))
         try:
@@ -349,7 +349,7 @@ class Server:
                 "machine": os.uname()[4], "time": time.time(), "pid": os.getpid()}
 
     def op_open(self, request, payload):
-        device = Device(request["path"], bool(request.get("write")))
+        device = Device(request["path"], bool(request.get("write")), bool(request.get("exclusive")))
         with self.lock:
             handle, self.next = self.next, self.next + 1
             self.devices[handle] = device
@@ -499,6 +499,33 @@ class Server:
         fcntl.ioctl(fd, BLKFLSBUF, 0)
         fcntl.ioctl(fd, BLKRRPART, 0)
         return {}
+
+    def op_device(self, request, payload):
+        """What a path is: links resolved; of a block device the kernel's name (sda, sda1)."""
+        path = os.path.realpath(request["path"])
+        status = os.stat(path)
+        block = stat.S_ISBLK(status.st_mode)
+        name = os.path.basename(os.path.realpath("/sys/dev/block/%d:%d" % split(status.st_rdev))) if block else ""
+        return {"path": path, "block": block, "name": name}
+
+    def op_openers(self, request, payload):
+        """Who else has a disk or one of its partitions open: {pid: name}. That asks for root; without, what can be seen."""
+        devices = set()
+        for path in [request["path"]] + request["partitions"]:
+            try:
+                devices.add(os.stat(path).st_rdev)
+            except OSError:
+                pass
+        found = {}
+        for link in glob.iglob("/proc/[0-9]*/fd/*"):
+            pid = link.split("/")[2]
+            try:
+                status = os.stat(link)
+                if int(pid) != os.getpid() and stat.S_ISBLK(status.st_mode) and status.st_rdev in devices:
+                    found[pid] = self._text("/proc/%s/comm" % pid).strip()
+            except OSError:
+                pass
+        return {"openers": found}
 
     def op_freeze(self, request, payload):
         freezer = Freezer(request["mounts"], request["seconds"])

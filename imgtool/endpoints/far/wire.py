@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import IO, Any
 
-from imgtool.errors import ImgtoolError, NoSpaceError, UnreachableError
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 
 HEAD = struct.Struct(">II")
 Answer = tuple[dict[str, Any], bytes]
+ERRORS: dict[int, type[ImgtoolError]] = {errno.ENOSPC: NoSpaceError, errno.EBUSY: RefusedError, errno.EROFS: RefusedError}
+"""What an error number at the far end is here; others are ImgtoolError."""
 
 
 class FarError(ImgtoolError):
@@ -93,7 +95,7 @@ class Wire:
         if future is None:
             return
         if "error" in answer:
-            kind = NoSpaceError if answer.get("errno") == errno.ENOSPC else FarError
+            kind = ERRORS.get(answer.get("errno") or 0, FarError)
             error = kind(f"{self.name}: {answer['error']}")
             if isinstance(error, FarError) and isinstance(answer.get("errno"), int):
                 error.errno = answer["errno"]

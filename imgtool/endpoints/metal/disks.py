@@ -13,6 +13,7 @@ from imgtool.model.metal import Mounted, Partition, PhysicalDisk
 
 OF_A_DISK = (
     "dev", "size", "ro", "removable", "queue/logical_block_size", "queue/physical_block_size", "queue/rotational",
+    "queue/discard_max_bytes", "queue/write_zeroes_max_bytes",
     "device/model", "device/vendor", "device/serial", "device/vpd_pg80", "serial", "wwid", "device/wwid", "loop/backing_file",
     "dm/name", "dm/uuid", "md/level", "holders/*", "*/partition", "*/start", "*/size", "*/dev", "*/holders/*",
 )
@@ -100,6 +101,8 @@ def _disk(name: str, files: Files) -> PhysicalDisk:
         wwid=_said(files, name, "wwid") or _said(files, name, "device/wwid"), ids=_ids(name, files),
         rotational=bool(_number(files, name, "queue/rotational")) if _said(files, name, "queue/rotational") else None,
         removable=bool(_number(files, name, "removable")), read_only=bool(_number(files, name, "ro")),
+        discards=bool(_number(files, name, "queue/discard_max_bytes")),
+        zeroes=bool(_number(files, name, "queue/write_zeroes_max_bytes")),
         partitions=partitions, used=used, mounts=mounts, busy=busy,
         places=tuple(_places([Partition(name=name, start=0, size=size), *partitions], files)))
 

@@ -1,0 +1,108 @@
+"""Machines elsewhere, by an endpoint of our own: read in place, or copied first; running ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imgtool import endpoints
+from imgtool.descriptions import description
+from imgtool.endpoints import Sink
+from imgtool.errors import RefusedError, UnreachableError, UsageError
+from imgtool.formats.disk import Disk, open_disk
+from imgtool.model.endpoint import Found, Power, Seen
+from imgtool.model.situation import SourceState
+from imgtool.model.v2p import DiskChoice, V2pRequest
+from imgtool.progress import Control
+from imgtool.steps.v2p import prepare, v2p
+from tests.metal.physical import MIB, has, image, physical, serial
+
+XML = b"""<domain type='kvm'><name>web</name><memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/far/a.raw'/><target dev='vda' bus='virtio'/></disk>
+</devices></domain>"""
+
+
+class Far:
+    """A disk that has to be asked for, piece by piece, and a connection that is cut once."""
+
+    resumes = True
+    disk: Disk | None = None
+
+    def __init__(self, path: Path, cuts: int) -> None:
+        self.data = path.read_bytes()
+        self.size = len(self.data)
+        self.state = {"id": "far", "size": self.size}
+        self.cuts, self.asked = cuts, 0
+
+    def holes(self) -> Iterable[tuple[int, int]]:
+        return [(4 * MIB, 8 * MIB), (26 * MIB, 30 * MIB)]
+
+    def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
+        for start, end in wanted:
+            for at in range(start, end, MIB):
+                self.asked += 1
+                if self.asked == 20 and self.cuts:
+                    self.cuts -= 1
+                    raise UnreachableError("the cable was cut")
+                sink.write(at, memoryview(self.data)[at:min(at + MIB, end)])
+
+
+class Place:
+    """The endpoint."""
+
+    def __init__(self, far: Far, power: Power = Power.OFF) -> None:
+        self.far, self.power = far, power
+
+    def find(self, name: str) -> Found:
+        return Found(name=name, id="1", power=self.power)
+
+    def look(self, found: Found, control: Control) -> Seen:
+        return Seen(found=found, suffix=".xml", text=XML, parsed=description(".xml").parse(XML), state=SourceState())
+
+    @contextmanager
+    def reader(self, seen: Seen, number: int, control: Control) -> Iterator[Far]:
+        yield self.far
+
+    def close(self) -> None:
+        pass
+
+
+def request(device: Path) -> V2pRequest:
+    return V2pRequest(name="web", source="qemu:///system", disks=(DiskChoice(source="vda", device=str(device)),), adapt=False,
+                      confirmed=(serial(device),))
+
+
+def test_a_disk_that_cannot_be_read_in_place_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = image(tmp_path)
+    far = Far(source, cuts=1)
+    monkeypatch.setattr(endpoints, "source", lambda *_: Place(far))
+    with physical(tmp_path, 80 * MIB) as device:
+        with pytest.raises(UsageError, match="without copying"):
+            prepare(request(device), Control())
+        with pytest.raises(UnreachableError, match="cut"):
+            v2p(request(device), Control())
+        first, far.asked = far.asked, 0
+        v2p(request(device), Control())
+        has(device, source)
+        assert (first, far.asked) == (20, 56 - 16), "what has come is not asked for again, nor are holes"
+
+
+def test_a_disk_that_can_be_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = image(tmp_path)
+    with physical(tmp_path, 80 * MIB) as device, open_disk(str(source), source_format="raw") as disk:
+        far = Far(source, cuts=0)
+        far.disk = disk
+        monkeypatch.setattr(endpoints, "source", lambda *_: Place(far))
+        assert prepare(request(device), Control()).machine == "web"
+        v2p(request(device), Control())
+        has(device, source)
+        assert not far.asked
+
+
+def test_a_machine_that_runs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "source", lambda *_: Place(Far(image(tmp_path), cuts=0), Power.RUNNING))
+    with physical(tmp_path, 80 * MIB) as device, pytest.raises(RefusedError, match="web is running"):
+        v2p(request(device), Control())
