@@ -81,14 +81,14 @@ def test_words_in_a_list(editor: Editor, old: str, new: str) -> None:
         assert editor.tree.read(rebuild.MKINITCPIO).decode() == new
 
 
+KVM_DRIVERS = "virtio_pci virtio_blk virtio_scsi virtio_net mptsas vmw_pvscsi sd_mod ahci nvme ata_piix"
 COMMANDS = {
     "debian12": ("update-initramfs", "-u", "-k", "6.1.0-18-amd64"),
-    "rhel9": ("dracut", "--force", "--add-drivers", "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix",
+    "rhel9": ("dracut", "--force", "--add-drivers", KVM_DRIVERS,
               "/boot/initramfs-5.14.0-427.el9.x86_64.img", "5.14.0-427.el9.x86_64"),
     "arch": ("mkinitcpio", "-k", "6.7.4-arch1-1", "-S", "autodetect", "-g", "/boot/initramfs-linux.img"),
     "alpine319": ("mkinitfs", "-o", "/boot/initramfs-lts", "6.6.14-0-lts"),
-    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m",
-               "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix"),
+    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m", KVM_DRIVERS),
 }
 
 
