@@ -89,7 +89,8 @@ def adapt(
         images=tuple(map(str, images)), platform=Platform(platform), reading=reading, key_files=tuple(map(str, key_file or ())),
         macs=tuple(_mac(text) for text in mac or ()), rebuild_initramfs=rebuild_initramfs,
         drivers=str(virtio_win) if virtio_win else None, backup=backup, dry_run=dry_run)
-    result = _with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    control = Control(progress=output.progress_of("auto"), stop=STOP)
+    result = _with_keys(lambda keys: run(request, control, keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
     output.say_warnings(result.warnings)
 

@@ -12,7 +12,7 @@ from imgtool.guests.inside import entered, find
 from imgtool.guests.keys import read_keys
 from imgtool.guests.knowledge import change, stranger
 from imgtool.model.guest import AdaptRequest, AdaptResult
-from imgtool.progress import Control
+from imgtool.progress import Control, Progress
 
 
 def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) -> AdaptResult:
@@ -28,7 +28,7 @@ def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) 
     with (overlay.opened(request.images, request.reading, writing=True, stop=control.stop) as disks,
           overlay.redo_folder(request.images) as folder):
         with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
-            result = _adapt(handle, request, keys)
+            result = _adapt(handle, request, keys, control.progress)
         control.stop.check()
         if result.changes and not request.dry_run:
             overlay.commit(folder, disks, request.reading, stop=control.stop)
@@ -36,11 +36,11 @@ def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) 
     return replace(result, seconds=round(time.monotonic() - begin, 3), warnings=(*warnings, *result.warnings))
 
 
-def _adapt(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:
+def _adapt(handle: Handle, request: AdaptRequest, keys: Sequence[str], progress: Progress) -> AdaptResult:
     found = find(handle, keys)
     if found.root is None:
         info = stranger(handle, found.volumes)
         return AdaptResult(os=info.os, warnings=(*found.warnings, *info.warnings))
     with entered(handle, found, write=True) as inside:
-        result = change(inside, request)
+        result = change(inside, request, progress)
     return replace(result, warnings=(*inside.warnings, *result.warnings))

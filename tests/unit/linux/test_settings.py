@@ -97,9 +97,29 @@ def test_what_rebuilding_runs_in_the_guest(tmp_path: Path, name: str) -> None:
     made = tree(name, tmp_path / "guest")
     before = {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")}
     result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
-    assert commands(made, Platform.KVM) == (COMMANDS[name],)
+    with commands(made, Platform.KVM) as ran:
+        assert ran == (COMMANDS[name],)
     assert {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")} == before
     assert result.disk_bus == "virtio"
+
+
+@pytest.mark.parametrize("setting", ["dep", "most"])
+def test_what_initramfs_tools_takes_for_this_once(tmp_path: Path, setting: str) -> None:
+    """A guest that had few drivers gets those and the new ones; one that had all has all."""
+    made = tree("debian12", tmp_path / "guest")
+    made.write("/etc/initramfs-tools/initramfs.conf", f"MODULES={setting}\n".encode())
+    adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
+    listed = setting == "dep"
+    with commands(made, Platform.KVM):
+        assert (made.is_file(rebuild.HOOK), made.is_file(rebuild.ONCE)) == (listed, listed)
+        if listed:
+            assert made.stat(rebuild.HOOK).mode & 0o777 == 0o755
+            taken = made.read(rebuild.HOOK).decode().splitlines()[-1].split()[1:]
+            assert {"virtio_blk", "virtio_scsi", "vmw_pvscsi", "sd_mod"} <= set(taken)
+            assert made.read(rebuild.ONCE).endswith(b"MODULES=list\n")
+    assert not made.exists(rebuild.HOOK)
+    assert not made.exists(rebuild.ONCE)
+    assert made.is_file(rebuild.MOST) is listed
 
 
 @pytest.mark.parametrize("path", ["/etc/fstab", "/etc/network/interfaces.d/eth0", "/etc/sysconfig/network-scripts/ifcfg-eth0"])
