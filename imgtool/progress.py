@@ -1,7 +1,7 @@
 """What accompanies long work: how far it is, whether it shall stop, how fast it may go.
 
-``Progress`` is shaped like tqdm: ``bar(total, what)`` gives something with ``update(n)``. Every copier takes one
-``Control``, which bundles the three. Units are bytes unless said.
+``Progress`` is shaped like tqdm: ``bar(total, what)`` gives something with ``update(n)``; a total of 0 is work of unknown
+length. Every copier takes one ``Control``, which bundles the three. Units are bytes unless said.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Terminal:
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True,
-                  leave=False, file=sys.stderr) as bar:
+                  leave=False, file=sys.stderr, bar_format=None if total else "{desc} ...") as bar:
             yield bar
 
 

@@ -99,7 +99,8 @@ def adapt(
         key_files=tuple(map(str, key_file or ())), macs=tuple(macs.items()), nics=tuple(macs.get(one, one) for one in nics),
         rebuild_initramfs=rebuild_initramfs, drivers=str(virtio_win or drivers or "") or None,
         packages=str(packages) if packages else None, backup=backup, dry_run=dry_run)
-    result = with_keys(lambda keys: run(request, Control(stop=STOP), keys=keys))
+    control = Control(progress=output.progress_of("auto"), stop=STOP)
+    result = with_keys(lambda keys: run(request, control, keys=keys))
     output.show(result, output.adapt_lines(result, dry_run=dry_run), as_json=as_json)
     output.say_warnings(result.warnings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -67,12 +68,24 @@ def entered(handle: Handle, found: Found, *, write: bool) -> Iterator[Inside]:
         handle.call("umount_all")
         checks.refuse_damaged(handle, ready.mounts)
     mounted = mounts.mount_all(handle, found.root, found.volumes, write=write)
-    with GuestTree(handle) as tree:
+    with GuestTree(handle) as tree, _read_only_refused():
         yield Inside(handle=handle, tree=tree, root=found.root, warnings=(*found.warnings, *mounted.warnings),
                      filesystems=tuple(_measured(tree, one, mounted) for one in found.volumes.filesystems))
     handle.call("umount_all")
     if write:
         checks.require_sound(handle, mounted.mounts)
+
+
+@contextmanager
+def _read_only_refused() -> Iterator[None]:
+    """A flag in the file system itself, which mounting does not complain of; a read-only snapshot of btrfs; or a sudden fault."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise RefusedError(f"a file system of the guest is read-only: {error.strerror}",
+                           "tune2fs -O ^read-only, or btrfs property set PATH ro false, if it may be written") from error
 
 
 def _measured(tree: GuestTree, one: FileSystem, mounted: Mounted) -> FileSystem:

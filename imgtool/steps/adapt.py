@@ -13,7 +13,7 @@ from imgtool.guests.inside import entered, find
 from imgtool.guests.keys import read_keys
 from imgtool.guests.knowledge import change, stranger
 from imgtool.model.guest import AdaptRequest, AdaptResult
-from imgtool.progress import Control
+from imgtool.progress import Control, Progress
 
 
 def adapt(request: AdaptRequest, control: Control, *, keys: Sequence[str] = ()) -> AdaptResult:
@@ -42,17 +42,17 @@ def adapt_overlays(disks: Sequence[Disk], folder: str, request: AdaptRequest, co
     The request's images are not looked at.
     """
     with overlay.overlays(disks, folder, stop=control.stop) as made, appliance(made, stop=control.stop) as handle:
-        result = change_guest(handle, request, keys)
+        result = change_guest(handle, request, keys, control.progress)
     control.stop.check()
     return result
 
 
-def change_guest(handle: Handle, request: AdaptRequest, keys: Sequence[str]) -> AdaptResult:
+def change_guest(handle: Handle, request: AdaptRequest, keys: Sequence[str], progress: Progress) -> AdaptResult:
     """``adapt`` in an appliance that has the machine's disks. Raises LockedError, RefusedError, DamagedError, ImgtoolError."""
     found = find(handle, keys)
     if found.root is None:
         info = stranger(handle, found.volumes)
         return AdaptResult(os=info.os, warnings=(*found.warnings, *info.warnings))
     with entered(handle, found, write=True) as inside:
-        result = change(inside, request)
+        result = change(inside, request, progress)
     return replace(result, warnings=(*inside.warnings, *result.warnings))

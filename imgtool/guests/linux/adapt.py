@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from imgtool.errors import RefusedError, UsageError
@@ -61,13 +62,21 @@ def adapt(tree: Tree, filesystems: Iterable[FileSystem], request: AdaptRequest) 
                        disk_bus=next(iter(able.disk_buses), None), nic_model=next(iter(able.nic_models), None))
 
 
-def commands(tree: Tree, platform: Platform) -> tuple[tuple[str, ...], ...]:
-    """What ``--rebuild-initramfs`` runs in the guest, after ``adapt``."""
+@contextmanager
+def commands(tree: Tree, platform: Platform) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """What ``--rebuild-initramfs`` runs in the guest, after ``adapt``, while this lasts."""
     found = find(tree)
     tool = rebuild.tool(tree)
-    return tuple(argv for kernel in kernels.find(tree, found[0] if found else None) if kernel.initramfs
-                 for argv in rebuild.commands(tool, kernel.version, kernel.path, kernel.initramfs,
-                                              _files_of(kernel, platform)))
+    known = [kernel for kernel in kernels.find(tree, found[0] if found else None) if kernel.initramfs]
+    names = {name for kernel in known for name in (*_files_of(kernel, platform), *_had(kernel))}
+    with rebuild.listed_once(tree, tool, sorted(names)):
+        yield tuple(argv for kernel in known for argv in rebuild.commands(
+            tool, kernel.version, kernel.path, kernel.initramfs or "", _files_of(kernel, platform)))
+
+
+def _had(kernel: Kernel) -> frozenset[str]:
+    """The modules that its initramfs has now: what it boots from, and the file system of its root."""
+    return kernel.contents.modules(kernel.version) if kernel.contents else frozenset()
 
 
 def _kernels(editor: Editor, found: tuple[Menu, Chooser] | None, platform: Platform) -> tuple[Kernel, tuple[Kernel, ...]]:

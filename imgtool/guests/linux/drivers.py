@@ -49,7 +49,7 @@ COMMON_NICS = ("e1000e", "igb", "ixgbe", "i40e", "ice", "tg3", "bnx2", "bnx2x", 
 BASICS = (SCSI_DISK, "ahci", "nvme", "ata_piix", "sr_mod")
 """What every initramfs gets: most machines can offer one of these."""
 WANTED = {
-    Platform.KVM: ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "sym53c8xx", *BASICS),
+    Platform.KVM: ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "sym53c8xx", "mptsas", "vmw_pvscsi", *BASICS),
     Platform.ESXI: ("vmw_pvscsi", "mptspi", "mptsas", "vmxnet3", "e1000", "e1000e", *BASICS),
     Platform.METAL: (*CONTROLLERS, *USB_HOSTS, "e1000e", *BASICS),
 }

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from posixpath import basename
 
@@ -23,6 +24,14 @@ TOOLS = (
 MARK = "# imgtool: drivers of the hardware that this machine was moved to"
 WHY = "the initramfs of the next kernel needs the drivers too"
 INITRAMFS_TOOLS = "/etc/initramfs-tools"
+MOST = f"{INITRAMFS_TOOLS}/conf.d/zz-imgtool.conf"
+ONCE = f"{INITRAMFS_TOOLS}/conf.d/zzz-imgtool-once.conf"
+HOOK = f"{INITRAMFS_TOOLS}/hooks/imgtool-once"
+HOOK_TEXT = """#!/bin/sh
+[ "$1" != prereqs ] || exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules {names}
+"""
 DRACUT = "/etc/dracut.conf.d/99-imgtool.conf"
 MKINITCPIO = "/etc/mkinitcpio.conf"
 MKINITFS = "/etc/mkinitfs/mkinitfs.conf"
@@ -67,7 +76,7 @@ def _initramfs_tools(editor: Editor, names: Sequence[str]) -> None:
         content = head + mark + "".join(f"{name}\n" for name in missing)
         editor.write(path, content.encode("utf-8", "surrogateescape"), what="initramfs-tools adds the drivers", why=WHY)
     if _modules_setting(editor.tree) == "dep":
-        editor.write(f"{INITRAMFS_TOOLS}/conf.d/zz-imgtool.conf", f"{MARK}\nMODULES=most\n".encode(),
+        editor.write(MOST, f"{MARK}\nMODULES=most\n".encode(),
                      what="initramfs-tools takes all usual drivers", why="MODULES=dep takes only what it runs on")
 
 
@@ -92,6 +101,24 @@ def _in_list(key: str, names: Sequence[str], content: str) -> str:
         return line.sub(added, content)
     head = content if not content or content.endswith("\n") else content + "\n"
     return f'{head}{key}"{" ".join(names)}"\n'
+
+
+@contextmanager
+def listed_once(tree: Tree, tool: str | None, names: Iterable[str]) -> Iterator[None]:
+    """While this lasts, a guest that had ``MODULES=dep`` gets exactly these modules. Its next kernel gets all usual ones.
+
+    ``dep`` would look at the hardware of the appliance, and ``most`` starts 20,000 processes: 30 s of a processor, and ten times
+    that where it is emulated.
+    """
+    wanted = [name for name in names if re.fullmatch(r"\w+", name)]
+    if tool != "initramfs-tools" or not tree.is_file(MOST) or not wanted:
+        yield
+        return
+    tree.write(ONCE, f"{MARK}\nMODULES=list\n".encode())
+    tree.write(HOOK, HOOK_TEXT.format(names=" ".join(wanted)).encode(), mode=0o755)
+    yield
+    tree.remove(HOOK)
+    tree.remove(ONCE)
 
 
 def commands(tool: str | None, version: str, kernel: str, initramfs: str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -70,7 +70,8 @@ def change(request: V2pRequest, machine: SourceMachine, sizes: Sequence[int], fo
           appliance(made, stop=control.stop) as handle):
         warnings = [warning for number, disk in enumerate(disks) if sizes[number] > disk.virtual_size
                     for warning in _grow(handle, number, disk, sizes[number])]
-        result = change_guest(handle, _adapt(request, machine), (*read_keys(request.key_files), *keys)) if request.adapt else None
+        result = change_guest(handle, _adapt(request, machine), (*read_keys(request.key_files), *keys), control.progress) \
+            if request.adapt else None
     control.stop.check()
     for one_path in made:
         files.sync(one_path)

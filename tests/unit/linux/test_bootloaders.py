@@ -82,6 +82,19 @@ def test_grub2_choose_writes_what_the_next_menu_is_made_from_too(guest: FolderTr
     assert guest.read("/etc/default/grub") == b'# mine\nGRUB_DEFAULT="advanced>b"\nGRUB_TIMEOUT=5\n'
 
 
+def test_grub2_choose_where_nothing_was_chosen(guest: FolderTree) -> None:
+    """GRUB takes the first entry then."""
+    guest.write("/boot/grub/grub.cfg", GRUB.partition("\n")[2].format().encode())
+    guest.write("/etc/default/grub", b"GRUB_TIMEOUT=5")
+    menu = grub2.read(guest)
+    assert menu
+    assert menu.default == 0
+    grub2.choose(Editor(tree=guest), menu, menu.entries[2], why="test")
+    assert grub2.read(guest).default == 2  # type: ignore[union-attr]
+    assert guest.read("/boot/grub/grub.cfg").startswith(b'set default="advanced>b"\nmenuentry')
+    assert guest.read("/etc/default/grub") == b'GRUB_TIMEOUT=5\nGRUB_DEFAULT="advanced>b"\n'
+
+
 def test_bls_is_sorted_as_versions(guest: FolderTree) -> None:
     guest.write("/boot/grub2/grub.cfg", b"insmod blscfg\nblscfg\n")
     for version in ("5.9.1-1", "5.14.0-70", "5.14.0-427", "0-rescue-abc"):

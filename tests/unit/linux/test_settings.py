@@ -143,14 +143,14 @@ def test_words_in_a_list(editor: Editor, old: str, new: str) -> None:
         assert editor.tree.read(rebuild.MKINITCPIO).decode() == new
 
 
+KVM_DRIVERS = "virtio_pci virtio_blk virtio_scsi virtio_net mptsas vmw_pvscsi sd_mod ahci nvme ata_piix"
 COMMANDS = {
     "debian12": ("update-initramfs", "-u", "-k", "6.1.0-18-amd64"),
-    "rhel9": ("dracut", "--force", "--add-drivers", "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix",
+    "rhel9": ("dracut", "--force", "--add-drivers", KVM_DRIVERS,
               "/boot/initramfs-5.14.0-427.el9.x86_64.img", "5.14.0-427.el9.x86_64"),
     "arch": ("mkinitcpio", "-k", "6.7.4-arch1-1", "-S", "autodetect", "-g", "/boot/initramfs-linux.img"),
     "alpine319": ("mkinitfs", "-o", "/boot/initramfs-lts", "6.6.14-0-lts"),
-    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m",
-               "virtio_pci virtio_blk virtio_scsi virtio_net sd_mod ahci nvme ata_piix"),
+    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m", KVM_DRIVERS),
 }
 
 
@@ -159,9 +159,29 @@ def test_what_rebuilding_runs_in_the_guest(tmp_path: Path, name: str) -> None:
     made = tree(name, tmp_path / "guest")
     before = {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")}
     result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
-    assert commands(made, Platform.KVM) == (COMMANDS[name],)
+    with commands(made, Platform.KVM) as ran:
+        assert ran == (COMMANDS[name],)
     assert {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")} == before
     assert result.disk_bus == "virtio"
+
+
+@pytest.mark.parametrize("setting", ["dep", "most"])
+def test_what_initramfs_tools_takes_for_this_once(tmp_path: Path, setting: str) -> None:
+    """A guest that had few drivers gets those and the new ones; one that had all has all."""
+    made = tree("debian12", tmp_path / "guest")
+    made.write("/etc/initramfs-tools/initramfs.conf", f"MODULES={setting}\n".encode())
+    adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
+    listed = setting == "dep"
+    with commands(made, Platform.KVM):
+        assert (made.is_file(rebuild.HOOK), made.is_file(rebuild.ONCE)) == (listed, listed)
+        if listed:
+            assert made.stat(rebuild.HOOK).mode & 0o777 == 0o755
+            taken = made.read(rebuild.HOOK).decode().splitlines()[-1].split()[1:]
+            assert {"virtio_blk", "virtio_scsi", "vmw_pvscsi", "sd_mod"} <= set(taken)
+            assert made.read(rebuild.ONCE).endswith(b"MODULES=list\n")
+    assert not made.exists(rebuild.HOOK)
+    assert not made.exists(rebuild.ONCE)
+    assert made.is_file(rebuild.MOST) is listed
 
 
 @pytest.mark.parametrize("path", ["/etc/fstab", "/etc/network/interfaces.d/eth0", "/etc/sysconfig/network-scripts/ifcfg-eth0"])

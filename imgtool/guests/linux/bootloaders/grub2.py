@@ -109,8 +109,19 @@ def choose(editor: Editor, menu: Menu, entry: Entry, *, why: str) -> None:
     if uses_bls(content) or SAVED.search(content):
         grubenv.write(editor, grubenv.read(tree) | {"saved_entry": entry.id}, why=why)
         return
-    editor.change(menu.config, lambda old: DEFAULT.sub(lambda found: f'{found[1]}"{entry.id}"' if found[2] else found[0], old),
-                  what=f"default entry is {entry.title}", why=why)
+    what = f"default entry is {entry.title}"
+    editor.change(menu.config, lambda old: _with_default(old, entry.id), what=what, why=why)
     if variables(text(tree, DEFAULTS)).get("GRUB_DEFAULT") != "saved":
-        editor.change(DEFAULTS, lambda old: re.sub(r"(?m)^\s*GRUB_DEFAULT=.*$", lambda _: f'GRUB_DEFAULT="{entry.id}"', old),
-                      what=f"default entry is {entry.title}", why=why)
+        editor.change(DEFAULTS, lambda old: _with_setting(old, f'GRUB_DEFAULT="{entry.id}"'), what=what, why=why)
+
+
+def _with_default(content: str, id_: str) -> str:
+    """A menu that sets none, as one written by hand may, gets a line before all others."""
+    if not any(value for _, value in DEFAULT.findall(content)):
+        return f'set default="{id_}"\n{content}'
+    return DEFAULT.sub(lambda found: f'{found[1]}"{id_}"' if found[2] else found[0], content)
+
+
+def _with_setting(content: str, line: str) -> str:
+    new, count = re.subn(r"(?m)^[ \t]*GRUB_DEFAULT=.*$", lambda _: line, content)
+    return new if count else f"{content}{'' if content.endswith(chr(10)) or not content else chr(10)}{line}\n"
