@@ -30,7 +30,7 @@ from imgtool.model import Allocation
 
 if TYPE_CHECKING:
     from imgtool.model.endpoint import Credentials
-    from imgtool.model.migration import Migrated, MigrateRequest
+    from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
     from imgtool.plan import Plan
     from imgtool.progress import Control
 
@@ -52,7 +52,11 @@ DiskFormat = Annotated[str | None, typer.Option("--format", metavar="FORMAT", he
 Staging = Annotated[Path | None, typer.Option(
     "--staging", metavar="DIR", help="Where copies lie that are on their way. Default: imgtool's state folder.")]
 VirtioWin = Annotated[Path | None, typer.Option(
-    "--virtio-win", metavar="DIR", help="Windows: the drivers, as virtio-win.iso has them, unpacked.")]
+    "--virtio-win", metavar="DIR|ISO", help="Windows on KVM: virtio-win.iso, or what is in it.")]
+Drivers = Annotated[Path | None, typer.Option(
+    "--drivers", metavar="DIR|ISO", help="Windows on ESXi: the drivers of VMware Tools (pvscsi, vmxnet3).")]
+Packages = Annotated[Path | None, typer.Option(
+    "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")]
 NoClone = Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")]
 Adapt = Annotated[bool, typer.Option("--adapt/--no-adapt", help="Change the guest for its new hardware.")]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Compare what arrived with what was sent.")]
@@ -75,7 +79,8 @@ def migrate(
     storage: Storage = None, pool: Pool = None, folder: InFolder = None, host: OnHost = None,
     map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, disk_format: DiskFormat = None,
     thin: Thin = False, thick: Thick = False, eager: Eager = False, no_clone: NoClone = False,
-    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None,
+    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None, drivers: Drivers = None,
+    packages: Packages = None,
     rebuild_initramfs: Annotated[bool, typer.Option("--rebuild-initramfs", help="Run the guest's own tool.")] = False,
     new_identity: NewIdentity = False, hardware_version: HardwareVersion = None,
     shutdown_source: ShutDown = False, start: Start = False, verify: Verify = True,
@@ -91,7 +96,7 @@ def migrate(
     """
     from imgtool.endpoints.uri import parse
     from imgtool.model.endpoint import Placing
-    from imgtool.model.migration import GuestOptions, MigrateRequest
+    from imgtool.model.migration import MigrateRequest
 
     credentials = _credentials(password_file, from_password_file, thumbprint, "from")
     if list_machines:
@@ -108,8 +113,7 @@ def migrate(
                         networks=tuple(new.name for _, new in how.networks if new.name)),
         networks=how.networks, storage=how.storage, disk_roots=how.disk_roots, format=disk_format,
         allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
-        guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),
-                           drivers=str(virtio_win) if virtio_win else None, rebuild_initramfs=rebuild_initramfs),
+        guest=_guest(adapt, key_file, virtio_win or drivers, packages, rebuild_initramfs=rebuild_initramfs),
         new_identity=new_identity, hardware_version=hardware_version, verify=verify, clone=not no_clone, start=start,
         shutdown_source=shutdown_source, ignore_lock=ignore_lock, staging=str(staging.absolute()) if staging else None)
     _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
@@ -131,7 +135,9 @@ def p2v(
     whole: Annotated[bool, typer.Option("--whole", help="Every byte, not only what file systems use.")] = False,
     rescue: Annotated[Path | None, typer.Option(
         "--rescue", metavar="DIR", help="Go on at bad sectors; DIR gets a map of them (ddrescue's format). Exit code 1.")] = None,
-    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None, hardware_version: HardwareVersion = None,
+    adapt: Adapt = True, key_file: KeyFile = None, virtio_win: VirtioWin = None, drivers: Drivers = None,
+    packages: Packages = None,
+    hardware_version: HardwareVersion = None,
     start: Start = False, verify: Verify = True, password_file: ToPassword = None, thumbprint: Thumbprint = None,
     staging: Staging = None, discard_partial: Discard = False, report: Report = None, rate_limit: RateLimit = None,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
@@ -144,7 +150,7 @@ def p2v(
     from imgtool.endpoints.uri import parse
     from imgtool.model.endpoint import Placing
     from imgtool.model.metal import Reading
-    from imgtool.model.migration import GuestOptions, MigrateRequest
+    from imgtool.model.migration import MigrateRequest
 
     if snapshot not in (None, "fsfreeze"):
         raise UsageError(f"--snapshot {snapshot}: imgtool can fsfreeze", "or take the snapshot yourself, and name it in --from")
@@ -158,13 +164,20 @@ def p2v(
                         networks=tuple(new.name for _, new in how.networks if new.name)),
         networks=how.networks, format=disk_format,
         allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
-        guest=GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())),
-                           drivers=str(virtio_win) if virtio_win else None),
+        guest=_guest(adapt, key_file, virtio_win or drivers, packages, rebuild_initramfs=False),
         hardware_version=hardware_version, verify=verify, start=start, staging=str(staging.absolute()) if staging else None,
         reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued,
                         freeze_seconds=freeze_seconds))
     _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
                report=report)
+
+
+def _guest(adapt: bool, key_file: list[Path] | None, drivers: Path | None, packages: Path | None, *,
+           rebuild_initramfs: bool) -> GuestOptions:
+    from imgtool.model.migration import GuestOptions
+
+    return GuestOptions(adapt=adapt, key_files=tuple(map(str, key_file or ())), drivers=str(drivers) if drivers else None,
+                        packages=str(packages) if packages else None, rebuild_initramfs=rebuild_initramfs)
 
 
 def _folder(path: Path) -> str:

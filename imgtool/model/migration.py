@@ -19,7 +19,9 @@ class GuestOptions:
     adapt: bool = True
     key_files: tuple[str, ...] = ()
     drivers: str | None = None
-    """Windows: folder with drivers, as virtio-win has them."""
+    """Windows: folder or ISO with drivers: virtio-win for KVM, those of VMware Tools for ESXi."""
+    packages: str | None = None
+    """Folder with packages that the guest installs when it next boots."""
     rebuild_initramfs: bool = False
 
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from imgtool.endpoints import FarTarget, Reader
 from imgtool.endpoints.uri import shown
+from imgtool.errors import DifferError
 from imgtool.formats.disk import Disk, laid_over, open_disk
 from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.journal import PARTIAL, Journal
@@ -59,11 +60,21 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
             told["id"] = machine
         if move.request.verify:
             with book.step("compare", id=machine):
-                target.compare(machine, pairs, control)
+                _compare(target, machine, pairs, work, control)
         with book.step("rename", id=machine, machine=move.name):
             target.rename(machine, move.name)
     return Migrated(machine=move.name, id=machine, source="", target="", changes=changed.changes, warnings=changed.warnings,
                     disks=tuple(replace(one, destination=name.name) for one, name in zip(staged, new, strict=True)))
+
+
+def _compare(target: FarTarget, machine: str, pairs: Sequence[tuple[NewDisk, Disk]], work: Work, control: Control) -> None:
+    """What differs is removed there: the next run must not take it for whole. Raises DifferError."""
+    try:
+        target.compare(machine, pairs, control)
+    except DifferError:
+        target.remove(machine)
+        target.discard([new for new, _ in pairs], str(work.path))
+        raise
 
 
 def discard(move: Move, work: Work) -> list[str]:

@@ -151,5 +151,5 @@ def adapt_request(move: Move) -> AdaptRequest:
     macs = tuple((old, new) for old, new in zip(here, there, strict=False) if old and new and old != new)
     options = move.request.guest
     return AdaptRequest(images=(), platform=PLATFORMS[move.target.world], key_files=options.key_files, macs=macs,
-                        nics=tuple(mac for mac in there if mac), drivers=options.drivers,
+                        nics=tuple(mac for mac in there if mac), drivers=options.drivers, packages=options.packages,
                         rebuild_initramfs=options.rebuild_initramfs)

@@ -166,7 +166,7 @@ RULES = (
     ("target.mac.twice", Level.FATAL, mac_twice, "change one of them at the source"),
     ("target.storage", Level.FATAL, storage, "choose one of them with --storage"),
     ("target.room", Level.FATAL, room, "free some, or choose another with --storage"),
-    ("target.staging", Level.FATAL, staging, "choose another folder with --work-dir"),
+    ("target.staging", Level.FATAL, staging, "choose another folder with --staging"),
     ("target.network", Level.FATAL, network_missing, "--map-network OLD=NEW says where it shall be"),
     ("target.licence", Level.FATAL, licence, "a licence, or a folder as target and a copy by hand"),
     ("target.hardware", Level.FATAL, hardware_version, "--hardware-version N, or a newer host"),
