@@ -215,6 +215,20 @@ def test_a_failed_import_leaves_nothing(server: Simulator, store: Path, tmp_path
     assert server.counters()["leases"] == 0
 
 
+def test_stopped_while_the_lease_is_made(server: Simulator, store: Path) -> None:
+    before = state(store)
+    stop = Stop()
+    stop.set()
+    with session(server) as made:
+        spec, pool, folder = specification(made)
+        opened = lease.importing(made, spec, Control(stop=stop), pool=pool, folder=folder)
+        with pytest.raises(StoppedError), opened:
+            pass
+        assert [one.name for one in inventory.machines(made)] == [ODD_NAME]
+    assert state(store) == before
+    assert server.counters()["leases"] == 0
+
+
 def test_a_name_that_is_taken(server: Simulator) -> None:
     with session(server) as made:
         found = machines.places(made)

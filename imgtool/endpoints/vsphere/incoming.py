@@ -84,8 +84,8 @@ def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapp
            allocations: Sequence[Allocation] = (), begun: Callable[[str], None] | None = None) -> Imported:
     """A powered-off machine from an OVF; ``begun`` is told its id before the first byte is sent. What fails leaves nothing.
 
-    ``streams`` by the OVF's file names. ``allocations``: of its disks, in their order. Raises ImgtoolError, LeaseRefusedError,
-    and what a stream raises.
+    ``streams`` by the OVF's file names. ``allocations``: of its disks, in their order. Raises ImgtoolError,
+    LeaseRefusedError, what a stream raises.
     """
     spec = lease.import_spec(session, ovf, name=name, pool=to.pool, store=to.store, networks=to.networks, allocations=allocations)
     if missing := {href for _, href in spec.items} - streams.keys():

@@ -135,8 +135,15 @@ class Lease:
             self.check()
             self._call("completing the lease", "HttpNfcLeaseComplete")
         else:
-            with suppress(ImgtoolError):  # ended already
-                self._call("aborting the lease", "HttpNfcLeaseAbort")
+            self._abort()
+
+    def _abort(self) -> None:
+        """One that is being made cannot be aborted yet: it would leave a machine behind."""
+        until = time.monotonic() + READY_SECONDS
+        with suppress(ImgtoolError):  # ended already, or not to be reached
+            while self._state() == "initializing" and time.monotonic() < until:
+                time.sleep(POLL)
+            self._call("aborting the lease", "HttpNfcLeaseAbort")
 
 
 def of(leased: Sequence[str], disk: RemoteDisk) -> str | None:
