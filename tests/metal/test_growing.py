@@ -48,7 +48,7 @@ def test_file_systems_grow(tmp_path: Path) -> None:
             grown = kind != "swap"
             assert partitions(device)[0][1] == (498 * MIB if grown else INSIDE)
             if grown:
-                assert size_of(tmp_path, device, kind) > 450 * MIB * (9 if kind == "ext4" else 10) // 10
+                assert size_of(tmp_path, device, kind) > 400 * MIB, "its tables and its log are not counted"
 
 
 def size_of(place: Path, device: Path, kind: str) -> int:
