@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.formats.disk import Disk
-from imgtool.model import Kind
+from imgtool.model import ImageFile, Kind
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -23,19 +23,12 @@ class InPlace:
 
     resumes = True
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, state: Mapping[str, object] | None = None) -> None:
+        """``state``: where its files here do not tell it: they are copies of others."""
         self.disk: Disk | None = disk
         self._disk = disk
         self.size = disk.virtual_size
-
-    @property
-    def state(self) -> Mapping[str, object]:
-        """Names, sizes and times of all files of the chain."""
-        found = []
-        for file in self._disk.files:
-            status = os.fstat(file.fd)
-            found.append([os.path.abspath(file.path), status.st_ino, status.st_size, status.st_mtime_ns])
-        return {"files": found}
+        self.state: Mapping[str, object] = state or {"files": [_file_state(file) for file in disk.files]}
 
     def holes(self) -> Iterator[tuple[int, int]]:
         for extent in self._disk.content():
@@ -57,6 +50,11 @@ class InPlace:
             room = memoryview(bytearray(extent.length))
             self._disk.read_into(extent, room)
             sink.write(extent.start, room)
+
+
+def _file_state(file: ImageFile) -> list[object]:
+    status = os.fstat(file.fd)
+    return [os.path.abspath(file.path), status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns]
 
 
 def _pieces(wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -12,9 +12,10 @@ import pytest
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.copying.receive import Chunks, receiving
 from imgtool.endpoints import source as open_source
+from imgtool.endpoints.in_place import InPlace
 from imgtool.endpoints.uri import parse
 from imgtool.endpoints.vsphere import as_source, machines, mounted, readers
-from imgtool.endpoints.vsphere.readers import HttpsReader, LeaseReader, PlaceReader
+from imgtool.endpoints.vsphere.readers import HttpsReader, LeaseReader
 from imgtool.errors import ImgtoolError, RefusedError, UsageError
 from imgtool.model import ImageSpec
 from imgtool.model.endpoint import Credentials, Power
@@ -195,7 +196,7 @@ def test_an_nfs_datastore_that_is_mounted_here(tmp_path: Path, monkeypatch: pyte
         assert seen.state.can_resume
         made.reset()
         with there.reader(seen, 0, Control()) as reader, FileSink(tmp_path / "0.raw", SIZE) as sink:
-            assert type(reader) is PlaceReader
+            assert type(reader) is InPlace
             assert reader.disk is not None
             assert list(reader.holes()) == [(0, MIB), (2 * MIB, SIZE)]
             reader.read([(0, SIZE)], sink, Control())

@@ -28,10 +28,10 @@ from imgtool import files, journal, proc
 from imgtool.copying.pool import ordered
 from imgtool.endpoints import Sink
 from imgtool.endpoints.far import ssh, tunnel
+from imgtool.endpoints.in_place import InPlace
 from imgtool.endpoints.libvirt import disks, storage
 from imgtool.endpoints.libvirt.connection import Host
 from imgtool.endpoints.libvirt.disks import Behind, check_chain
-from imgtool.endpoints.libvirt.near import NearDisk
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UnreachableError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.formats.foreign import load_nbd
@@ -309,7 +309,7 @@ def _sleep(seconds: float, stop: Stop) -> None:
 
 
 @contextmanager
-def opened(host: Host, behind: Behind, folders: Sequence[str], control: Control) -> Iterator[FarDisk | NearDisk]:
+def opened(host: Host, behind: Behind, folders: Sequence[str], control: Control) -> Iterator[FarDisk | InPlace]:
     """Raises RefusedError, DamagedError, UnreachableError, NoSpaceError (of a staged copy)."""
     behind.file()
     if not {"qemu-nbd", "qemu-img"} <= host.tools:
@@ -325,7 +325,7 @@ def opened(host: Host, behind: Behind, folders: Sequence[str], control: Control)
 
 
 @contextmanager
-def staged(host: Host, behind: Behind, control: Control) -> Iterator[NearDisk]:
+def staged(host: Host, behind: Behind, control: Control) -> Iterator[InPlace]:
     """The volume's file, copied here through libvirt. Begins anew after a stop."""
     from lxml import etree
 
@@ -338,6 +338,4 @@ def staged(host: Host, behind: Behind, control: Control) -> Iterator[NearDisk]:
             stamp = etree.fromstring(volume.XMLDesc(0)).findtext("target/timestamps/mtime")
             storage.download(connection, volume, file, control)
         with open_disk(path, source_format=behind.format, stop=control.stop) as disk:
-            near = NearDisk(disk)
-            near.state = {"files": [[behind.file(), stamp, os.path.getsize(path)]]}
-            yield near
+            yield InPlace(disk, {"files": [[behind.file(), stamp, os.path.getsize(path)]]})

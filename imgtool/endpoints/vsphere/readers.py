@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from imgtool.copying.zeros import all_zero
+from imgtool.endpoints.in_place import InPlace
 from imgtool.endpoints.vsphere import exports, folder, mounted, ranges
 from imgtool.endpoints.vsphere.exports import Exports
 from imgtool.endpoints.vsphere.facts import STORES
@@ -28,8 +28,6 @@ from imgtool.endpoints.vsphere.shell import Shell
 from imgtool.errors import ImgtoolError, RefusedError, UnreachableError, UsageError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.formats.locks import hold
-from imgtool.model import Extent as DiskExtent
-from imgtool.model import Kind
 from imgtool.model.endpoint import Extent, RemoteDisk
 from imgtool.progress import Control, Stop
 
@@ -133,7 +131,7 @@ class From:
         with open_disk(path, stop=control.stop) as opened:
             hold(opened)
             state = folder.state(self.files, disk, folder.flat_parts(self.files.read(StorePath.parse(disk.path)), disk.path))
-            yield PlaceReader(size=disk.capacity, state=state, opened=opened)
+            yield InPlace(opened, state)
 
 
 def _mostly_empty(disk: RemoteDisk) -> bool:
@@ -181,34 +179,3 @@ class LeaseReader(_Reader):
     def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
         """All of it, whatever is wanted."""
         exports.read(self.held, self.there, sink, control)
-
-
-@dataclass(kw_only=True)
-class PlaceReader(_Reader):
-    """For those who do not read ``disk`` themselves."""
-
-    opened: Disk
-
-    def __post_init__(self) -> None:
-        self.disk = self.opened
-
-    def holes(self) -> Iterator[tuple[int, int]]:
-        return ((one.start, one.end) for one in self.opened.content() if one.kind != Kind.DATA)
-
-    def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
-        for start, end in wanted:
-            for one in self.opened.content(start, end):
-                for begin in range(one.start - one.start % ranges.PIECE, one.end, ranges.PIECE):
-                    control.stop.check()
-                    self._hand_on(one, max(begin, one.start), min(begin + ranges.PIECE, one.end), sink, control)
-
-    def _hand_on(self, one: DiskExtent, start: int, end: int, sink: Sink, control: Control) -> None:
-        if one.kind != Kind.DATA:
-            sink.zero(start, end - start)
-            return
-        control.rate.take(end - start, control.stop)
-        data = memoryview(self.opened.read(one.part(start, end)))
-        if all_zero(data):
-            sink.zero(start, len(data))
-        else:
-            sink.write(start, data)
