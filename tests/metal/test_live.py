@@ -119,7 +119,7 @@ def check_copy(copy: Path, fs: str, point: Path, manifest: dict[str, str]) -> No
         tool(name, *words, f"{device}p1")
 
 
-@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("fs", ["ext4", "xfs", pytest.param("btrfs", marks=pytest.mark.long)])
 def test_while_a_writer_is_busy(tmp_path: Path, fs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manifest is taken while all stands still, by reading the mounted file system: reading a frozen one is allowed."""
     manifest: dict[str, str] = {}
