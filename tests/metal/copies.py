@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,4 +77,7 @@ def mounted_on(device: Path, point: Path) -> Iterator[Path]:
     try:
         yield point
     finally:
-        tool("umount", point)
+        until = time.monotonic() + 10
+        while tool("umount", point, ok=(0, 32)).returncode and time.monotonic() < until:
+            time.sleep(0.1)  # who held it has been killed, and is not quite gone
+        assert not point.is_mount()
