@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -43,6 +45,25 @@ def _errors(handle: Handle, device: str, kind: str) -> str | None:
         return None
     code, words = handle.run(f"{CHECKERS[kind]} '{device_node(device)}'")
     return (words.splitlines() or [f"{CHECKERS[kind]} ended with {code}"])[-1] if code else None
+
+
+def now(handle: Handle) -> str:
+    """The appliance's clock, for ``touched``: seconds."""
+    return handle.run("date +%s.%N")[1]
+
+
+def touched(handle: Handle, since: str) -> frozenset[str]:
+    """Files and links of the mounted guest that were written since then, by what its own file systems say (st_ctime).
+
+    Not of FAT and NTFS, whose times are another's.
+    """
+    command = (r"find /sysroot \( -fstype vfat -o -fstype fuseblk -o -fstype ntfs3 \) -prune -o ! -type d "
+               rf"-newerct '@{since}' ! -newerct '@{now(handle)}' -print0 | base64 -w0")
+    code, said = handle.run(command)
+    if code:
+        raise ImgtoolError(f"the changed files of the guest cannot be listed: {said[-200:]}", "this is a bug of imgtool")
+    found = base64.b64decode(said).split(b"\0")
+    return frozenset(os.fsdecode(name.removeprefix(b"/sysroot")) for name in found if name)
 
 
 def ntfs_state(handle: Handle, device: str) -> str | None:

@@ -175,6 +175,8 @@ class AdaptResult:
     disk_bus: str | None = None
     nic_model: str | None = None
     capabilities: Capabilities = Capabilities()
+    unlisted: tuple[str, ...] = ()
+    """Files of the guest that were written, and that no change names: none, unless its own tools ran."""
     seconds: float = 0.0
 
 

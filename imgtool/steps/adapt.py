@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from imgtool.formats.disk import Disk
-from imgtool.guests import overlay
+from imgtool.guests import checks, overlay
 from imgtool.guests.appliance import Handle, appliance, require_guestfs
 from imgtool.guests.inside import entered, find
 from imgtool.guests.keys import read_keys
 from imgtool.guests.knowledge import change, stranger
+from imgtool.guests.linux import edit, extend
 from imgtool.model.guest import AdaptRequest, AdaptResult
 from imgtool.progress import Control, Progress
 
@@ -54,5 +55,15 @@ def change_guest(handle: Handle, request: AdaptRequest, keys: Sequence[str], pro
         info = stranger(handle, found.volumes)
         return AdaptResult(os=info.os, warnings=(*found.warnings, *info.warnings))
     with entered(handle, found, write=True) as inside:
+        since = checks.now(handle)
         result = change(inside, request, progress)
+        result = replace(result, unlisted=tuple(sorted(_unlisted(handle, since, result))))
     return replace(result, warnings=(*inside.warnings, *result.warnings))
+
+
+def _unlisted(handle: Handle, since: str, result: AdaptResult) -> Iterator[str]:
+    """What was written, but neither stands in the list of changes nor is the backup of what does."""
+    listed = {change.where for change in result.changes}
+    for path in checks.touched(handle, since):
+        if path.removesuffix(edit.KEPT).removesuffix(extend.KEPT) not in listed:
+            yield path

@@ -15,7 +15,7 @@ from typing import cast
 
 from imgtool.endpoints import FarTarget, Reader
 from imgtool.endpoints.uri import shown
-from imgtool.errors import DifferError
+from imgtool.errors import DifferError, ImgtoolError
 from imgtool.formats.disk import Disk, laid_over, open_disk
 from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.journal import PARTIAL, Journal
@@ -138,6 +138,9 @@ def _adapt(move: Move, bases: Sequence[Disk], states: Sequence[object], work: Wo
             os.unlink(_overlay(work, number))
     with book.step("adapt") as told:
         done = adapt_overlays(bases, str(work.path), adapt_request(move), control, keys=keys)
+        if done.unlisted and not move.request.guest.rebuild_initramfs:
+            raise ImgtoolError(f"the guest has files that were written, and that no change names: {', '.join(done.unlisted[:5])}",
+                               "nothing was sent; this is a bug of imgtool. --no-adapt sends the guest as it is")
         told["changes"] = done.changes
     work.set_adapted(of, done)
     return done
