@@ -68,11 +68,13 @@ class Wire:
     def _listen(self) -> None:
         why = ""
         try:
-            while head := self._exactly(HEAD.size):
-                text, length = HEAD.unpack(head)
+            while True:
+                text, length = HEAD.unpack(self._exactly(HEAD.size))
                 answer = json.loads(self._exactly(text))
                 self._deliver(answer, self._exactly(length))
                 self.received += HEAD.size + text + length
+        except EOFError:  # also in the middle of an answer
+            pass
         except (OSError, ValueError) as error:
             why = f"the far end sent something else than answers ({error})"
         why = why or (f"the connection ended: {self._why()}" if self._why else "the connection ended")
@@ -85,8 +87,8 @@ class Wire:
 
     def _exactly(self, count: int) -> bytes:
         data = self._from.read(count)
-        if len(data) < count and data:
-            raise ValueError("cut off")
+        if len(data) < count:
+            raise EOFError
         return data
 
     def _deliver(self, answer: Mapping[str, Any], payload: bytes) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0']"
 AGENT_SECONDS, CONSOLE_SECONDS, SCREEN_SECONDS = 180.0, 90.0, 20.0
+LOGIN_SECONDS = 45.0
+"""After a login prompt the agent is about to start, if there is one."""
 POLL = 1.0
+Listen = Callable[[], bytes]
 PING = '{"execute":"guest-ping"}'
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[A-Z78=>]|[\x00-\x08\x0b-\x1f\x7f]")
 TAIL = 64 << 10
@@ -37,18 +40,35 @@ def look(connection: libvirt.virConnect, domain: libvirt.virDomain, control: Con
     if not domain.isActive():
         return "it is off again"
     root = etree.fromstring(domain.XMLDesc(0))
-    signs = []
-    if root.find(AGENT) is not None:
-        if _answers(domain, control):
-            return "the guest agent answers"
-        signs.append("the guest agent does not answer")
-    if words := _console(connection, domain, root, control, near=near):
+    agent = root.find(AGENT) is not None
+    with _console(connection, domain, root, near=near) as listen:
+        answers, said = _listen(domain, listen, agent=agent, control=control)
+    if answers:
+        return "the guest agent answers"
+    signs = ["the guest agent does not answer"] if agent else []
+    if words := _last(said):
         signs.append(f"its serial console says: {words}")
     elif domain.isActive():
         signs.append(_screen(connection, domain, control))
     if not domain.isActive():
         signs.append("it went off")
     return "; ".join(signs)
+
+
+def _listen(domain: Any, listen: Listen, *, agent: bool, control: Control) -> tuple[bool, bytes]:
+    """Whether the agent answers, and what the console has said: until a login, the machine's end, or that of patience."""
+    said, over = b"", time.monotonic() + (AGENT_SECONDS if agent else CONSOLE_SECONDS)
+    while time.monotonic() < over:
+        control.stop.check()
+        said = listen()
+        if agent and _answers(domain):
+            return True, said
+        if not domain.isActive():
+            break
+        if LOGIN.search(_last(said)):
+            over = min(over, time.monotonic() + (LOGIN_SECONDS if agent else 0))
+        time.sleep(POLL)
+    return False, listen() or said
 
 
 def _waiting(seconds: float, control: Control) -> Iterator[None]:
@@ -59,62 +79,60 @@ def _waiting(seconds: float, control: Control) -> Iterator[None]:
         time.sleep(POLL)
 
 
-def _answers(domain: Any, control: Control) -> bool:
+def _answers(domain: Any) -> bool:
     import libvirt
     import libvirt_qemu
 
-    for _ in _waiting(AGENT_SECONDS, control):
-        if not domain.isActive():
-            return False
-        with suppress(libvirt.libvirtError):
-            libvirt_qemu.qemuAgentCommand(domain, PING, 5, 0)
-            return True
+    with suppress(libvirt.libvirtError):
+        libvirt_qemu.qemuAgentCommand(domain, PING, 5, 0)
+        return True
     return False
 
 
-def _console(connection: Any, domain: Any, root: Any, control: Control, *, near: bool) -> str:
-    """The last line on the first serial port; "" where there is none, or nothing comes."""
+@contextmanager
+def _console(connection: Any, domain: Any, root: Any, *, near: bool) -> Iterator[Listen]:
+    """Gives what the first serial port has said until now; nothing where there is none that can be listened to."""
     serial = root.find("devices/serial")
-    if serial is None:
-        return ""
     log = root.find("devices/serial/log")
-    source = serial.find("source")
+    source = serial.find("source") if serial is not None else None
     path = log.get("file") if log is not None else source.get("path") if source is not None else None
-    if near and (log is not None or serial.get("type") == "file") and path and os.path.isfile(path):
-        return _last(_file(path, domain, control))
-    return _last(_stream(connection, domain, control)) if serial.get("type") == "pty" else ""
+    if near and path and os.path.isfile(path) and (log is not None or serial.get("type") == "file"):
+        yield lambda: _tail(path)
+    elif serial is not None and serial.get("type") == "pty":
+        with _stream(connection, domain) as listen:
+            yield listen
+    else:
+        yield lambda: b""
 
 
-def _file(path: str, domain: Any, control: Control) -> bytes:
-    said = b""
-    for _ in _waiting(CONSOLE_SECONDS, control):
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            said = file.read(TAIL)
-        if LOGIN.search(_last(said)) or not domain.isActive():
-            break
-    return said
+def _tail(path: str) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+        return file.read(TAIL)
 
 
-def _stream(connection: Any, domain: Any, control: Control) -> bytes:
+@contextmanager
+def _stream(connection: Any, domain: Any) -> Iterator[Listen]:
     """What comes on the console from now on."""
     import libvirt
 
-    said = b""
+    said = bytearray()
     stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-    try:
-        domain.openConsole(None, stream, 0)
-        for _ in _waiting(CONSOLE_SECONDS, control):
+
+    def listen() -> bytes:
+        with suppress(libvirt.libvirtError):  # the machine went off; or somebody else has the console
             while (piece := stream.recv(4096)) not in (-2, b""):
-                said = (said + piece)[-TAIL:]
-            if LOGIN.search(_last(said)) or not domain.isActive():
-                break
-    except libvirt.libvirtError:  # somebody else has the console
-        pass
+                said.extend(piece)
+                del said[:-TAIL]
+        return bytes(said)
+
+    with suppress(libvirt.libvirtError):
+        domain.openConsole(None, stream, 0)
+    try:
+        yield listen
     finally:
         with suppress(libvirt.libvirtError):
             stream.abort()
-    return said
 
 
 def _last(said: bytes) -> str:
