@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,15 @@ import pytest
 from fixtures import debian_guests
 from fixtures.debian_guests import Guest, GuestDisk
 from fixtures.esxi import Datastore, Registered, Simulator, esxi
+from fixtures.hardware import PVSCSI
 from fixtures.libvirtd import Libvirtd, boot
 from fixtures.marker import Marker
+from tests.e2e.boots import sha256, works
 from tests.esxi.machines import describe
 from tests.libvirt_endpoint.conftest import daemon, pool
+from tests.libvirt_endpoint.domains import NIC, domain
+from tests.libvirt_endpoint.domains import disk as libvirt_disk
+from tests.metal.copies import disk as loop
 from tests.migrate.test_near_libvirt import address
 from tests.program import ENVIRONMENT, imgtool, result
 
@@ -80,10 +86,51 @@ def test_from_esxi_to_libvirt(daemon: Libvirtd, pool: Path, work: Path, guest: G
 
 
 @pytest.mark.boot
+@pytest.mark.long
 def test_started_and_looked_at(daemon: Libvirtd, pool: Path, work: Path) -> None:
     _, store, machine = on_esxi(Guest("esxi"), work)
     with esxi([store], [machine]) as server:
         said = migrated(server, address(daemon), "--map-network", "VM Network=nat", "--start", "--report", work / "report.html")
     assert "serial console" in str(said["started"])
     assert str(said["started"]) in (work / "report.html").read_text()
-    assert imgtool("migrate", "--from", address(daemon), "--list").stdout.split()[:2] == ["running", "web01"]
+    assert imgtool("migrate", "--from", address(daemon), "--list").stdout.split()[1] == "web01"
+
+
+@pytest.mark.boot
+def test_from_libvirt_to_esxi(daemon: Libvirtd, pool: Path, work: Path) -> None:
+    """Born on virtio; what the datastore has afterwards boots on pvscsi and vmxnet3. The source is as it was."""
+    disk = debian_guests.build(pool / "kvm01.raw", Guest("kvm"))
+    before = sha256(disk.path)
+    daemon.define(domain("kvm01", libvirt_disk(disk.path, form="raw"), NIC), work)
+    (work / "store").mkdir()
+    with esxi([Datastore(name="datastore1", directory=work / "store")]) as server:
+        said = result("migrate", "kvm01", "--from", address(daemon), "--to", server.uri(),
+                      "--password-file", server.password_file, "--map-network", "nat=VM Network")
+    assert said["changes"]
+    assert sha256(disk.path) == before
+    (flat,) = (work / "store").rglob("*-flat.vmdk")
+    (vmx,) = (work / "store").rglob("*.vmx")
+    text = vmx.read_text()
+    assert 'virtualDev = "pvscsi"' in text
+    assert "vmxnet3" in text.lower()
+    works(replace(disk, path=flat), PVSCSI)
+
+
+@pytest.mark.boot
+def test_p2v(daemon: Libvirtd, pool: Path, work: Path) -> None:
+    """A loop device as the disk of a machine with AHCI and e1000e, which its guest knows and no others."""
+    disk = debian_guests.build(work / "metal.raw", Guest("metal", network="networkd"))
+    with loop(disk.path) as device:
+        said = result("p2v", "metal01", "--from", f"metal://{device}", "--to", address(daemon), "--map-network", "default=nat")
+    assert said["changes"]
+    text = daemon.virsh("dumpxml", "metal01", "--inactive")
+    assert "bus='virtio'" in text
+    changed = re.sub(r"<(memory|currentMemory) unit='KiB'>\d+<", r"<\1 unit='KiB'>1048576<", text)
+    if "<interface" not in changed:  # the machine that the test runs on has no card with a device behind it
+        changed = changed.replace("</devices>", f"{NIC}</devices>")
+    (work / "smaller.xml").write_text(changed, encoding="utf-8")
+    daemon.virsh("define", work / "smaller.xml")
+    found = booted(daemon, "metal01", work)
+    assert found.payload_sha256 == disk.payload_sha256
+    assert found.failed_units == ()
+    assert disk.address in " ".join(found.nics)

@@ -22,6 +22,7 @@ from tests.libvirt_endpoint.domains import disk, domain
 
 
 @pytest.mark.boot
+@pytest.mark.long
 def test_sent_started_and_watched(daemon: Libvirtd, ssh: Sshd, pool: Path, tmp_path: Path,
                                   monkeypatch: pytest.MonkeyPatch) -> None:
     from imgtool.endpoints.libvirt import watch

@@ -73,6 +73,7 @@ def remembered(state: Path) -> int:
     return 0
 
 
+@pytest.mark.long
 def test_stopped_after_the_change_the_same_bytes_go_on(tmp_path: Path, state: Path) -> None:
     """An appliance does not do the same thing twice byte for byte."""
     disk = source(tmp_path, "ext4")
