@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.loops import loop_device
 from tests.metal.physical import MIB, physical, result, serial, started, v2p
 from tests.metal.tables import gpt, partitions, sound
