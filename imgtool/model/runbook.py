@@ -226,18 +226,6 @@ class Runbook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """A step of a machine, all references resolved but the secrets: what a worker is given."""
-
-    verb: str
-    """A key of ``STEPS``, or ``before``, ``after``."""
-    step: Step | Argv
-    source: Endpoint | None
-    target: Endpoint | None
-    settings: Settings
-
-
-@dataclass(frozen=True, kw_only=True)
 class Task:
     """A machine of a batch."""
 
@@ -250,6 +238,8 @@ class Task:
     source_host: str
     """What ``per-source-host`` counts by."""
     target_host: str
+    base: str = "/"
+    """The folder of the runbook: names of files are relative to it."""
 
     @property
     def id(self) -> str:
