@@ -241,11 +241,6 @@ class Task:
     base: str = "/"
     """The folder of the runbook: names of files are relative to it."""
 
-    @property
-    def id(self) -> str:
-        """Of its workflow: the same for the same machine of the same batch."""
-        return f"{self.batch}/{self.name}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
