@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,10 +103,8 @@ def _loaded(path: Path) -> Runbook:
 
 def _engine() -> _Engine:
     """Loaded only here: it takes half a second, and may not be installed."""
-    try:
-        import dbos  # noqa: F401
-    except ImportError:
-        raise MissingToolError("run and worker need the engine, which is not installed", "pip install 'imgtool[batch]'") from None
+    if find_spec("dbos") is None:
+        raise MissingToolError("run and worker need the engine, which is not installed", "pip install 'imgtool[batch]'")
     return _Engine()
 
 

@@ -22,6 +22,7 @@ defaults:
   networks: {VM Network: br0}
 limits: {per-source-host: 2, per-worker: 3, bytes-per-second: 12M}
 """
+CONVERT = '{convert: {source: "in/{name}/d0.vmdk", destination: "{name}.qcow2", to: qcow2}}'
 MIGRATED, CONVERTED, BAD = [f"m{number}" for number in range(6)], [f"c{number}" for number in range(4)], ["shared", "absent"]
 
 
@@ -33,8 +34,7 @@ def book(folder: Path) -> Path:
     shared = folder / "in/shared/shared.vmx"
     shared.write_text(shared.read_text() + 'scsi0:0.sharing = "multi-writer"\n')
     lines = [f"- {name}" for name in [*MIGRATED, *BAD]]
-    lines += [f'- {{name: {name}, steps: [{{convert: {{source: "in/{{name}}/d0.vmdk", destination: "{{name}}.qcow2", to: qcow2}}}}]}}'
-              for name in CONVERTED]
+    lines += [f"- {{name: {name}, steps: [{CONVERT}]}}" for name in CONVERTED]
     path = folder / "wave1.yaml"
     path.write_text(BOOK + "machines:\n" + "\n".join(lines) + "\n")
     return path

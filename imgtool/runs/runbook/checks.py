@@ -91,8 +91,9 @@ class Checks:
             else:
                 close = difflib.get_close_matches(text, self._endpoints, 1)
                 known = ", ".join(self._endpoints) or "one of endpoints"
+                remedy = f"endpoints: {{{text}: {{uri: esx://root@{text}/}}}}; a folder is ./{text}"
                 self._say(said, field, f"{key}: no endpoint {text}; expected {known}, or an address",
-                          f"did you mean {close[0]}?" if close else f"endpoints: {{{text}: {{uri: esx://root@{text}/}}}}")
+                          f"did you mean {close[0]}?" if close else remedy)
         self._window(said)
         for step in said.steps or ():
             self._step(step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING
 from datetime import datetime
@@ -69,3 +71,8 @@ def _step() -> Schema:
               "properties": {word: {"$ref": f"#/$defs/{cls.__name__}"}}} for word, cls in model.STEPS.items()]
     alone = [word for word, cls in model.STEPS.items() if "required" not in _mapping(cls)]
     return {"anyOf": [{"enum": alone}, *words]}
+
+
+if __name__ == "__main__":
+    json.dump(schema(), sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
