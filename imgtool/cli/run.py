@@ -128,7 +128,8 @@ def _carry_out(book: Runbook, groups: Sequence[Group], *, database: str | None, 
     from imgtool.model.runbook import Summary
 
     began, engine = time.monotonic(), _engine()
-    where, labels = engine.database(database), _labels(sees) or _every_label(groups)
+    where = engine.database(database)
+    labels = _labels(sees) or (_every_label(groups) if where.path else [])
     with engine.working(where, identity=identity, sees=labels, steps=book.limits.per_worker, stop=STOP) as here:
         since = now()
         changed = here.store.submit(book.name, groups, book.limits, since)
@@ -144,7 +145,7 @@ def _carry_out(book: Runbook, groups: Sequence[Group], *, database: str | None, 
 
 
 def _every_label(groups: Sequence[Group]) -> list[str]:
-    """With one machine, it sees all."""
+    """Where one machine does all, it sees all."""
     return sorted({str(task.settings.sees) for group in groups for task in group.tasks if task.settings.sees})
 
 

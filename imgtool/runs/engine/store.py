@@ -79,12 +79,13 @@ def database(text: str | None) -> Database:
 
 def reached(where: Database, work: Callable[[], Any]) -> Any:
     """Raises UnreachableError where the database does not answer, or did not let us in."""
+    from psycopg import Error
     from sqlalchemy.exc import DBAPIError
 
     try:
         return work()
-    except DBAPIError as error:
-        why = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+    except (DBAPIError, Error) as error:
+        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise UnreachableError(f"the database {where.shown}: {why}",
                                "is it running, and may we in? --database, PGPASSWORD, ~/.pgpass") from None
 

@@ -10,7 +10,7 @@ import platform
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from imgtool.errors import ImgtoolError, RefusedError, StoppedError, Unreachable
 from imgtool.model.runbook import Task
 from imgtool.progress import Control, Rate, Stop
 from imgtool.runs.audit import Audit
-from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Store, queue_of
+from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Store, queue_of, reached
 from imgtool.runs.work import do, work_id
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,20 @@ def held(database: Database, identity: str) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()).encode())
         lock.flush()
+        with nullcontext() if database.path else _held_everywhere(database, identity):
+            yield
+
+
+@contextmanager
+def _held_everywhere(database: Database, identity: str) -> Iterator[None]:
+    """Two hosts may be copies of each other: the database knows of both. Raises RefusedError."""
+    import psycopg
+
+    with reached(database, lambda: psycopg.connect(database.url, autocommit=True)) as connection:
+        (free,) = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [f"imgtool {identity}"]).fetchone()
+        if not free:
+            raise RefusedError(f"the worker {identity} works already, on another host",
+                               "end it, or give this one another name with --identity")
         yield
 
 
@@ -123,8 +137,8 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
     from imgtool.runs.engine import workflows  # noqa: F401 - registers them
 
     who = identity or identity_here()
+    database.create()
     with held(database, who), ThreadPoolExecutor(steps, thread_name_prefix="step") as threads:
-        database.create()
         store = Store(database)
         worker = Worker(identity=who, store=store, audit=Audit(who), stop=stop, threads=threads)
         worker.audit.begins(database=database.shown, sees=list(sees), steps=steps)
