@@ -133,8 +133,10 @@ def _carry_out(book: Runbook, groups: Sequence[Group], *, database: str | None, 
     with engine.working(where, identity=identity, sees=labels, steps=book.limits.per_worker, stop=STOP) as here:
         since = now()
         changed = here.store.submit(book.name, groups, book.limits, since)
-        output.say_warnings(f"{name}: it was submitted with other settings, which stay" for name in changed)
-        again = here.store.retry(book.name, [task.name for group in groups for task in group.tasks], since) if retry else []
+        output.say_warnings(f"{name}: it was submitted with other settings, which stay (--retry: until it has failed)"
+                            for name in changed)
+        edited = {task.name: (task, book.limits) for group in groups for task in group.tasks}
+        again = here.store.retry(book.name, edited, edited) if retry else []
         here.audit.event("submitted", batch=book.name, machines=sum(len(group.tasks) for group in groups), retried=again)
         _watch(here.store, book.name, groups, quiet=quiet)
         outcomes = tuple(here.store.outcomes(book.name, groups))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from imgtool.runs.engine.store import Store, database, machine_id
 from tests.migrate.machines import MIB, raw_disk
-from tests.program import ENVIRONMENT, imgtool
+from tests.program import ENVIRONMENT, ROOT, imgtool
 from tests.runbooks.batches import events, started, until
 
 HEAD = "name: b\nlimits: {per-worker: 2, bytes-per-second: 4M}\nmachines:\n"
@@ -122,7 +123,7 @@ def test_paused_it_holds(tmp_path: Path, state: Path, store: Store) -> None:
 
 
 def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> None:
-    """SIGINT ends it with 130 and fails nothing; a second process of the same database, or identity, is refused."""
+    """SIGINT ends it with 130 and fails nothing; a second process of the same database is refused; an edited program goes on."""
     raw_disk(tmp_path / "a.raw", 32 * MIB)
     text = HEAD + CONVERT % ("a", "a")
     with running(tmp_path, text, state, begun=1) as (pid, log):
@@ -134,9 +135,21 @@ def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> Non
         until(lambda: gone(pid) or not tools(pid), "qemu-img ends")
         until(lambda: "interrupted" in log.read_text(), log.read_text())
     assert not (tmp_path / "a.vhdx").exists()
-    again = imgtool("run", tmp_path / "b.yaml")
+    again = imgtool("run", tmp_path / "b.yaml", cwd=edited(tmp_path))
     assert again.returncode == 0, again.stderr
+    assert "edited" in again.stderr
     assert [one["event"] for one in events(state, "begin", "stopped", "failed", "end")] == ["begin", "stopped", "begin", "end"]
+
+
+def edited(folder: Path) -> Path:
+    """A copy of the program in which a workflow is written otherwise: what is under way is not stranded by that."""
+    package = folder / "edited/imgtool"
+    shutil.copytree(ROOT / "imgtool", package, ignore=shutil.ignore_patterns("__pycache__"))
+    workflows = package / "runs/engine/workflows.py"
+    text = workflows.read_text()
+    assert "    attempts = task" in text
+    workflows.write_text(text.replace("    attempts = task", '    print("edited", file=__import__("sys").stderr)\n    attempts = task'))
+    return package.parent
 
 
 STOPPING = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from dbos import DBOS, DBOSClient
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.journal import state_folder
 from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task
-from imgtool.runs.frozen import frozen
+from imgtool.runs.frozen import frozen, thawed
 from imgtool.runs.tasks import Group, steps_of
-from imgtool.runs.work import HOOKS, parts
+from imgtool.runs.work import HOOKS, parts, work_id
 
 APPLICATION = "imgtool"
 VERSION = "1"
@@ -30,6 +30,7 @@ MOST = 64
 STATES = {"SUCCESS": "done", "ERROR": "failed", "CANCELLED": "cancelled", "PENDING": "running", "ENQUEUED": "waiting",
           "DELAYED": "waiting", "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed"}
 """The engine's words → ours."""
+Edited = tuple[Task, Limits]
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 POLL = 0.5
 """Seconds between two looks at a queue."""
@@ -143,9 +144,10 @@ class Store:
         found = self._client.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False) if ids else []
         return {one.workflow_id: one.status for one in found}
 
-    def batches(self) -> list[Any]:
+    def batches(self, batch: str | None = None, *, given: bool = False) -> list[Any]:
         """The engine's rows, oldest first; one for each time that something was submitted."""
-        return self._client.list_workflows(name="batch", load_output=False)
+        rows = self._client.list_workflows(name="batch", workflow_id_prefix=batch, load_input=given, load_output=False)
+        return [one for one in rows if batch in (None, one.workflow_id.partition(":")[0])]
 
     def machines(self, batch: str, *, given: bool = False) -> dict[str, Any]:
         """Name → the engine's row of its last attempt (``given``: with what it was given)."""
@@ -172,7 +174,7 @@ class Store:
             stops = any(task.settings.on_error is OnError.STOP for task in group.tasks)
             waves.append({"name": group.name, "on_error": "stop" if stops else "continue", "machines": machines})
         every = {task.name for group in groups for task in group.tasks}
-        runs = [one for one in self.batches() if one.workflow_id.partition(":")[0] == batch]
+        runs = self.batches(batch)
         if not runs or (not every <= there.keys() and runs[-1].status in ENDED):
             number = f":{len(runs) + 1}" if runs else ""
             self._enqueue("batch", BATCHES, f"{batch}{number}", waves, frozen(limits))
@@ -224,19 +226,28 @@ class Store:
             self._client.resume_workflow(one.workflow_id, queue_name=_queue(one))
         return [one.workflow_id for one in rows]
 
-    def retry(self, batch: str, names: Iterable[str], since: str) -> list[str]:
-        """Another attempt of machines that have failed; parts that are done are not done again. Their ids."""
-        made = []
+    def retry(self, batch: str, names: Iterable[str], edited: Mapping[str, Edited] | None = None) -> list[str]:
+        """Another attempt of machines that have failed; parts that are done are not done again. Their ids.
+
+        ``edited``: with what their runbook says now.
+        """
+        made, wanted = [], set(names)
         for name, row in self.machines(batch, given=True).items():
-            if name not in set(names) or STATES[row.status] != "failed":
-                continue
-            task, way, said = row.input["args"]
-            attempt = parsed_id(row.workflow_id)[2]
-            done = {*said["done"], *(one.workflow_id.rpartition("/")[2] for one in self.below(row.workflow_id)
-                                     if one.status == "SUCCESS" and not one.workflow_id.endswith("+"))}
-            made.append(machine_id(batch, name, attempt + 1))
-            self._enqueue("machine", VMS, made[-1], task, way, {**said, "done": sorted(done), "since": said["since"] or since})
+            if name in wanted and STATES[row.status] == "failed":
+                made.append(machine_id(batch, name, parsed_id(row.workflow_id)[2] + 1))
+                self._enqueue("machine", VMS, made[-1], *self._again(row, (edited or {}).get(name)))
         return made
+
+    def _again(self, row: Any, edited: Edited | None) -> tuple[Any, Any, Any]:
+        """What the next attempt is given. Work is done if the same work was."""
+        task, way, said = row.input["args"]
+        done = {*said["done"], *(one.workflow_id.rpartition("/")[2] for one in self.below(row.workflow_id)
+                                 if one.status == "SUCCESS" and not one.workflow_id.endswith("+"))}
+        if edited is not None:
+            old, (new, limits) = thawed(Task, task), edited
+            done = {part for part in done & set(parts(new)) if work_id(old, part) == work_id(new, part)}
+            task, way = frozen(new), ways(new, limits)
+        return task, way, {**said, "done": sorted(done)}
 
     def pause(self) -> None:
         """No machine and no step begins on any worker; what runs goes on."""
@@ -245,7 +256,7 @@ class Store:
 
     def unpause(self) -> None:
         """With the limits of the batch that was submitted last."""
-        last = self.batches()
+        last = self.batches(given=True)
         limit = last[-1].input["args"][1]["per_worker"] if last else Limits().per_worker
         for queue in self._client.list_queues():
             queue.set_worker_concurrency(MACHINES if queue.name == VMS else limit if queue.name.startswith("work-") else None)
@@ -259,8 +270,7 @@ class Store:
 
     def busy(self, batch: str) -> bool:
         """Whether anything of it is still to be done."""
-        runs = [one for one in self.batches() if one.workflow_id.partition(":")[0] == batch]
-        return any(one.status not in ENDED for one in [*runs, *self.machines(batch).values()])
+        return any(one.status not in ENDED for one in [*self.batches(batch), *self.machines(batch).values()])
 
     def outcomes(self, batch: str, groups: Sequence[Group]) -> Iterator[Outcome]:
         """Of each machine, in the order of the runbook."""

@@ -8,27 +8,29 @@ import logging
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSConfig, error
 
 from imgtool import files, journal
 from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
 from imgtool.model.runbook import Task
 from imgtool.progress import Control, Rate, Stop
 from imgtool.runs.audit import Audit
-from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Store, queue_of, reached
+from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Failed, Store, queue_of, reached
 from imgtool.runs.work import do, work_id
 
-log = logging.getLogger(__name__)
+SELDOM = 60.0
+"""Seconds between two messages of the engine that are alike."""
 
-def may_help(error: ImgtoolError) -> bool:
+def may_help(raised: ImgtoolError) -> bool:
     """Whether another try can end otherwise."""
-    return isinstance(error, UnreachableError)
+    return isinstance(raised, UnreachableError)
 
 
 @dataclass
@@ -56,12 +58,12 @@ class Worker:
         try:
             control.stop.check()
             done = do(task, part, control, since=said["since"])
-        except Exception as error:
-            told = error if isinstance(error, ImgtoolError) else ImgtoolError(f"{type(error).__name__}: {error}",
-                                                                            "this is a bug of imgtool: report it")
-            what = "stopped" if isinstance(error, StoppedError) else "failed"
+        except Exception as raised:
+            told = raised if isinstance(raised, ImgtoolError) else ImgtoolError(f"{type(raised).__name__}: {raised}",
+                                                                              "this is a bug of imgtool: report it")
+            what = "stopped" if isinstance(raised, StoppedError) else "failed"
             self.audit.event(what, **known, error=told.message, hint=told.hint, exit_code=told.exit_code)
-            raise told from error
+            raise told from raised
         self.audit.event("end", **known, result=done)
         return short(done)
 
@@ -148,6 +150,7 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
             "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": True,
         }
         DBOS(config=config)
+        _listen_to_engine()
         DBOS.listen_queues(_queues(sees))
         DBOS.launch()
         try:
@@ -158,6 +161,42 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
             DBOS.destroy()
             store.close()
             _current.pop()
+
+
+EXPECTED = (Failed, error.DBOSWorkflowCancelledError, error.DBOSAwaitedWorkflowCancelledError)
+
+
+class _Seldom(logging.Filter):
+    """One message of a kind in a minute: an outage says the same thing hundreds of times, with a traceback each.
+
+    That a machine failed or was cancelled is told elsewhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+            return False
+        kind, now = f"{record.module}:{record.lineno}", time.monotonic()
+        if now - self._said.get(kind, -SELDOM) < SELDOM:
+            return False
+        self._said[kind] = now
+        record.msg, record.args = f"engine: {record.getMessage().splitlines()[0][:200]}", ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+def _listen_to_engine() -> None:
+    """Its warnings, on stderr."""
+    engine, handler = logging.getLogger("dbos"), logging.StreamHandler()
+    handler.addFilter(_Seldom())
+    for old in list(engine.handlers):
+        engine.removeHandler(old)
+    engine.addHandler(handler)
+    engine.propagate = False
+    engine.setLevel(logging.WARNING)
 
 
 def _queues(sees: Sequence[str]) -> list[str]:

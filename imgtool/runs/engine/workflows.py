@@ -27,8 +27,11 @@ Place = list[str]
 async def batch(waves: list[dict[str, Any]], said: dict[str, Any]) -> dict[str, Any]:
     """``waves``: name, on_error, machines (the arguments of ``machine``, with an id each)."""
     for wave in waves:
+        begun = await clock()
         for one in wave["machines"]:
-            await enqueue([VMS, ""], one["id"], machine, one["task"], one["ways"], one["said"])
+            window = thawed(Task, one["task"]).settings.window
+            early = window.not_before.timestamp() - begun if window and window.not_before else 0
+            await enqueue([VMS, ""], one["id"], machine, one["task"], one["ways"], one["said"], delay=early)
         failed = await watch([one["id"] for one in wave["machines"]], wave["on_error"] == "stop")
         if failed and wave["on_error"] == "stop":
             return {"stopped": wave["name"], "failed": failed}
@@ -63,7 +66,7 @@ async def machine(task: dict[str, Any], ways: dict[str, list[Place]], said: dict
 
 
 async def _opened(task: Task) -> None:
-    """Waits for the window."""
+    """Waits for the window; most often the queue has."""
     window = task.settings.window
     if window is None:
         return
@@ -116,8 +119,9 @@ async def work(task: dict[str, Any], part: str, said: dict[str, Any], attempt: i
     return done
 
 
-async def enqueue(place: Sequence[str], workflow_id: str, function: Any, *arguments: Any) -> Any:
-    """An id that is there already is that workflow."""
+async def enqueue(place: Sequence[str], workflow_id: str, function: Any, *arguments: Any, delay: float = 0) -> Any:
+    """An id that is there already is that workflow. ``delay``: seconds until it may begin."""
     queue, key = place
-    with SetWorkflowID(workflow_id), SetEnqueueOptions(queue_partition_key=key or None):
+    how = SetEnqueueOptions(queue_partition_key=key or None, delay_seconds=delay if delay > 0 else None)
+    with SetWorkflowID(workflow_id), how:
         return await DBOS.enqueue_workflow_async(queue, function, *arguments)
