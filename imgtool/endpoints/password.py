@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import NotAdmittedError, UsageError
 from imgtool.model.endpoint import Credentials
 
 VARIABLE = "IMGTOOL_PASSWORD"
@@ -27,7 +27,7 @@ def password(who: str, credentials: Credentials) -> str:
     if (found := os.environ.get(VARIABLE)) is not None:
         return found
     if not sys.stdin.isatty():
-        raise UnreachableError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
+        raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
     return getpass.getpass(f"Password of {who}: ")
 
 

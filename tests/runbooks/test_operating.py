@@ -148,7 +148,8 @@ def edited(folder: Path) -> Path:
     workflows = package / "runs/engine/workflows.py"
     text = workflows.read_text()
     assert "    attempts = task" in text
-    workflows.write_text(text.replace("    attempts = task", '    print("edited", file=__import__("sys").stderr)\n    attempts = task'))
+    said = '    print("edited", file=__import__("sys").stderr)\n'
+    workflows.write_text(text.replace("    attempts = task", f"{said}    attempts = task"))
     return package.parent
 
 

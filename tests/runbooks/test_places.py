@@ -75,8 +75,8 @@ def test_a_plan_of_all(tmp_path: Path, state: Path) -> None:
     """Each machine's problems; --only takes one; nothing is written."""
     vmx(tmp_path / "good", "good", (MIB,))
     path = tmp_path / "b.yaml"
-    path.write_text('name: b\ndefaults: {from: "{name}/{name}.vmx", to: "out/{name}", networks: {VM Network: br0}, adapt: false}\n'
-                    "machines: [good, gone]\n")
+    path.write_text('name: b\ndefaults: {from: "{name}/{name}.vmx", to: "out/{name}", networks: {VM Network: br0}, '
+                    "adapt: false}\nmachines: [good, gone]\n")
     done = imgtool("run", path, "--dry-run", "--json")
     assert done.returncode == 2, done.stderr
     good, gone = json.loads(done.stdout)["machines"]

@@ -215,7 +215,7 @@ def test_each_error_has_a_code_of_the_table() -> None:
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
         "UsageError": 2, "DifferError": 3, "RefusedError": 4, "LockedError": 4, "DamagedError": 5, "MissingToolError": 6,
         "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1, "FarError": 1,
-        "LeaseRefusedError": 1, "RunbookError": 2}
+        "LeaseRefusedError": 1, "RunbookError": 2, "NotAdmittedError": 8}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()

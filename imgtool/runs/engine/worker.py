@@ -18,7 +18,7 @@ from typing import Any
 from dbos import DBOS, DBOSConfig, error
 
 from imgtool import files, journal
-from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
+from imgtool.errors import ImgtoolError, NotAdmittedError, RefusedError, StoppedError, UnreachableError
 from imgtool.model.runbook import Task
 from imgtool.progress import Control, Rate, Stop
 from imgtool.runs.audit import Audit
@@ -30,7 +30,7 @@ SELDOM = 60.0
 
 def may_help(raised: ImgtoolError) -> bool:
     """Whether another try can end otherwise."""
-    return isinstance(raised, UnreachableError)
+    return isinstance(raised, UnreachableError) and not isinstance(raised, NotAdmittedError)
 
 
 @dataclass
