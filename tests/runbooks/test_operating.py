@@ -104,7 +104,7 @@ def test_paused_it_holds(tmp_path: Path, state: Path, store: Store) -> None:
     """What runs goes on, nothing new begins, not even in another process; until it is unpaused."""
     raw_disk(tmp_path / "a.raw", 16 * MIB)
     names = ["a", "b", "c", "d"]
-    text = HEAD + "".join(CONVERT % (name, "a") for name in names)
+    text = HEAD.replace("4M", "12M") + "".join(CONVERT % (name, "a") for name in names)
     with running(tmp_path, text, state, begun=1) as (pid, _):
         store.pause()
         until(lambda: len(events(state, "end")) == len(events(state, "begin")), "what has begun ends")
