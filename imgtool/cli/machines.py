@@ -16,7 +16,6 @@ from imgtool.runs.wishes import network, side
 
 if TYPE_CHECKING:
     from imgtool.model import ConvertRequest, ConvertResult
-    from imgtool.model.devices import Network
     from imgtool.model.translation import MachineResult, TranslateRequest, TranslateResult
     from imgtool.plan import Plan
     from imgtool.progress import Control
