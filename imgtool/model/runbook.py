@@ -88,6 +88,12 @@ class MigrateStep:
 class P2vStep:
     """A physical machine becomes a virtual one, as the machine's settings say."""
 
+    live: bool = said("Disks in use: passes over what changes, the last one frozen.", False)
+    frozen: bool = said("Disks in use: one pass, with the file systems frozen.", False)
+    freeze_seconds: Count = said("File systems that were frozen thaw by themselves after so long.", Count(60))
+    whole: bool = said("Every byte, not only what file systems use.", False)
+    rescue: str | None = said("Go on at bad sectors; this folder gets a map of them.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class V2pStep:
@@ -175,6 +181,7 @@ class Settings:
     key_files: tuple[str, ...] | None = said("Files with the passphrases of encrypted volumes.")
     virtio_win: str | None = said("Windows: the drivers, as virtio-win.iso has them, unpacked.")
     rebuild_initramfs: bool | None = said("Run the guest's own tool.")
+    packages: str | None = said("Folder with packages that the guest installs when it first boots.")
     new_identity: bool | None = said("New uuid, generation id and MAC addresses.")
     hardware_version: int | None = said("Of VMware.")
     verify: bool | None = said("Compare what arrived with what was sent.")

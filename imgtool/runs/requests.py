@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
-from imgtool.endpoints.uri import shown
 from imgtool.errors import UsageError
 from imgtool.model import Allocation, ConvertRequest, SourceOptions
-from imgtool.model.endpoint import Placing
+from imgtool.model.endpoint import NO_CREDENTIALS, Placing
 from imgtool.model.guest import AdaptRequest, Platform
+from imgtool.model.metal import Reading
 from imgtool.model.migration import GuestOptions, MigrateRequest
 from imgtool.model.runbook import (
     AdaptStep,
@@ -26,6 +25,7 @@ from imgtool.model.runbook import (
     VerifyStep,
 )
 from imgtool.model.translation import MachineRequest, TranslateRequest
+from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.runs.tasks import address, credentials
 from imgtool.runs.wishes import is_machine, network, side, spec_of
 
@@ -73,31 +73,39 @@ def _migrate(task: Task, step: object) -> tuple[str, MigrateRequest]:
         allocation=said.allocation or Allocation.THIN, guest=_guest(task, said), new_identity=bool(said.new_identity),
         hardware_version=said.hardware_version, verify=_is(said.verify, usual=True), clone=_is(said.clone, usual=True),
         start=bool(said.start), shutdown_source=bool(said.shutdown_source), ignore_lock=bool(said.ignore_lock),
-        staging=_path(task, said.staging) if said.staging else None)
+        staging=_path(task, said.staging) if said.staging else None,
+        reading=_reading(task, step) if isinstance(step, P2vStep) else Reading())
+
+
+def _reading(task: Task, step: P2vStep) -> Reading:
+    return Reading(whole=step.whole, live=step.live, frozen=step.frozen, freeze_seconds=float(step.freeze_seconds),
+                   rescue=_path(task, step.rescue) if step.rescue else None)
 
 
 def _guest(task: Task, said: Settings) -> GuestOptions:
     return GuestOptions(adapt=_is(said.adapt, usual=True), key_files=_paths(task, said.key_files),
+                        packages=_path(task, said.packages) if said.packages else None,
                         drivers=_path(task, said.virtio_win) if said.virtio_win else None,
                         rebuild_initramfs=bool(said.rebuild_initramfs))
 
 
-def _v2p(task: Task, step: V2pStep) -> tuple[str, Any]:
-    """The verb may not be in this version."""
-    try:
-        metal: Any = import_module("imgtool.model.metal")
-        request, choice = metal.V2pRequest, metal.DiskChoice
-    except (ImportError, AttributeError):
-        raise UsageError(f"{task.name}: this version of imgtool has no v2p", "imgtool --help lists what it has") from None
+def _v2p(task: Task, step: V2pStep) -> tuple[str, V2pRequest]:
     said = task.settings
-    source = address(task.source, task.base) if task.source else None
-    target = address(task.target, task.base) if task.target else None
-    return "v2p", request(
-        name=_path(task, step.image) if step.image else task.name, source=shown(source) if source and not step.image else None,
-        target=shown(target) if target else None, confirmed=step.confirm, grow=step.grow, wipe=step.wipe,
-        disks=tuple(choice(source=old, device=new) for old, new in step.disks),
+    source = None if step.image or task.source is None else task.source
+    return "v2p", V2pRequest(
+        name=_path(task, step.image) if step.image else task.name, source=_uri(task, source), target=_uri(task, task.target),
+        disks=tuple(DiskChoice(source=old, device=new) for old, new in step.disks), confirmed=step.confirm,
         reading=SourceOptions(ignore_lock=bool(said.ignore_lock)), disk_roots=_paths(task, said.disk_roots),
-        adapt=_is(said.adapt, usual=True), key_files=_paths(task, said.key_files), verify=_is(said.verify, usual=True))
+        credentials=credentials(source) if source else NO_CREDENTIALS, adapt=_is(said.adapt, usual=True),
+        key_files=_paths(task, said.key_files), drivers=_path(task, said.virtio_win) if said.virtio_win else None,
+        grow=step.grow, wipe=step.wipe, verify=_is(said.verify, usual=True))
+
+
+def _uri(task: Task, endpoint: Endpoint | None) -> str | None:
+    if endpoint is None:
+        return None
+    uri = address(endpoint, task.base)
+    return uri.path if uri.scheme == "path" else endpoint.uri
 
 
 def _convert(task: Task, step: ConvertStep) -> tuple[str, Any]:

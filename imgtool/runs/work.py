@@ -57,8 +57,18 @@ def do(task: Task, part: str, control: Control, *, since: str = "") -> Result:
         return _verified(request, control)
     there = FOUND.get(type(request))
     if there is not None and (found := there(request, control, since)) is not None:
+        _refuse_lost(found, task)
         return {**found, "kept": True}
-    return frozen(_function(verb, task)(request, control))  # type: ignore[no-any-return]
+    done: Result = frozen(_function(verb, task)(request, control))
+    _refuse_lost(done, task)
+    return done
+
+
+def _refuse_lost(done: Result, task: Task) -> None:
+    """What could not be read of a physical disk is for a person to look at."""
+    if lost := sum(disk.get("bytes_lost", 0) for disk in done.get("disks", ()) if isinstance(disk, dict)):
+        raise ImgtoolError(f"{task.name}: {lost} bytes could not be read, and are zeros in {done.get('machine')}",
+                           "the maps of rescue say where; look at the file systems before it is used")
 
 
 def _function(verb: str, task: Task) -> Callable[[Any, Control], object]:

@@ -24,7 +24,11 @@ from imgtool.model.runbook import (
     AdaptFor,
     AdaptStep,
     ConvertStep,
+    Count,
     Endpoint,
+    Limits,
+    P2vStep,
+    Secret,
     Settings,
     Step,
     Task,
@@ -33,8 +37,9 @@ from imgtool.model.runbook import (
     VerifyStep,
 )
 from imgtool.progress import Control
-from imgtool.runs.engine.store import machine_id, parsed_id
+from imgtool.runs.engine.store import machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
+from imgtool.runs.requests import request_of
 from imgtool.runs.work import do, parts, work_id
 from imgtool.steps.verbs import VERBS
 from tests.migrate.machines import MIB, raw_disk, same, vmx
@@ -106,6 +111,24 @@ def test_a_verb_that_this_version_has_not(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delitem(VERBS, "v2p", raising=False)
     with pytest.raises(UsageError, match="has no v2p"):
         do(task(tmp_path, V2pStep(disks=(("vda", "/dev/disk/by-id/x"),))), "0-v2p", Control())
+
+
+def test_physical_machines(tmp_path: Path) -> None:
+    """What a runbook says of them reaches the verbs; passwords are named, not known."""
+    v2p = V2pStep(disks=(("vda", "/dev/disk/by-id/x"),), confirm=("SERIAL",), grow=True)
+    made = Task(batch="b", wave="all", name="web01", settings=Settings(steps=(P2vStep(live=True), v2p), key_files=("k",)),
+                source=Endpoint(uri="metal+ssh://root@old/", password=Secret(env="P")), target=Endpoint(uri="qemu:///system"),
+                source_host="old", target_host="localhost", base=str(tmp_path))
+    verb, request = request_of(made, P2vStep(live=True, freeze_seconds=Count(5)))
+    assert (verb, request.name, request.new_name, request.source.host) == ("p2v", None, "web01", "old")
+    assert (request.reading.live, request.reading.freeze_seconds, request.reading.whole) == (True, 5.0, False)
+    assert request.guest.key_files == (str(tmp_path / "k"),)
+    verb, request = request_of(made, v2p)
+    assert (verb, request.name, request.source, request.target) == ("v2p", "web01", "metal+ssh://root@old/", "qemu:///system")
+    assert [(one.source, one.device) for one in request.disks] == [("vda", "/dev/disk/by-id/x")]
+    assert (request.confirmed, request.grow, request.credentials.password_env) == (("SERIAL",), True, "P")
+    places = ways(made, Limits(per_target_host=Count(3), source_hosts=(("old", Count(1)),)))
+    assert list(places.values()) == [[["sources-1", "old"], ["targets-3", "localhost"], ["work-here", ""]]] * 2
 
 
 def test_ids_are_of_the_work(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSClient
 
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.journal import state_folder
-from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task
+from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task, V2pStep
 from imgtool.runs.frozen import frozen, thawed
 from imgtool.runs.tasks import Group, steps_of
 from imgtool.runs.work import HOOKS, parts, work_id
@@ -123,7 +123,7 @@ def ways(task: Task, limits: Limits) -> dict[str, list[list[str]]]:
     hosts += [[queue_of("targets", target), task.target_host]] if target else []
     found = {}
     for part in parts(task):
-        moves = part not in HOOKS and isinstance(steps_of(task)[int(part.partition("-")[0])], MigrateStep | P2vStep)
+        moves = part not in HOOKS and isinstance(steps_of(task)[int(part.partition("-")[0])], MigrateStep | P2vStep | V2pStep)
         found[part] = [*(hosts if moves else []), work]
     return found
 
