@@ -90,6 +90,7 @@ def test_cancelled_and_resumed(tmp_path: Path, state: Path, store: Store) -> Non
         until(lambda: gone(pid) or not tools(pid), "qemu-img ends")
         until(lambda: gone(pid) or "a: done" in log.read_text(), "the other is done")
     assert not (tmp_path / "long.vhdx").exists()
+    assert "Traceback" not in log.read_text()
     said = imgtool("run", tmp_path / "b.yaml", "--json")
     assert said.returncode == 1, said.stderr
     assert [one["state"] for one in json.loads(said.stdout)["machines"]] == ["done", "cancelled"]
@@ -135,6 +136,7 @@ def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> Non
         until(lambda: gone(pid) or not tools(pid), "qemu-img ends")
         until(lambda: "interrupted" in log.read_text(), log.read_text())
     assert not (tmp_path / "a.vhdx").exists()
+    assert "Traceback" not in log.read_text()
     again = imgtool("run", tmp_path / "b.yaml", cwd=edited(tmp_path))
     assert again.returncode == 0, again.stderr
     assert "edited" in again.stderr

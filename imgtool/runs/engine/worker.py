@@ -165,6 +165,9 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
 
 EXPECTED = (Failed, error.DBOSWorkflowCancelledError, error.DBOSAwaitedWorkflowCancelledError)
 
+NORMAL = ("was cancelled", "no longer owned by this execution")
+"""What the engine warns of when somebody cancels."""
+
 
 class _Seldom(logging.Filter):
     """One message of a kind in a minute: an outage says the same thing hundreds of times, with a traceback each.
@@ -178,6 +181,8 @@ class _Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+            return False
+        if any(words in record.getMessage() for words in NORMAL):
             return False
         kind, now = f"{record.module}:{record.lineno}", time.monotonic()
         if now - self._said.get(kind, -SELDOM) < SELDOM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from imgtool.runs.engine import worker
 from imgtool.runs.engine.store import ENDED, VMS, Failed
 from imgtool.runs.frozen import thawed
 
+log = logging.getLogger(__name__)
 ATTEMPTS = 3
 RETRY_SECONDS, RETRY_MOST = 10.0, 600.0
 """Between two attempts: the first time, and at most."""
@@ -106,11 +108,13 @@ async def work(task: dict[str, Any], part: str, said: dict[str, Any], attempt: i
     """In a thread, which is stopped, and waited for, when this is cancelled. Raises Failed."""
     here = worker.current()
     stop, future = here.begin(thawed(Task, task), part, said, attempt)
+    waiting = asyncio.wrap_future(future)
     try:
-        done = await asyncio.shield(asyncio.wrap_future(future))
+        done = await asyncio.shield(waiting)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait({asyncio.wrap_future(future)})
+        await asyncio.wait({waiting})
+        log.debug("%s: ended by %r", part, waiting.exception())  # asked for, so that asyncio does not report it as lost
         raise
     except ImgtoolError as error:
         await here.forever_if_stopped()
