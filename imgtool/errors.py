@@ -63,6 +63,10 @@ class UnreachableError(ImgtoolError):
     exit_code = 8
 
 
+class NotAdmittedError(UnreachableError):
+    """The other machine was reached, and did not let us in: another try ends likewise, or locks the account."""
+
+
 class StoppedError(ImgtoolError):
     """SIGINT or SIGTERM; ``exit_code`` is 128 + the signal's number."""
 

@@ -185,6 +185,11 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "imgtool"
 
 
+def now() -> str:
+    """The time as journals say it: texts of it compare as times do."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class Journal:
     """The events of one job, appended."""
 
@@ -194,8 +199,7 @@ class Journal:
 
     def event(self, what: str, **details: object) -> None:
         """Flushed when this returns. Secrets are the caller's to leave out: nothing here knows one."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": what, **details}, default=_plain)
+        line = json.dumps({"time": now(), "event": what, **details}, default=_plain)
         with self._lock:
             try:
                 self._file.write(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -226,7 +230,7 @@ def journal(job: str, verb: str, **details: object) -> Iterator[Journal]:
     with file:
         hold(file, str(path))
         book = Journal(file)
-        book.event("start", job=job, verb=verb, user=_user(), host=platform.node(), pid=os.getpid(), **details)
+        book.event("start", job=job, verb=verb, user=user(), host=platform.node(), pid=os.getpid(), **details)
         try:
             yield book
         except BaseException as error:
@@ -240,7 +244,8 @@ def _plain(value: object) -> object:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this process."""
     with suppress(OSError, KeyError):
         return getpass.getuser()
     return str(os.getuid())

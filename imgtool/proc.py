@@ -40,6 +40,8 @@ KEPT_OUTPUT = 16 << 20
 
 KEPT_WORDS = 1 << 16
 """Bytes of a partner's stderr that are kept."""
+MAX_GIVEN = 60_000
+"""Bytes: less than a pipe holds."""
 LENGTH = 8
 """Bytes of the length before a question or an answer."""
 
@@ -78,15 +80,18 @@ def require(tool: str) -> str:
 
 
 def run(argv: Sequence[str], *, stop: Stop, on_line: Callable[[str], None] | None = None,
-        limits: Limits | None = None, keep: Sequence[str] = ()) -> Finished:
+        limits: Limits | None = None, keep: Sequence[str] = (), given: bytes | None = None) -> Finished:
     """Runs a program to its end; its exit code is the caller's to judge.
 
     ``on_line`` gets each line of stdout, also those ended by a carriage return (qemu-img's ``-p``).
-    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). Raises MissingToolError, StoppedError, TooLongError.
+    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). ``given``: what stands on its standard input,
+    MAX_GIVEN bytes at most. Raises MissingToolError, StoppedError, TooLongError.
     """
     seconds = limits.seconds if limits else None
     deadline = time.monotonic() + seconds if seconds else None
-    with _started(argv, limits, keep=keep) as process:
+    with _started(argv, limits, keep=keep, stdin=subprocess.DEVNULL if given is None else subprocess.PIPE) as process:
+        if given is not None:
+            _give(process, given)
         reader = _Reader(process, on_line)
         while not reader.done():
             reader.read(POLL)
@@ -195,6 +200,14 @@ def _starter() -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(1, thread_name_prefix="starter")
+
+
+def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
+    """It fits into the pipe: a program that reads nothing does not hold us up."""
+    assert process.stdin and len(given) <= MAX_GIVEN  # noqa: S101, PT018 - it is PIPE
+    with suppress(BrokenPipeError):
+        process.stdin.write(given)
+        process.stdin.close()
 
 
 def _environment(keep: Sequence[str]) -> dict[str, str]:

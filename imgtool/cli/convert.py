@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,9 +28,9 @@ from imgtool.cli.images import (
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, Strict
 from imgtool.errors import UsageError
 from imgtool.model import ConvertRequest, SourceOptions
+from imgtool.runs.wishes import is_machine, spec_of
 
 if TYPE_CHECKING:
-    from imgtool.model import ImageSpec
     from imgtool.model.translation import TranslateRequest
 
 
@@ -74,8 +74,8 @@ def convert(
     if not to:
         raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
     pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
-    whole = machines.is_machine(str(source))
-    spec = _spec(to, str(destination or ""), whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
+    whole = is_machine(str(source))
+    spec = spec_of(to, str(destination or ""), whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
                  compress_level=compress_level, options=pairs, allocation=allocation_of(thin=thin, thick=thick, eager=eager))
     request = ConvertRequest(
         source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
@@ -96,18 +96,6 @@ def convert(
         from imgtool.runs import build
 
         carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
-
-
-def _spec(to: str, destination: str, *, whole: bool, subformat: str | None, **words: Any) -> ImageSpec:
-    """For ESXi the disks of a machine are those that it powers on; in an OVA they are packed."""
-    from imgtool.steps.spec import image_spec
-
-    packed = whole and destination.lower().endswith(".ova")
-    if packed and (to != "vmdk" or subformat not in (None, "streamOptimized")):
-        raise UsageError("the disks in an OVA are streamOptimized VMDKs", "--to vmdk, without --subformat")
-    if whole and to == "vmdk" and subformat is None and not words["compress"]:
-        subformat = "streamOptimized" if packed else "vmfs"
-    return image_spec(to, subformat=subformat, **words)
 
 
 def _destination(source: str, destination: str | None, to: str, *, whole: bool) -> str:

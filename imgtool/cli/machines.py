@@ -12,18 +12,15 @@ import typer
 from imgtool.cli import output
 from imgtool.cli.images import AsJson, DryRun, control_of
 from imgtool.errors import UsageError
+from imgtool.runs.wishes import network, side
 
 if TYPE_CHECKING:
     from imgtool.model import ConvertRequest, ConvertResult
-    from imgtool.model.devices import Network
     from imgtool.model.translation import MachineResult, TranslateRequest, TranslateResult
     from imgtool.plan import Plan
     from imgtool.progress import Control
 
 SUFFIXES = {"vmx": ".vmx", "xml": ".xml", "ovf": ".ovf"}
-MACHINE_SUFFIXES = (*SUFFIXES.values(), ".vmtx", ".ova", ".vmwarevm")
-SIDES = {"qcow2": ".xml", "raw": ".xml", "vmdk": ".vmx"}
-"""Format of the disks → the description of those who can use it."""
 
 MapNetwork = Annotated[list[str] | None, typer.Option(
     "--map-network", metavar="OLD=NEW", help="A network there → here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
@@ -115,7 +112,7 @@ def translate_options(
     new_identity: bool, hardware_version: int | None, strict: bool, force: bool,
 ) -> TranslateRequest:
     """What the options say, without source and destination. Raises UsageError."""
-    networks = tuple((old, _network(new)) for old, new in (_pair(text, "--map-network") for text in map_network or ()))
+    networks = tuple((old, network(new)) for old, new in (_pair(text, "--map-network") for text in map_network or ()))
     storage = tuple(_pair(text, "--map-storage") for text in map_storage or ())
     return replace(nothing_said(), networks=networks, storage=storage, disk_roots=tuple(disk_root or ()), name=name,
                    new_identity=new_identity, hardware_version=hardware_version, strict=strict, force=force)
@@ -128,29 +125,12 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return old, new
 
 
-def _network(text: str) -> Network:
-    """``br0`` and ``bridge:br0`` are a bridge or a port group, ``network:prod`` a network of libvirt, ``nat`` is QEMU's own."""
-    from imgtool.model.devices import Network, NetworkKind
-
-    kind, colon, name = text.partition(":")
-    if text in ("none", "nat"):
-        return Network(kind=NetworkKind(text))
-    if colon and name and kind in ("bridge", "network"):
-        return Network(kind=NetworkKind(kind), name=name)
-    return Network(kind=NetworkKind.BRIDGE, name=text)
-
-
-def is_machine(path: str) -> bool:
-    """Whether a name is one of a machine's description, not of a disk."""
-    return os.path.splitext(path.rstrip("/"))[1].lower() in MACHINE_SUFFIXES
-
-
 def convert_machine(request: ConvertRequest, how: TranslateRequest, control: Control, *, dry_run: bool, as_json: bool) -> None:
     """All disks of a machine, and its description. What cannot be carried over is said before anything is copied."""
     from imgtool.model.translation import MachineRequest
     from imgtool.runs import build, local
 
-    suffix = ".ovf" if request.destination.lower().endswith(".ova") else _side(request.spec.format)
+    suffix = ".ovf" if request.destination.lower().endswith(".ova") else side(request.spec.format)
     described = replace(how, source=request.source, suffix=suffix)
     plan = build.machine_plan(MachineRequest(convert=request, translate=described), control)
     if dry_run:
@@ -162,13 +142,6 @@ def convert_machine(request: ConvertRequest, how: TranslateRequest, control: Con
     output.say_warnings(result.warnings)
 
 
-def _side(form: str) -> str:
-    """The description of those who can use a format. Raises UsageError."""
-    if form not in SIDES:
-        raise UsageError(f"no hypervisor that imgtool describes machines for uses {form}", "--to qcow2, raw or vmdk")
-    return SIDES[form]
-
-
 def convert_and_rewrite(
     request: ConvertRequest, how: TranslateRequest, rewrite: str, rewrite_to: Path | None, control: Control, *, dry_run: bool,
     as_json: bool,
@@ -176,7 +149,7 @@ def convert_and_rewrite(
     """One disk, and beside it the description for those who can use it."""
     from imgtool.runs import build, local
 
-    suffix = _side(request.spec.format)
+    suffix = side(request.spec.format)
     stem = os.path.splitext(os.path.basename(rewrite.rstrip("/")))[0]
     path = os.path.abspath(rewrite_to or os.path.join(os.path.dirname(request.destination), stem + suffix))
     if os.path.splitext(path)[1].lower() != suffix:

@@ -57,6 +57,11 @@ def say_error(error: ImgtoolError) -> None:
         print(f"hint: {printable(error.hint)}", file=sys.stderr)
 
 
+def say(line: str) -> None:
+    """How far it is."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
 def say_warnings(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)

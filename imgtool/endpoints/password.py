@@ -1,27 +1,51 @@
-"""Where passwords come from: a file, the environment, a prompt. Never an argument."""
+"""Where passwords come from: a file, the environment, a command, a prompt. Never an argument."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import NotAdmittedError, UsageError
+from imgtool.model.endpoint import Credentials
 
 VARIABLE = "IMGTOOL_PASSWORD"
+COMMAND_SECONDS, COMMAND_MEMORY = 60, 4 << 30
 MAX_PASSWORD = 4096
 """Bytes."""
 
 
-def password(who: str, file: str | None) -> str:
+def password(who: str, credentials: Credentials) -> str:
     """The password of ``who`` (``root@esxi1``, for the prompt and for messages). Raises UsageError, UnreachableError."""
-    if file is not None:
-        return _from_file(file)
+    if credentials.password_file is not None:
+        return _from_file(credentials.password_file)
+    if credentials.password_env is not None:
+        return _from_variable(credentials.password_env)
+    if credentials.password_command:
+        return _from_command(credentials.password_command)
     if (found := os.environ.get(VARIABLE)) is not None:
         return found
     if not sys.stdin.isatty():
-        raise UnreachableError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
+        raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
     return getpass.getpass(f"Password of {who}: ")
+
+
+def _from_variable(name: str) -> str:
+    if (found := os.environ.get(name)) is None:
+        raise UsageError(f"the password is said to be in the variable {name}, which is not set", f"export {name}=…")
+    return found
+
+
+def _from_command(argv: Sequence[str]) -> str:
+    """The first line that it prints; what it says beside that is not repeated."""
+    from imgtool import proc
+    from imgtool.progress import Stop
+
+    done = proc.run(argv, stop=Stop(), limits=proc.Limits(seconds=COMMAND_SECONDS, memory=COMMAND_MEMORY))
+    if done.returncode or not done.stdout.strip():
+        raise UsageError(f"{argv[0]}, which shall print a password, ended with {done.returncode}", "run it by hand")
+    return done.stdout.split("\n", 1)[0].removesuffix("\r")
 
 
 def _from_file(path: str) -> str:

@@ -39,6 +39,10 @@ class Credentials:
     """What proves to the other side who we are, and to us who it is."""
 
     password_file: str | None = None
+    password_env: str | None = None
+    """Name of a variable in the environment."""
+    password_command: tuple[str, ...] = ()
+    """Prints the password as its first line."""
     thumbprint: str | None = None
     """SHA-256 or SHA-1 of its certificate, in hexadecimal, with or without colons."""
 
@@ -62,6 +66,8 @@ class Found:
     power: Power
     folder: str = ""
     """Where it stands in the inventory: ``Datacenter/vm/web``."""
+    tags: tuple[str, ...] = ()
+    """Where the place knows any."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,9 @@ ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "
            "zstandard": {"imgtool.codec", "imgtool.endpoints.far.program"},
            "pyVmomi": {f"imgtool.endpoints.vsphere.{name}" for name in ("login", "properties", "lease", "hardware")},
            "pyVim": {"imgtool.endpoints.vsphere.login"},
+           "dbos": {f"imgtool.runs.engine.{name}" for name in ("store", "worker", "workflows")},
+           "sqlalchemy": {"imgtool.runs.engine.store"},
+           "psycopg": {f"imgtool.runs.engine.{name}" for name in ("store", "worker")},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
                "connection", "define", "disks", "far_target", "inventory", "source", "storage", "target", "upload", "watch")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
@@ -163,7 +166,7 @@ def test_help_and_info_load_nothing_large(tmp_path: Path) -> None:
     descriptor.write_text('# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="vmfs"\n'
                           'RW 2097152 VMFS "x-flat.vmdk"\nddb.adapterType = "lsilogic"\n')
     large = {*LAZY, "lxml", "rich", "pydantic", "secrets", "concurrent.futures.thread",
-             "imgtool.model.machine", "imgtool.model.devices", "imgtool.model.guest"}
+             "imgtool.model.machine", "imgtool.model.devices", "imgtool.model.guest", "dbos", "sqlalchemy", "psycopg"}
     assert not loaded("--help") & large
     assert not loaded("info", descriptor) & large
     assert "imgtool.formats.vmdk.read" in loaded("info", descriptor)
@@ -207,11 +210,12 @@ def test_each_error_has_a_code_of_the_table() -> None:
     from imgtool import proc  # noqa: F401 - TooLongError
     from imgtool.endpoints.far import wire  # noqa: F401 - FarError
     from imgtool.endpoints.vsphere import folder, lease  # noqa: F401 - NoFileError, LeaseRefusedError
+    from imgtool.runs.runbook import nodes  # noqa: F401 - RunbookError
 
     assert {one.__name__: one.exit_code for one in subclasses(errors.ImgtoolError)} == {
         "UsageError": 2, "DifferError": 3, "RefusedError": 4, "LockedError": 4, "DamagedError": 5, "MissingToolError": 6,
         "NoSpaceError": 7, "UnreachableError": 8, "StoppedError": 1, "TooLongError": 1, "NoFileError": 1, "FarError": 1,
-        "LeaseRefusedError": 1}
+        "LeaseRefusedError": 1, "RunbookError": 2, "NotAdmittedError": 8}
     assert errors.ImgtoolError.exit_code == 1
     assert [errors.StoppedError(signum).exit_code for signum in (2, 15)] == [130, 143]
     assert {130, 143} <= errors.EXIT_CODES.keys()

@@ -79,15 +79,15 @@ def test_a_scheme_without_endpoint() -> None:
 def test_the_password_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGTOOL_PASSWORD", "of the environment")
     (tmp_path / "p").write_text(" a b \r\nsecond line\n")
-    assert password("root@h", str(tmp_path / "p")) == " a b "
-    assert password("root@h", None) == "of the environment"
+    assert password("root@h", Credentials(password_file=str(tmp_path / "p"))) == " a b "
+    assert password("root@h", Credentials()) == "of the environment"
 
 
 def test_no_password_and_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMGTOOL_PASSWORD", raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(UnreachableError, match="no password for root@h"):
-        password("root@h", None)
+        password("root@h", Credentials())
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"x" * 5000])
@@ -95,4 +95,4 @@ def test_a_password_file_that_is_none(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "p").write_bytes(raw)
     for path in (tmp_path / "p", tmp_path / "missing", tmp_path):
         with pytest.raises(UsageError, match="password file"):
-            password("root@h", str(path))
+            password("root@h", Credentials(password_file=str(path)))

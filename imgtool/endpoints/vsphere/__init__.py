@@ -50,7 +50,7 @@ def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Se
     user, port = uri.user or USER, uri.port or tls.PORT
     trust = tls.Trust(verify=uri.verify, cacert=uri.cacert, thumbprint=credentials.thumbprint)
     trust.context()  # what is wrong with it is said before the password is asked for
-    secret = password(f"{user}@{uri.host}", credentials.password_file)
+    secret = password(f"{user}@{uri.host}", credentials)
     return Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from imgtool.endpoints.vsphere import login, tls
 from imgtool.endpoints.vsphere.login import ATTEMPTS, Session
-from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.vmdk import descriptor as vmdk
 from imgtool.model.endpoint import Extent, RemoteDisk
@@ -176,7 +176,7 @@ def refusal(status: int, what: str, session: Session) -> ImgtoolError:
     if status == http.client.NOT_FOUND:
         return NoFileError(f"{host} has no file {what}", "on vSAN and vVols disks are not given out as files")
     if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
-        return UnreachableError(f"{host} does not let {session.account.user} read {what} (HTTP {status})",
+        return NotAdmittedError(f"{host} does not let {session.account.user} read {what} (HTTP {status})",
                                 "the account needs the privilege Datastore > Browse datastore")
     if status == http.client.INTERNAL_SERVER_ERROR:
         return RefusedError(f"{host} does not give out {what} (HTTP 500)", "a running machine's disks are locked: shut it down")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from imgtool.endpoints.vsphere import tls
-from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.errors import ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Session:
                                     httpConnectionTimeout=tls.ANSWER_SECONDS)
             content(stub).sessionManager.Login(account.user, account.password)
         except (vim.fault.InvalidLogin, vim.fault.NoPermission):
-            raise UnreachableError(f"{account.host} does not accept this password for {account.user}",
+            raise NotAdmittedError(f"{account.host} does not accept this password for {account.user}",
                                    "after several wrong ones ESXi locks the account for 15 minutes") from None
         except Exception as error:
             raise said(error, f"logging in to {account.host}") from error
@@ -178,7 +178,7 @@ def said(error: BaseException, what: str) -> ImgtoolError:
         return RefusedError(f"{what}: the licence of this host forbids writes through its API",
                             "the free licence does; enter the evaluation or a paid one, or use SSH")
     if isinstance(error, vim.fault.NotAuthenticated | vim.fault.NoPermission):
-        return UnreachableError(f"{what}: the server does not permit that", "ask for a role with more privileges")
+        return NotAdmittedError(f"{what}: the server does not permit that", "ask for a role with more privileges")
     if isinstance(error, vim.fault.NoDiskSpace | vim.fault.InsufficientStorageSpace):
         return NoSpaceError(f"{what}: {message(error)}")
     if isinstance(error, ssl.SSLError | OSError | http.client.HTTPException):

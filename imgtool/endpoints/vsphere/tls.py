@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import NotAdmittedError, UnreachableError, UsageError
 
 CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
@@ -96,7 +96,7 @@ def probe(host: str, port: int, context: ssl.SSLContext) -> None:
             pass
     except ssl.SSLCertVerificationError as error:
         why = getattr(error, "verify_message", None) or error.strerror
-        raise UnreachableError(f"the certificate of {host}:{port} is not trusted: {why}",
+        raise NotAdmittedError(f"the certificate of {host}:{port} is not trusted: {why}",
                                f"its SHA-256 is {_shown(host, port)}: compare it at the server; then --thumbprint or ?cacert=FILE"
                                ) from error
     except socket.gaierror as error:

@@ -1,0 +1,20 @@
+"""The durable engine of runbooks: DBOS Transact, on SQLite for one machine, on PostgreSQL for many.
+
+Nothing else imports ``dbos``.
+
+::
+
+    queue        limit                        workflow
+    batches      –                            batch     its waves, one after the other
+    vms          per worker                   machine   id BATCH/MACHINE; its parts, one after the other
+    sources-N    N for each source host       slot      holds a place at the source host …
+    targets-N    N for each target host       slot      … and at the target host, where that is limited …
+    work-SEES    per worker                   slot      … and does the step, on a worker that sees the storage
+
+A holder of a place waits only for those to the right: there is no deadlock. Who loses its place (its worker was killed) is the
+oldest in the queue, and gets it again before any other.
+
+``workflows``  the workflows, and the one step that calls ``runs/work``
+``worker``     a process that takes work: its identity, its lock, its threads
+``store``      submit, look, cancel, pause, resume, retry: from any process
+"""

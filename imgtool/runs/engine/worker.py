@@ -1,0 +1,210 @@
+"""A process that takes work: one identity, one lock, threads for its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, error
+
+from imgtool import files, journal
+from imgtool.errors import ImgtoolError, NotAdmittedError, RefusedError, StoppedError, UnreachableError
+from imgtool.model.runbook import Task
+from imgtool.progress import Control, Rate, Stop
+from imgtool.runs.audit import Audit
+from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Failed, Store, queue_of, reached
+from imgtool.runs.work import do, work_id
+
+SELDOM = 60.0
+"""Seconds between two messages of the engine that are alike."""
+
+def may_help(raised: ImgtoolError) -> bool:
+    """Whether another try can end otherwise."""
+    return isinstance(raised, UnreachableError) and not isinstance(raised, NotAdmittedError)
+
+
+@dataclass
+class Worker:
+    """Of this process. Changed by the engine's threads: ``rates`` only, under its lock."""
+
+    identity: str
+    store: Store
+    audit: Audit
+    stop: Stop
+    threads: ThreadPoolExecutor
+    rates: dict[str, Rate] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, task: Task, part: str, said: dict[str, Any], attempt: int) -> tuple[Stop, Future[dict[str, Any]]]:
+        """A step, in a thread. What it raises is an ImgtoolError."""
+        stop = Stop(self.stop)
+        with self.lock:
+            rate = self.rates.setdefault(task.batch, Rate(said.get("rate")))
+        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate))
+
+    def _do(self, task: Task, part: str, said: dict[str, Any], attempt: int, control: Control) -> dict[str, Any]:
+        known = {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
+        self.audit.event("begin", **known, attempt=attempt, source_host=task.source_host, target_host=task.target_host)
+        try:
+            control.stop.check()
+            done = do(task, part, control, since=said["since"])
+        except Exception as raised:
+            told = raised if isinstance(raised, ImgtoolError) else ImgtoolError(f"{type(raised).__name__}: {raised}",
+                                                                              "this is a bug of imgtool: report it")
+            what = "stopped" if isinstance(raised, StoppedError) else "failed"
+            self.audit.event(what, **known, error=told.message, hint=told.hint, exit_code=told.exit_code)
+            raise told from raised
+        self.audit.event("end", **known, result=done)
+        return short(done)
+
+    async def forever_if_stopped(self) -> None:
+        """A process that ends must not have its steps written down as failed: they go on in the next."""
+        if self.stop.is_set():
+            await asyncio.Event().wait()
+
+
+SHORT = ("machine", "id", "destination", "description", "job", "bytes_read", "bytes_written", "bytes_cloned", "seconds",
+         "verified", "identical", "kept")
+
+
+def short(result: dict[str, Any]) -> dict[str, Any]:
+    """What the database keeps of a result; all of it is in the audit."""
+    return {key: result[key] for key in SHORT if key in result}
+
+
+_current: list[Worker] = []
+
+
+def current() -> Worker:
+    return _current[-1]
+
+
+def identity_here() -> str:
+    """Stable over restarts, and another on each host."""
+    said = hashlib.blake2b(files.host_id().encode(), digest_size=4).hexdigest()
+    return f"{platform.node()}-{said}"
+
+
+@contextmanager
+def held(database: Database, identity: str) -> Iterator[None]:
+    """The lock of an identity; of an SQLite database, which bears one worker only, the lock of that. Raises RefusedError."""
+    folder = journal.state_folder() / "workers"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = f"{database.path}.lock" if database.path else str(folder / f"{identity}.lock")
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as lock:
+        try:
+            journal.hold(lock, path)
+        except RefusedError:
+            pid = lock.read(20).decode(errors="replace").strip()
+            what = f"the database {database.path}" if database.path else f"the worker {identity}"
+            raise RefusedError(f"{what} is in use by another process ({pid})",
+                               "imgtool jobs shows what it does; several workers need --database postgresql://…" if database.path
+                               else "end it, or give this one another name with --identity") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+        with nullcontext() if database.path else _held_everywhere(database, identity):
+            yield
+
+
+@contextmanager
+def _held_everywhere(database: Database, identity: str) -> Iterator[None]:
+    """Two hosts may be copies of each other: the database knows of both. Raises RefusedError."""
+    import psycopg
+
+    with reached(database, lambda: psycopg.connect(database.url, autocommit=True)) as connection:
+        (free,) = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [f"imgtool {identity}"]).fetchone()
+        if not free:
+            raise RefusedError(f"the worker {identity} works already, on another host",
+                               "end it, or give this one another name with --identity")
+        yield
+
+
+@contextmanager
+def working(database: Database, *, identity: str | None, sees: Sequence[str], steps: int, stop: Stop) -> Iterator[Worker]:
+    """Takes work while the block lasts. ``steps``: at once; ``sees``: labels of storage.
+
+    Raises RefusedError, UnreachableError.
+    """
+    from imgtool.runs.engine import workflows  # noqa: F401 - registers them
+
+    who = identity or identity_here()
+    database.create()
+    with held(database, who), ThreadPoolExecutor(steps, thread_name_prefix="step") as threads:
+        store = Store(database)
+        worker = Worker(identity=who, store=store, audit=Audit(who), stop=stop, threads=threads)
+        worker.audit.begins(database=database.shown, sees=list(sees), steps=steps)
+        _current.append(worker)
+        config: DBOSConfig = {
+            "name": APPLICATION, "system_database_url": database.url, "executor_id": who,
+            "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": True,
+        }
+        DBOS(config=config)
+        _listen_to_engine()
+        DBOS.listen_queues(_queues(sees))
+        DBOS.launch()
+        try:
+            yield worker
+        finally:
+            stop.set()
+            threads.shutdown(wait=True, cancel_futures=True)
+            DBOS.destroy()
+            store.close()
+            _current.pop()
+
+
+EXPECTED = (Failed, error.DBOSWorkflowCancelledError, error.DBOSAwaitedWorkflowCancelledError)
+
+NORMAL = ("was cancelled", "no longer owned by this execution")
+"""What the engine warns of when somebody cancels."""
+
+
+class _Seldom(logging.Filter):
+    """One message of a kind in a minute: an outage says the same thing hundreds of times, with a traceback each.
+
+    That a machine failed or was cancelled is told elsewhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+            return False
+        if any(words in record.getMessage() for words in NORMAL):
+            return False
+        kind, now = f"{record.module}:{record.lineno}", time.monotonic()
+        if now - self._said.get(kind, -SELDOM) < SELDOM:
+            return False
+        self._said[kind] = now
+        record.msg, record.args = f"engine: {record.getMessage().splitlines()[0][:200]}", ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+def _listen_to_engine() -> None:
+    """Its warnings, on stderr."""
+    engine, handler = logging.getLogger("dbos"), logging.StreamHandler()
+    handler.addFilter(_Seldom())
+    for old in list(engine.handlers):
+        engine.removeHandler(old)
+    engine.addHandler(handler)
+    engine.propagate = False
+    engine.setLevel(logging.WARNING)
+
+
+def _queues(sees: Sequence[str]) -> list[str]:
+    """All that this worker serves, whether they are there yet or not."""
+    numbered = [queue_of(kind, number) for kind in ("sources", "targets") for number in range(1, MOST + 1)]
+    return [BATCHES, VMS, *numbered, *(f"work-{one}" for one in (HERE, *sees))]
