@@ -42,7 +42,7 @@ def run(
     runbook: Annotated[Path, typer.Argument(metavar="RUNBOOK", help="A YAML file: machines, and what shall become of them.")],
     check: Annotated[bool, typer.Option("--check", help="Say all that is wrong in the runbook, and do nothing.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="A machine, or a glob; repeatable.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try machines again that have failed.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try machines again that have failed or were cancelled.")] = False,
     notify: Annotated[str | None, typer.Option(
         "--notify", metavar="COMMAND", help="Run it at the end, with the summary as JSON on its standard input.")] = None,
     database: Database = None, sees: Sees = None, identity: Identity = None,
@@ -131,14 +131,16 @@ def _carry_out(book: Runbook, groups: Sequence[Group], *, database: str | None, 
     where = engine.database(database)
     labels = _labels(sees) or (_every_label(groups) if where.path else [])
     with engine.working(where, identity=identity, sees=labels, steps=book.limits.per_worker, stop=STOP) as here:
-        since = now()
-        changed = here.store.submit(book.name, groups, book.limits, since)
-        output.say_warnings(f"{name}: it was submitted with other settings, which stay (--retry: until it has failed)"
-                            for name in changed)
-        edited = {task.name: (task, book.limits) for group in groups for task in group.tasks}
-        again = here.store.retry(book.name, edited, edited) if retry else []
-        here.audit.event("submitted", batch=book.name, machines=sum(len(group.tasks) for group in groups), retried=again)
-        _watch(here.store, book.name, groups, quiet=quiet)
+        tasks = {task.name: (task, book.limits) for group in groups for task in group.tasks}
+        again = here.store.retry(book.name, tasks, tasks) if retry else []
+        for _ in range(2):  # what was added to a batch that was under way is submitted when that has ended
+            changed = here.store.submit(book.name, groups, book.limits, now())
+            here.audit.event("submitted", batch=book.name, machines=len(tasks), retried=again)
+            output.say_warnings(f"{name}: it was submitted with other settings, which stay (--retry: until it has failed)"
+                                for name in changed)
+            _watch(here.store, book.name, groups, quiet=quiet)
+            if here.store.machines(book.name).keys() >= tasks.keys():
+                break
         outcomes = tuple(here.store.outcomes(book.name, groups))
         done = sum(one.state == "done" for one in outcomes)
         here.audit.event("ended", batch=book.name, done=done, failed=len(outcomes) - done)

@@ -186,6 +186,10 @@ def test_a_failure_stops_what_has_not_begun(tmp_path: Path, state: Path) -> None
     given = json.loads((tmp_path / "hook.json").read_text())
     assert (given["name"], given["wave"], given["batch"]) == ("hook", "one", "b")
     assert {one["machine"] for one in events(state, "begin")} == {"hook"}
+    path.write_text(path.read_text().replace("exit 3", "exit 0").replace("2020-", "2098-").replace("2099-", "2019-"))
+    again = imgtool("run", path, "--json", "--retry")
+    found = {one["name"]: one["state"] for one in json.loads(again.stdout)["machines"]}
+    assert (again.returncode, found) == (0, dict.fromkeys(("hook", "late", "waits", "never"), "done"))
 
 
 BLOCKED = """

@@ -140,9 +140,11 @@ class Store:
         self._client.destroy()
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
-        """Id → the engine's state, of those that are there."""
-        found = self._client.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False) if ids else []
-        return {one.workflow_id: one.status for one in found}
+        """Of machines of one batch: id of the last attempt → the engine's state, of those that are there."""
+        if not ids:
+            return {}
+        wanted, batch = {parsed_id(one)[1] for one in ids}, parsed_id(ids[0])[0]
+        return {row.workflow_id: row.status for name, row in self.machines(batch).items() if name in wanted}
 
     def batches(self, batch: str | None = None, *, given: bool = False) -> list[Any]:
         """The engine's rows, oldest first; one for each time that something was submitted."""
@@ -227,13 +229,15 @@ class Store:
         return [one.workflow_id for one in rows]
 
     def retry(self, batch: str, names: Iterable[str], edited: Mapping[str, Edited] | None = None) -> list[str]:
-        """Another attempt of machines that have failed; parts that are done are not done again. Their ids.
+        """Another attempt of machines that have failed, and those that were cancelled go on; what is done stays done. Their ids.
 
         ``edited``: with what their runbook says now.
         """
         made, wanted = [], set(names)
         for name, row in self.machines(batch, given=True).items():
-            if name in wanted and STATES[row.status] == "failed":
+            if name in wanted and row.status == "CANCELLED" and edited is None:
+                made += self.resume(row.workflow_id)[-1:]
+            elif name in wanted and STATES[row.status] in ("failed", "cancelled"):
                 made.append(machine_id(batch, name, parsed_id(row.workflow_id)[2] + 1))
                 self._enqueue("machine", VMS, made[-1], *self._again(row, (edited or {}).get(name)))
         return made

@@ -165,7 +165,7 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
 
 EXPECTED = (Failed, error.DBOSWorkflowCancelledError, error.DBOSAwaitedWorkflowCancelledError)
 
-NORMAL = ("was cancelled", "no longer owned by this execution")
+NORMAL = ("was cancelled", "task cancelled", "no longer owned by this execution")
 """What the engine warns of when somebody cancels."""
 
 
