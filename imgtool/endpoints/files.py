@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from imgtool import files
 from imgtool.endpoints.in_place import InPlace
@@ -22,6 +23,9 @@ from imgtool.ova.disks import open_file
 from imgtool.progress import Control, Stop
 from imgtool.storage import free_space
 
+if TYPE_CHECKING:
+    from imgtool.endpoints.package import Package
+
 
 def source(uri: Uri, _credentials: Credentials) -> MachineFile:
     if not is_machine(uri.path):
@@ -29,9 +33,13 @@ def source(uri: Uri, _credentials: Credentials) -> MachineFile:
     return MachineFile(uri.path)
 
 
-def target(uri: Uri, _credentials: Credentials) -> Folder:
+def target(uri: Uri, _credentials: Credentials) -> Folder | Package:
+    if uri.path.lower().endswith(".ova"):
+        from imgtool.endpoints.package import Package
+
+        return Package(os.path.abspath(uri.path))
     if is_machine(uri.path):
-        raise UsageError(f"{uri.path}: a machine is written into a folder", "imgtool convert MACHINE x.ova makes a package")
+        raise UsageError(f"{uri.path}: a machine is written into a folder, or an .ova", "name a folder")
     return Folder(os.path.abspath(uri.path))
 
 

@@ -92,16 +92,20 @@ def _esxi_model(machine: Machine, nic: Nic, wishes: Wishes, log: Log) -> tuple[s
 
 
 def _given(network: Network, wishes: Wishes) -> Network | None:
-    names = (network.name, network.port_group, network.switch)
-    return next((new for old, new in wishes.networks if old in names), None)
+    return next((new for old, new in wishes.networks if old in _names(network)), None)
+
+
+def _names(network: Network) -> set[str]:
+    """What a user may call it: its names; one that has none by its kind: ``nat``, ``none``."""
+    return {name for name in (network.name, network.port_group, network.switch) if name} or {network.kind.value}
 
 
 def _unused(machine: Machine, wishes: Wishes, log: Log) -> None:
-    known = {name for nic in machine.nics for name in (nic.network.name, nic.network.port_group, nic.network.switch)}
+    known = {name for nic in machine.nics for name in _names(nic.network)}
     for old, _ in wishes.networks:
         if old not in known:
             log.problem(f"--map-network {old}=…: no card of the machine is on {old}",
-                        f"it has {', '.join(sorted(repr(name) for name in known if name)) or 'none with a name'}")
+                        f"it has {', '.join(sorted(repr(name) for name in known)) or 'none with a name'}")
 
 
 def _connected(nic: Nic, wishes: Wishes, log: Log, at: str) -> Nic:

@@ -70,6 +70,20 @@ def test_a_running_machine(tmp_path: Path) -> None:
         assert "[source.running]" in done.stderr
 
 
+def test_shut_down_first(tmp_path: Path) -> None:
+    """Only where it is asked for, and by the guest's own tools."""
+    (tmp_path / "store").mkdir()
+    path = machine(tmp_path / "store", "web01", (8 * MIB,))
+    with esxi([Datastore(name="datastore1", directory=tmp_path / "store")],
+              [Registered(path=f"[datastore1] {path}", running=True, tools=True)]) as server:
+        said = result(*arguments(server, tmp_path / "out", "--shutdown-source"))
+        assert server.counters()["calls"]["ShutdownGuest"] == 1
+        listed = result(*arguments(server, tmp_path / "x", "--list"))
+    assert listed["machines"][0]["power"] == "off"
+    assert said["machine"] == "web01"
+    same(flats(tmp_path / "store")[0], tmp_path / "out" / "web01.qcow2", "qcow2")
+
+
 def started(server: Simulator, target: object, *more: object) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "imgtool", *arguments(server, target, *more), "--json"], env=ENVIRONMENT,
                             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -134,3 +134,35 @@ def test_goes_on_behind_ssh(daemon: Libvirtd, pool: Path, ssh: Sshd, tmp_path: P
     same(tmp_path / "in" / "0.raw", pool / "web01.qcow2", "qcow2")
     assert os.listdir(pool) == ["web01.qcow2"]
     assert work_left(tmp_path) == []
+
+
+def test_through_an_ova_both_ways(daemon: Libvirtd, pool: Path, tmp_path: Path) -> None:
+    """libvirt → OVA → simulated ESXi → OVA → libvirt: each time the same bytes, uuid-less as packages are, the same addresses."""
+    first = vmx(tmp_path / "in", disks=(24 * MIB, 8 * MIB))
+    result("migrate", "--from", first, "--to", address(daemon), "--map-network", "VM Network=nat", "--no-adapt")
+    said = result("migrate", "web01", "--from", address(daemon), "--to", tmp_path / "a.ova", "--map-network", "nat=prod",
+                  "--no-adapt")
+    assert sorted(path.name for path in tmp_path.glob("*.ova")) == ["a.ova"]
+    assert [one["engine"] for one in said["disks"]] == ["in place", "in place"]
+    assert imgtool("migrate", "web01", "--from", address(daemon), "--to", tmp_path / "a.ova", "--no-adapt").returncode == 4
+    with empty_host(tmp_path / "store") as server:
+        result(*to_esxi(server, tmp_path / "a.ova", "--no-adapt", "--name", "web02"))
+        there = ("--from", server.uri(), "--password-file", server.password_file)
+        result("migrate", "web02", *there, "--to", tmp_path / "b.ova", "--no-adapt")
+    daemon.virsh("undefine", "web01")
+    back = result("migrate", "--from", tmp_path / "b.ova", "--to", address(daemon), "--no-adapt", "--map-network", "prod=nat")
+    for number in range(2):
+        same(tmp_path / "in" / f"{number}.raw", pool / f"web02-{number}.qcow2", "qcow2")
+    assert back["machine"] == "web02"
+    assert "00:50:56:01:02:03" in daemon.virsh("dumpxml", "web02", "--inactive")
+    assert work_left(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("option", ["--thick", "--storage=x"])
+def test_what_a_package_cannot_be(tmp_path: Path, option: str) -> None:
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    done = imgtool("migrate", "--from", source, "--to", tmp_path / "a.ova", "--no-adapt", option)
+    assert done.returncode == 2, done.stderr
+    assert not list(tmp_path.glob("*.ova"))
+    assert not list(tmp_path.glob(".imgtool*"))

@@ -474,6 +474,14 @@ def test_map_network() -> None:
     assert "becomes" not in told(done)
 
 
+def test_a_network_without_a_name_is_mapped_by_its_kind() -> None:
+    nics = (Nic(mac="52:54:00:00:00:01", network=Network(kind=NetworkKind.NAT)), Nic(number=1, mac="52:54:00:00:00:02"))
+    rules = (("nat", Network(kind=NetworkKind.BRIDGE, name="prod")), ("none", Network(kind=NetworkKind.BRIDGE, name="lab")))
+    done = to_esxi(kvm(nics=nics), networks=rules)
+    assert [nic.network.name for nic in done.machine.nics] == ["prod", "lab"]
+    assert "no card" not in told(done)
+
+
 def test_port_groups_on_esxi() -> None:
     done = to_esxi(kvm(nics=(Nic(mac="52:54:00:00:00:01", model="e1000", network=BR0),)))
     assert done.machine.nics[0].network == Network(kind=NetworkKind.BRIDGE, name="VM Network")
