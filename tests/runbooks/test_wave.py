@@ -37,7 +37,7 @@ def book(folder: Path) -> Path:
         vmx(folder / "in" / name, name, (16 * MIB,))
     shared = folder / "in/shared/shared.vmx"
     shared.write_text(shared.read_text() + 'scsi0:0.sharing = "multi-writer"\n')
-    lines = [FAR, *(f"- {name}" for name in [*MIGRATED, "shared", "absent"])]
+    lines = [*(f"- {name}" for name in [*MIGRATED, "shared", "absent"]), FAR]
     lines += [f"- {{name: {name}, steps: [{CONVERT}]}}" for name in CONVERTED]
     path = folder / "wave1.yaml"
     path.write_text(BOOK + "machines:\n" + "\n".join(lines) + "\n")
