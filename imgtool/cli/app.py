@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from imgtool import __version__
-from imgtool.cli import convert, guests, images, machines, metal, migrate, run
+from imgtool.cli import convert, guests, images, jobs, machines, metal, migrate, run
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -24,7 +24,7 @@ app = typer.Typer(
     name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
     help="Disk images (VMDK, QCOW2, raw, VHDX, VHD, VDI) and machines (.vmx, libvirt, OVF) converted, and proved equal.")
-for module in (images, convert, machines, guests, metal, migrate, run):
+for module in (images, convert, machines, guests, metal, migrate, run, jobs):
     module.register(app)
 
 

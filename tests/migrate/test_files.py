@@ -220,3 +220,30 @@ def test_the_journal_and_the_page(tmp_path: Path) -> None:
     assert "<01>" not in text
     assert said["disks"][0]["checksum"] in text
     assert not re.search("src=|href=|<script|url[(]", text)
+
+
+def test_jobs(tmp_path: Path) -> None:
+    """While it runs, after it was killed, when it is done, and one that failed."""
+    assert imgtool("jobs").stdout == "no jobs\n"
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    child = start(source, target, "--rate-limit", "1M", "--no-clone")
+    wait_for(target / "web01.qcow2.imgtool-partial", MIB)
+    (job,) = result("jobs", "list")["jobs"]
+    assert (job["state"], job["machine"], job["verb"]) == ("running", "web01", "migrate")
+    assert job["steps"] == [{"verb": "copy", "of": "d0.vmdk", "seconds": None, "state": "running", "bytes_read": None}]
+    child.kill()
+    child.communicate()
+    assert result("jobs", "show", job["id"])["state"] == "stopped"
+    assert imgtool("migrate", "--from", source, "--to", target, *MAP, "--no-adapt").returncode == 0
+    done = result("jobs", "show", job["id"])
+    assert (done["state"], done["runs"]) == ("done", 2)
+    assert [(one["verb"], one["state"]) for one in done["steps"]] == [("copy", "done"), ("define", "done")]
+    assert "run 2 times" in imgtool("jobs", "show", job["id"]).stdout
+    assert imgtool("migrate", "--from", source, "--to", target, *MAP).returncode == 4
+    failed = result("jobs", "show", job["id"])
+    assert failed["state"] == "failed"
+    assert "is not empty" in failed["error"]
+    assert "hint: name a new folder" in imgtool("jobs", "show", job["id"]).stdout
+    assert len(imgtool("jobs", "logs", job["id"]).stdout.splitlines()) > 6
+    assert imgtool("jobs", "show", "nothing").returncode == 2
+    assert result("jobs", "list", "--state", "done")["jobs"] == []
