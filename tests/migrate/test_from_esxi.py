@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import notes_machine
 from fixtures.esxi import Datastore, Registered, Simulator, esxi
 from fixtures.libvirtd import Libvirtd
 from tests.esxi.machines import ODD_NAME, machine
@@ -150,3 +151,25 @@ def test_the_password_is_nowhere(tmp_path: Path) -> None:
     told = [*seen, out.encode(), err.encode(), (tmp_path / "report.html").read_bytes()]
     told += [path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file()]
     assert all(secret not in text for text in told)
+
+
+@pytest.mark.long
+def test_the_machine_of_the_notes(tmp_path: Path) -> None:
+    """32 and 384 GiB, mostly empty: by a lease, which leaves holes out; powered off, so without its locks and swap files."""
+    store = tmp_path / "store"
+    store.mkdir()
+    made = notes_machine.build(store / notes_machine.NAME)
+    for name in os.listdir(made.directory):
+        if name.endswith((".lck", ".vswp")):
+            (made.directory / name).unlink()
+    path = f"[datastore1] {notes_machine.NAME}/{notes_machine.NAME}.vmx"
+    with esxi([Datastore(name="datastore1", directory=store)], [Registered(path=path)]) as server:
+        said = result("migrate", notes_machine.NAME, "--from", server.uri(), "--password-file", server.password_file,
+                      "--to", tmp_path / "out", "--map-network", "VMNet=none", "--no-adapt")
+        sent = sum(server.counters()["bytes"].values())
+    assert [disk["virtual_size"] for disk in said["disks"]] == [32 << 30, 384 << 30]
+    assert sent < 2 << 30
+    for number, disk in enumerate(made.disks):
+        done = result("verify", disk.descriptor, tmp_path / "out" / f"{notes_machine.NAME}-{number}.qcow2")
+        assert done["identical"]
+    assert sum(path.stat().st_blocks * 512 for path in (tmp_path / "out").iterdir()) < 4 << 30
