@@ -6,12 +6,19 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
+
+from imgtool.errors import StoppedError
+
+if TYPE_CHECKING:
+    from imgtool.progress import Stop
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+DISKS_AT_ONCE = 2
+"""Disks under way: one waits for the storage while the other computes; more only make the storage jump."""
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 """That compute."""
 WAITING = 4
@@ -35,6 +42,25 @@ def ordered(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def disks_together(one: Callable[[int], Out], count: int, stop: Stop) -> list[Out]:
+    """``one(0)``, ``one(1)``, …, DISKS_AT_ONCE of them together. The first that fails sets ``stop``, and is what is raised.
+
+    ``stop``: one that only they look at, whose parent is the caller's. Raises StoppedError.
+    """
+    with ThreadPoolExecutor(DISKS_AT_ONCE, thread_name_prefix="disk") as pool:
+        running = [pool.submit(one, number) for number in range(count)]
+        done, waiting = wait(running, return_when=FIRST_EXCEPTION)
+        if waiting or any(job.exception() for job in done):
+            stop.set()
+            for job in waiting:
+                job.cancel()
+    errors = [error for job in running if not job.cancelled() and (error := job.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
+        raise error
+    stop.check()
+    return [job.result() for job in running]
 
 
 class Turns:

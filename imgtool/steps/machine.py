@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from imgtool import files
+from imgtool.copying.pool import disks_together
 from imgtool.endpoints.local import LocalMachine, disk_file, load, refuse_if_running
-from imgtool.errors import DamagedError, RefusedError, StoppedError, UsageError
+from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_given
 from imgtool.model import ConvertResult, SourceOptions
 from imgtool.model.devices import DiskSlot
@@ -31,9 +31,6 @@ from imgtool.progress import Control, Named, Stop
 from imgtool.steps.convert import convert_disk, prepare_disk, refuse_without_room, room_needed
 from imgtool.steps.names import disk_names
 from imgtool.steps.translate import refuse_losses, translation
-
-AT_ONCE = 2
-"""Disks under way: one waits for the storage while the other computes; more only make the storage jump."""
 
 
 @dataclass(frozen=True)
@@ -192,21 +189,11 @@ def _disks(request: MachineRequest, work: Work, folder: str, control: Control) -
     """All disks, a few at a time. The first failure stops the others, and is what is told."""
     stop = Stop(control.stop)
 
-    def one(disk: DiskSlot, name: str) -> ConvertResult:
+    def one(number: int) -> ConvertResult:
+        disk, name = work.disks[number], work.names[number]
         own = replace(control, stop=stop, progress=Named(control.progress, name))
         with open_disk_of(work.machine, disk, request, folder, own) as opened:
             asked = replace(request.convert, source=opened.path, destination=os.path.join(folder, name), force=False)
             return convert_disk(asked, opened, own)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        running = [pool.submit(one, disk, name) for disk, name in zip(work.disks, work.names, strict=True)]
-        done, waiting = wait(running, return_when=FIRST_EXCEPTION)
-        if waiting or any(job.exception() for job in done):
-            stop.set()
-            for job in waiting:
-                job.cancel()
-    control.stop.check()
-    errors = [error for job in running if not job.cancelled() and (error := job.exception())]
-    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
-        raise error
-    return [job.result() for job in running]
+    return disks_together(one, len(work.disks), stop)

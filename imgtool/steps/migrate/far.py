@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import cast
 
+from imgtool.copying.pool import disks_together
 from imgtool.endpoints import FarTarget, Reader
 from imgtool.endpoints.uri import shown
 from imgtool.errors import DifferError, ImgtoolError
@@ -27,7 +28,7 @@ from imgtool.progress import Control, Named, Stop
 from imgtool.steps.adapt import adapt_overlays
 from imgtool.steps.migrate.describe import describe
 from imgtool.steps.migrate.fetch import Wish, fetch
-from imgtool.steps.migrate.host import adapt_request, in_parallel
+from imgtool.steps.migrate.host import adapt_request
 from imgtool.steps.migrate.look import Move, disk_format, disk_names, placed
 from imgtool.steps.migrate.work import Work
 
@@ -100,7 +101,7 @@ def _stage(move: Move, readers: Sequence[Reader], work: Work, book: Journal, con
             told["result"] = done
         return done
 
-    return in_parallel(one, len(slots), stop, control)
+    return disks_together(one, len(slots), stop)
 
 
 def _staged(work: Work, number: int) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import cast
 
 from imgtool.copying import receive
+from imgtool.copying.pool import disks_together
 from imgtool.endpoints import HostTarget
-from imgtool.errors import RefusedError, StoppedError
+from imgtool.errors import RefusedError
 from imgtool.journal import PARTIAL, Journal
 from imgtool.model import ImageSpec, SourceOptions
 from imgtool.model.guest import NOTHING_CHANGED, AdaptRequest, AdaptResult, Platform
@@ -24,9 +24,6 @@ from imgtool.steps.migrate.fetch import Wish, fetch
 from imgtool.steps.migrate.look import Move, disk_format, disk_names, placed
 from imgtool.steps.migrate.work import Work
 
-AT_ONCE = 2
-"""Disks under way: one waits for the storage while the other computes."""
-T = TypeVar("T")
 PLATFORMS = {World.KVM: Platform.KVM, World.ESXI: Platform.ESXI}
 
 
@@ -108,23 +105,7 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
             told["result"] = done
         return done
 
-    return in_parallel(one, len(slots), stop, control)
-
-
-def in_parallel(one: Callable[[int], T], count: int, stop: Stop, control: Control) -> list[T]:
-    """``one(0)``, ``one(1)``, …: AT_ONCE of them together."""
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="disk") as pool:
-        running = [pool.submit(one, number) for number in range(count)]
-        done, waiting = wait(running, return_when=FIRST_EXCEPTION)
-        if waiting or any(job.exception() for job in done):
-            stop.set()
-            for job in waiting:
-                job.cancel()
-    control.stop.check()
-    errors = [error for job in running if not job.cancelled() and (error := job.exception())]
-    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
-        raise error
-    return [job.result() for job in running]
+    return disks_together(one, len(slots), stop)
 
 
 def _adapt(move: Move, paths: Sequence[str], disks: Sequence[MovedDisk], work: Work, book: Journal, control: Control,
