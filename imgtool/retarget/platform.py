@@ -38,7 +38,7 @@ def to_kvm(machine: Machine, wishes: Wishes, log: Log) -> Machine:
                                "this host has KVM" if kvm else "this host has no KVM: emulated, slowly"),
         chipset=log.change("chipset", machine.chipset, chipset, why),
         cpu=_kvm_cpu(machine, wishes, log), memory=_kvm_memory(machine.memory, log),
-        firmware=_firmware(machine, log), tpm=_kvm_tpm(machine, log), clock=_kvm_clock(machine, log),
+        firmware=_kvm_firmware(machine, log), tpm=_kvm_tpm(machine, log), clock=_kvm_clock(machine, log),
         resources=_kvm_resources(machine, log))
 
 
@@ -101,6 +101,14 @@ def _firmware(machine: Machine, log: Log) -> Firmware:
     elif firmware.nvram:
         log.change("firmware.nvram", firmware.nvram, None, "of the old BIOS: holds nothing that another reads")
     return replace(firmware, nvram=None)
+
+
+def _kvm_firmware(machine: Machine, log: Log) -> Firmware:
+    """libvirt may choose a firmware with secure boot and Microsoft's keys where nothing is said; VMware's has it off then."""
+    firmware = _firmware(machine, log)
+    if firmware.kind is not FirmwareKind.UEFI or firmware.secure_boot is not None:
+        return firmware
+    return replace(firmware, secure_boot=log.change("firmware.secure_boot", None, False, "it is off unless a machine says so"))
 
 
 def _kvm_tpm(machine: Machine, log: Log) -> Tpm | None:

@@ -94,7 +94,7 @@ def kept(machine: Machine) -> dict[str, object]:
     return {
         "uuid": machine.uuid, "genid": machine.genid, "name": machine.name.replace("/", "_") or "machine",
         "description": machine.description, "cpus": machine.cpu.count, "memory": -(-machine.memory.size // UNIT),
-        "firmware": (machine.firmware.kind, machine.firmware.secure_boot),
+        "firmware": (machine.firmware.kind, bool(machine.firmware.secure_boot)),
         "disks": {Path(disk.path).stem for disk in machine.disks},
         "macs": [nic.mac for nic in machine.nics],
         "connected": [nic.connected is not False and nic.network.kind is not NetworkKind.NONE for nic in machine.nics],
