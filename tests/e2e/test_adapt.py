@@ -41,6 +41,7 @@ def test_from_esxi_to_kvm(tmp_path: Path) -> None:
     made = adapt(disk.path, TO_KVM)
     assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
     assert made["changes"]
+    assert made["unlisted"] == []
     report = works(disk, TO_KVM.hardware)
     assert report.root_source == "/dev/vda1"
     after = sha256(disk.path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,6 +147,19 @@ def test_a_new_file_has_the_label_of_its_folder(tree: GuestTree, handle: Handle)
         assert handle.call("lgetxattr", f"/srv/new/{path}", SELINUX).rstrip(b"\0") == b"system_u:object_r:srv_t:s0"
     with pytest.raises(OSError, match="No data available"):
         handle.call("getxattr", "/srv/deeper/and/deeper", SELINUX)
+
+
+def test_what_was_written_is_known(tree: GuestTree, handle: Handle) -> None:
+    """Whoever wrote it: also a name with a line end; not what was only read."""
+    since = checks.now(handle)
+    time.sleep(0.05)  # the kernel's clock for files goes in steps
+    assert checks.touched(handle, since) == frozenset()
+    tree.read("/etc/hosts")
+    tree.write("/etc/new", b"new")
+    handle.call("chmod", 0o600, "/boot/vmlinuz-1 and\na line")
+    assert checks.touched(handle, since) == {"/etc/new", "/boot/vmlinuz-1 and\na line"}
+    time.sleep(0.05)
+    assert checks.touched(handle, checks.now(handle)) == frozenset()
 
 
 def test_writing_through_a_link(tree: GuestTree) -> None:

@@ -16,6 +16,14 @@ import pytest
 from fixtures.esxi import Datastore, Server, Simulator, esxi
 from fixtures.libvirtd import Libvirtd
 from fixtures.sshd import Sshd
+from imgtool.endpoints.uri import parse
+from imgtool.errors import ImgtoolError
+from imgtool.model.devices import Network, NetworkKind
+from imgtool.model.endpoint import Credentials
+from imgtool.model.guest import AdaptResult, OsInfo
+from imgtool.model.migration import MigrateRequest
+from imgtool.progress import Control
+from imgtool.steps.migrate import far, migrate
 from tests.libvirt_endpoint.conftest import ssh
 from tests.migrate.machines import MIB, same, vmx
 from tests.migrate.test_files import work_left
@@ -166,3 +174,16 @@ def test_what_a_package_cannot_be(tmp_path: Path, option: str) -> None:
     assert done.returncode == 2, done.stderr
     assert not list(tmp_path.glob("*.ova"))
     assert not list(tmp_path.glob(".imgtool*"))
+
+
+def test_what_no_change_names_is_not_sent(daemon: Libvirtd, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = vmx(tmp_path / "in", disks=(8 * MIB,))
+    result("migrate", "--from", first, "--to", address(daemon), "--map-network", "VM Network=nat", "--no-adapt")
+    monkeypatch.setattr(far, "adapt_overlays", lambda *_given, **_named: AdaptResult(os=OsInfo(), unlisted=("/etc/shadow",)))
+    with empty_host(tmp_path / "store") as server:
+        request = MigrateRequest(name="web01", source=parse(address(daemon)), target=parse(server.uri()),
+                                 networks=(("nat", Network(kind=NetworkKind.BRIDGE, name="prod")),),
+                                 target_credentials=Credentials(password_file=str(server.password_file)))
+        with pytest.raises(ImgtoolError, match="/etc/shadow"):
+            migrate(request, Control())
+        assert server.counters()["calls"].get("ImportVApp", 0) == 0
