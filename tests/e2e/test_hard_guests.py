@@ -91,6 +91,7 @@ def test_a_full_boot(tmp_path: Path) -> None:
     assert "remove an old kernel in the guest" in said
 
 
+@pytest.mark.long
 def test_a_file_system_that_may_only_be_read(tmp_path: Path) -> None:
     """Flagged so by its owner: that is no reason to write it, and no damage either."""
     disk = build(TO_KVM, tmp_path)

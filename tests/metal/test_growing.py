@@ -37,6 +37,7 @@ def described(place: Path, kinds: list[str]) -> Path:
     return domain
 
 
+@pytest.mark.long
 def test_file_systems_grow(tmp_path: Path) -> None:
     domain = described(tmp_path, list(KINDS))
     with ExitStack() as stack:
