@@ -359,6 +359,14 @@ def free_space(directory: str) -> int:
     return blocks * status.f_frsize
 
 
+def free_above(path: str) -> int:
+    """As ``free_space``, where a folder that may not be there yet will be made."""
+    place = os.path.abspath(path)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    return free_space(place)
+
+
 def may_share(directory: str) -> bool:
     """Whether files in a directory may share blocks."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -31,7 +31,6 @@ from imgtool.model import Allocation
 if TYPE_CHECKING:
     from imgtool.model.endpoint import Credentials
     from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
-    from imgtool.plan import Plan
     from imgtool.progress import Control
 
 From = Annotated[str, typer.Option("--from", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a .vmx, "
@@ -196,7 +195,7 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
     elif dry_run:
         plan = steps.prepare(request, control)
         output.show(plan.to_json(), plan.explain(), as_json=as_json)
-        refuse_fatal(plan)
+        steps.refuse(plan.problems)
     else:
         result = with_keys(lambda keys: steps.migrate(request, control, keys=keys))
         output.show(result, lines(result), as_json=as_json)
@@ -209,13 +208,6 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         if lost := sum(disk.bytes_lost for disk in result.disks):
             raise ImgtoolError(f"{lost} bytes could not be read, and are zeros in {result.machine}",
                                "the maps that --rescue has written say where; look at the file systems before it is used")
-
-
-def refuse_fatal(plan: Plan) -> None:
-    """Raises RefusedError: the plan was printed, and would not be carried out."""
-    from imgtool.steps.migrate import refuse_problems
-
-    refuse_problems(plan.problems)
 
 
 def _needed(said: str, option: str) -> str:

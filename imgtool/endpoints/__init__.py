@@ -117,8 +117,8 @@ class HostTarget(Target, Protocol):
 class FarTarget(Target, Protocol):
     """Disks are sent."""
 
-    sets: tuple[str, ...]
-    """Fields of a machine that the description has no place for, and that the target sets nevertheless."""
+    sets_uuid: bool
+    """The description has no place for it, and the target sets it nevertheless."""
 
     def send(self, name: str, made: Machine, text: bytes, disks: Sequence[tuple[NewDisk, Disk]], state: str,
              control: Control) -> str:

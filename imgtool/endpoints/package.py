@@ -40,7 +40,7 @@ class Package:
     suffix = ".ovf"
     formats: tuple[str, ...] = ("vmdk",)
     temporary = ""
-    sets: tuple[str, ...] = ()
+    sets_uuid = False
     folder: str | None = None
 
     def __init__(self, path: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from imgtool.errors import ImgtoolError, RefusedError
+from imgtool.frozen import frozen
 from imgtool.model import ConvertRequest
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.problem import Problem
@@ -14,7 +15,6 @@ from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control
 from imgtool.runs import build
-from imgtool.runs.frozen import frozen
 from imgtool.runs.requests import request_of
 from imgtool.runs.tasks import Group, steps_of
 

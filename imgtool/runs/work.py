@@ -15,13 +15,13 @@ from typing import Any
 from imgtool import proc
 from imgtool.endpoints.uri import shown
 from imgtool.errors import DifferError, ImgtoolError, RefusedError, UsageError
+from imgtool.frozen import frozen
 from imgtool.journal import events, state_folder
 from imgtool.model import ConvertRequest, SourceOptions
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.runbook import Task
 from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.progress import Control
-from imgtool.runs.frozen import frozen
 from imgtool.runs.requests import request_of
 from imgtool.runs.tasks import steps_of
 

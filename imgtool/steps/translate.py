@@ -80,7 +80,7 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
     """The description in the other format; nothing is written. ``source``: it was read already."""
     source = source or load(request.source)
     home = os.path.dirname(os.path.abspath(request.destination or request.source))
-    whose = World.ESXI if source.suffix == ".vmx" else world(source.parsed.machine)
+    whose = world_of(source.suffix, source.parsed.machine)
     wishes = Wishes(
         to=WORLDS[request.suffix], whose=whose,
         accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks,
@@ -93,6 +93,11 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
         onto = description(source.suffix).without_secrets(source.text)
         parsed = replace(parsed, problems=_secrets(machine))  # what it has no field for stays in the text
     return rendered(parsed, target, request.suffix, onto=onto)
+
+
+def world_of(suffix: str, machine: Machine) -> World | None:
+    """Whose hardware the machine of a description has; None: of a physical machine, or nobody knows."""
+    return World.ESXI if suffix == ".vmx" else world(machine)
 
 
 def _secrets(machine: Machine) -> tuple[Problem, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+from imgtool.frozen import frozen, thawed
 from imgtool.model import Allocation
 from imgtool.model.runbook import ConvertStep, Endpoint, MigrateStep, OnError, Secret, Settings, Task, Window
-from imgtool.runs.frozen import frozen, thawed
 from imgtool.runs.runbook.schema import schema
 from tests.program import ROOT
 

@@ -35,7 +35,7 @@ CHECK_SECONDS = 3600.0
 class FarTarget(LibvirtTarget):
     """A ``FarTarget``: files are written by a Python program there; without Python, libvirt takes them as streams."""
 
-    sets: tuple[str, ...] = ()
+    sets_uuid = False
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

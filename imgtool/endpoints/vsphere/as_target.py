@@ -45,7 +45,7 @@ class VSphereTarget:
     suffix = ".ovf"
     formats: tuple[str, ...] = ("vmdk",)
     temporary = ".imgtool-new"
-    sets: tuple[str, ...] = ("uuid",)
+    sets_uuid = True
     folder: str | None = None
 
     def __init__(self, session: Session, uri: Uri) -> None:

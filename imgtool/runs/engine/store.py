@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote, urlsplit
 from dbos import DBOS, DBOSClient
 
 from imgtool.errors import UnreachableError, UsageError
+from imgtool.frozen import frozen, thawed
 from imgtool.journal import state_folder
 from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task, V2pStep
-from imgtool.runs.frozen import frozen, thawed
 from imgtool.runs.tasks import Group, steps_of
 from imgtool.runs.work import HOOKS, parts, work_id
 

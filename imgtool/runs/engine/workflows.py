@@ -11,10 +11,10 @@ from typing import Any
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
 from imgtool.errors import ImgtoolError
+from imgtool.frozen import thawed
 from imgtool.model.runbook import Task
 from imgtool.runs.engine import worker
 from imgtool.runs.engine.store import ENDED, VMS, Failed
-from imgtool.runs.frozen import thawed
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3

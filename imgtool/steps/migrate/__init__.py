@@ -64,12 +64,14 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
 
 def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: Sequence[str]) -> Migrated:
     """Up to the machine's own name."""
-    refuse(move)
+    refuse(move.problems)
     if move.request.shutdown_source and move.seen.state.running:
         with book.step("shutdown", machine=move.seen.found.name):
             move.source.shut_down(move.seen.found, control)
     way = host.move if move.target.folder is not None else far.move
-    return way(move, folder, book, control, keys)
+    done = way(move, folder, book, control, keys)
+    folder.set_finished(done)
+    return done
 
 
 def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Migrated:
@@ -99,13 +101,8 @@ def machines(uri: Uri, credentials: Credentials) -> list[Found]:
         return source.machines()
 
 
-def refuse(move: Move) -> None:
+def refuse(problems: Sequence[Problem]) -> None:
     """Raises RefusedError for what is fatal."""
-    refuse_problems(move.problems)
-
-
-def refuse_problems(problems: Sequence[Problem]) -> None:
-    """As ``refuse``."""
     fatal = [one for one in problems if one.fatal]
     if fatal:
         more = f"; and {len(fatal) - 1} more: --dry-run lists them" if len(fatal) > 1 else ""

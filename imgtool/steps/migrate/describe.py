@@ -13,9 +13,9 @@ from imgtool.model.guest import Capabilities
 from imgtool.model.machine import Machine
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.situation import TargetState
-from imgtool.model.translation import NOBODY_LOOKED, PlacedFile, Translation, Wishes, World
-from imgtool.retarget import retarget, world
-from imgtool.steps.translate import rendered
+from imgtool.model.translation import NOBODY_LOOKED, PlacedFile, Translation, Wishes
+from imgtool.retarget import retarget
+from imgtool.steps.translate import rendered, world_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ def describe(request: MigrateRequest, seen: Seen, target: HostTarget | FarTarget
              files: Iterable[PlacedFile], capabilities: Capabilities = NOBODY_LOOKED, sizes: Iterable[int] = (),
              identity: Identity | None = None, suffix: str = "") -> Translation:
     """``files``: where the disks will stand; ``sizes``: of the disks, in bytes; ``suffix``: behind the machine's name."""
-    whose = World.ESXI if seen.suffix == ".vmx" else world(seen.parsed.machine)
     wishes = Wishes(
-        to=target.world, whose=whose, accelerator=state.accelerator or ("kvm" if kvm_state()[0] else "qemu"),
+        to=target.world, whose=world_of(seen.suffix, seen.parsed.machine),
+        accelerator=state.accelerator or ("kvm" if kvm_state()[0] else "qemu"),
         capabilities=capabilities, networks=request.networks, storage=request.storage, files=tuple(files),
         origin=os.path.dirname(seen.found.id) if seen.found.id.startswith("/") else "/", home=target.folder,
         name=request.new_name or seen.found.name, new_identity=request.new_identity and identity is None,
@@ -45,9 +45,9 @@ def describe(request: MigrateRequest, seen: Seen, target: HostTarget | FarTarget
     made = retarget(_sized(seen.parsed.machine, tuple(sizes)), wishes)
     machine = identity.given_to(made.machine) if identity else made.machine
     machine = replace(machine, name=machine.name + suffix)
-    done = rendered(seen.parsed, replace(made, machine=machine), target.suffix)
-    sets = tuple(f"{field} = " for field in getattr(target, "sets", ()))
-    return replace(done, problems=tuple(one for one in done.problems if not one.what.startswith(sets))) if sets else done
+    told = replace(machine, uuid=None) if getattr(target, "sets_uuid", False) else machine
+    done = rendered(seen.parsed, replace(made, machine=told), target.suffix)
+    return replace(done, machine=replace(done.machine, uuid=machine.uuid))
 
 
 def _sized(machine: Machine, sizes: tuple[int, ...]) -> Machine:

@@ -43,10 +43,8 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
         machine = target.define(made.machine.name, made.rendered.text, paths)
         target.rename(machine, move.name)
         told["id"] = machine
-    done = Migrated(machine=move.name, id=machine, source="", target="", disks=tuple(disks), changes=changed.changes,
+    return Migrated(machine=move.name, id=machine, source="", target="", disks=tuple(disks), changes=changed.changes,
                     warnings=changed.warnings)
-    work.set_finished(done)
-    return done
 
 
 @contextmanager

@@ -19,14 +19,13 @@ from imgtool.model.endpoint import Found, Seen
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.problem import Problem
 from imgtool.model.situation import Asked, Finding, Situation, Taken, TargetState
-from imgtool.model.translation import PlacedFile, Translation, World
+from imgtool.model.translation import PlacedFile, Translation
 from imgtool.progress import Control
 from imgtool.steps.migrate.describe import describe
 from imgtool.steps.preflight import findings, problems
 from imgtool.steps.spec import SUFFIX_OF
-from imgtool.storage import free_space
-
-SUFFIXES = {**SUFFIX_OF, "streamOptimized": ".vmdk"}
+from imgtool.steps.translate import world_of
+from imgtool.storage import free_above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +54,7 @@ class Move:
     @property
     def adapts(self) -> bool:
         """A machine that stays in its world has its hardware already."""
-        return self.request.guest.adapt and world_of(self.seen) is not self.target.world
-
-
-def world_of(seen: Seen) -> World | None:
-    """Whose hardware the machine has; None: physical, or nobody knows."""
-    from imgtool.retarget import world
-
-    return World.ESXI if seen.suffix == ".vmx" else world(seen.parsed.machine)
+        return self.request.guest.adapt and world_of(self.seen.suffix, self.seen.parsed.machine) is not self.target.world
 
 
 @contextmanager
@@ -82,7 +74,7 @@ def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
         preview = describe(request, seen, target, state, files=placed(seen, target, disk_names(request, seen, target)),
                            sizes=[disk.capacity for disk in seen.state.disks])
         state = replace(state, machines=_others(state, preview.machine.name + target.temporary),
-                        staging_free=_staging_free(request) if target.folder is None else None)
+                        staging_free=free_above(request.staging or str(state_folder())) if target.folder is None else None)
         situation = Situation(machine=seen.parsed.machine, result=preview.machine, source=seen.state, target=state,
                               asked=_asked(request, target))
         yield Move(request=request, source=source, target=target, seen=seen, state=state, preview=preview,
@@ -95,7 +87,7 @@ def disk_format(request: MigrateRequest, target: HostTarget | FarTarget) -> str:
 
 def disk_names(request: MigrateRequest, seen: Seen, target: HostTarget | FarTarget) -> list[str]:
     """Of the disks' files at the target: the machine's name, numbered where it has several."""
-    stem, suffix = file_name(request.new_name or seen.found.name), SUFFIXES[disk_format(request, target)]
+    stem, suffix = file_name(request.new_name or seen.found.name), SUFFIX_OF[disk_format(request, target)]
     count = len(seen.parsed.machine.disks)
     return [f"{stem}{suffix}"] if count == 1 else [f"{stem}-{number}{suffix}" for number in range(count)]
 
@@ -124,13 +116,3 @@ def _chosen(source: Source, name: str | None) -> Found:
 def _asked(request: MigrateRequest, target: HostTarget | FarTarget) -> Asked:
     return Asked(thick=request.allocation != Allocation.THIN, staged=target.folder is None, new_identity=request.new_identity,
                  ignore_running=request.shutdown_source)
-
-
-def _staging_free(request: MigrateRequest) -> int:
-    folder = request.staging or str(state_folder())
-    from pathlib import Path
-
-    place = Path(folder)
-    while not place.is_dir():
-        place = place.parent
-    return free_space(str(place))

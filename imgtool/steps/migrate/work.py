@@ -9,16 +9,16 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from imgtool import files
 from imgtool.endpoints.uri import shown
+from imgtool.frozen import frozen, thawed
 from imgtool.journal import hold, state_folder
-from imgtool.model.guest import AdaptResult, Capabilities, Change, OsInfo
+from imgtool.model.guest import AdaptResult
 from imgtool.model.machine import Machine
-from imgtool.model.migration import Migrated, MigrateRequest, MovedDisk
+from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.steps.migrate.describe import Identity
 
 ADAPTED, IDENTITY, FINISHED, LOCK = "adapted.json", "identity.json", "finished.json", "lock"
@@ -48,9 +48,9 @@ class Work:
         """Of the machine at the target: drawn the first time, and then the same."""
         found = self._read(IDENTITY)
         if found:
-            return Identity(uuid=found["uuid"], genid=found["genid"], macs=tuple(found["macs"]))
+            return thawed(Identity, found)
         drawn = Identity(uuid=machine.uuid or str(uuid.uuid4()), genid=machine.genid, macs=tuple(nic.mac for nic in machine.nics))
-        self._write(IDENTITY, asdict(drawn))
+        self._write(IDENTITY, frozen(drawn))
         return drawn
 
     def adapted(self, of: object) -> AdaptResult | None:
@@ -58,27 +58,18 @@ class Work:
         found = self._read(ADAPTED)
         if not found or found["of"] != json.loads(json.dumps(of)):
             return None
-        said = found["result"]
-        tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-                                  for key, value in said["capabilities"].items()}
-        return AdaptResult(
-            os=OsInfo(**said["os"]), changes=tuple(Change(**one) for one in said["changes"]), warnings=tuple(said["warnings"]),
-            disk_bus=said["disk_bus"], nic_model=said["nic_model"], capabilities=Capabilities(**tuples), seconds=said["seconds"])
+        return thawed(AdaptResult, found["result"])
 
     def set_adapted(self, of: object, result: AdaptResult) -> None:
-        self._write(ADAPTED, {"of": of, "result": asdict(result)})
+        self._write(ADAPTED, {"of": of, "result": frozen(result)})
 
     def finished(self) -> Migrated | None:
         """What a run before has done, that was stopped when it cleared up."""
         found = self._read(FINISHED)
-        if not found:
-            return None
-        return Migrated(machine=found["machine"], id=found["id"], source="", target="", warnings=tuple(found["warnings"]),
-                        disks=tuple(MovedDisk(**one) for one in found["disks"]),
-                        changes=tuple(Change(**one) for one in found["changes"]))
+        return thawed(Migrated, found) if found else None
 
     def set_finished(self, done: Migrated) -> None:
-        self._write(FINISHED, asdict(done))
+        self._write(FINISHED, frozen(done))
 
     def _read(self, name: str) -> dict[str, Any] | None:
         with suppress(FileNotFoundError, ValueError):

@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from imgtool import files
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.formats.disk import Disk
 from imgtool.formats.patched import reader
+from imgtool.frozen import frozen, thawed
 from imgtool.guests import overlay
 from imgtool.guests.appliance import LONG, Handle, appliance, letters, require_guestfs
 from imgtool.guests.keys import read_keys
@@ -77,7 +78,7 @@ def change(request: V2pRequest, machine: SourceMachine, sizes: Sequence[int], fo
         files.sync(one_path)
     found = Changed(token=os.urandom(8).hex(), sizes=tuple(sizes), changes=result.changes if result else (),
                     warnings=(*warnings, *(result.warnings if result else ())))
-    files.put(path, json.dumps({"about": about, "changed": asdict(found)}).encode(), replace=True)
+    files.put(path, json.dumps({"about": about, "changed": frozen(found)}).encode(), replace=True)
     return found
 
 
@@ -92,10 +93,8 @@ def _found(path: str, about: str) -> Changed:
     try:
         with open(path, "rb") as file:
             said = json.load(file)
-        known, found = said["about"], said["changed"]
-        changes = tuple(Change(**one) for one in found["changes"])
-        changed = Changed(token=found["token"], sizes=tuple(found["sizes"]), changes=changes, warnings=tuple(found["warnings"]))
-    except (ValueError, KeyError, TypeError) as error:
+        known, changed = said["about"], thawed(Changed, said["changed"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged", "--discard-partial removes it, and the copy begins anew") from error
     if known != about:
         raise RefusedError("the source, the disk or the options have changed since the run that was stopped",

@@ -1,4 +1,4 @@
-"""Frozen dataclasses ↔ what JSON holds: for a database that outlives this process."""
+"""Frozen dataclasses ↔ what JSON holds: for what outlives this process: a database, a folder of work."""
 
 from __future__ import annotations
 
@@ -53,8 +53,3 @@ def _tuple(args: tuple[Any, ...], said: Any) -> tuple[Any, ...]:
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_thawed(args[0], one) for one in said)
     return tuple(_thawed(of, one) for of, one in zip(args, said, strict=True))
-
-
-def plain(value: object) -> Any:
-    """A result of a verb as JSON holds it."""
-    return frozen(value)
