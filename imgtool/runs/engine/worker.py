@@ -20,7 +20,7 @@ from dbos import DBOS, DBOSConfig, error
 from imgtool import files, journal
 from imgtool.errors import ImgtoolError, NotAdmittedError, RefusedError, StoppedError, UnreachableError
 from imgtool.model.runbook import Task
-from imgtool.progress import Control, Rate, Stop
+from imgtool.progress import Control, Kept, Rate, Stop
 from imgtool.runs.audit import Audit
 from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Failed, Store, queue_of, reached
 from imgtool.runs.work import do, work_id
@@ -50,7 +50,9 @@ class Worker:
         stop = Stop(self.stop)
         with self.lock:
             rate = self.rates.setdefault(task.batch, Rate(said.get("rate")))
-        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate))
+        going = Kept(journal.progress_path(work_id(task, part)))
+        control = Control(stop=stop, rate=rate, progress=going, of=f"{task.batch}/{task.name}")
+        return stop, self.threads.submit(self._do, task, part, said, attempt, control)
 
     def _do(self, task: Task, part: str, said: dict[str, Any], attempt: int, control: Control) -> dict[str, Any]:
         known = {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
