@@ -145,7 +145,7 @@ def refuse_without_room(directory: str, needed: int) -> None:
     """Raises NoSpaceError before the copy, not in its middle."""
     free = storage.free_space(directory)
     if needed > free:
-        raise NoSpaceError(f"{directory} has {free} bytes free, the result needs {needed}",
+        raise NoSpaceError(f"{directory} has {free >> 20} MiB free, the result needs {-(-needed >> 20)} MiB",
                            "free some space, or choose another file system")
 
 
