@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long boot-matrix lint bench clean
+.PHONY: setup demo test test-long boot-matrix lint bench docs clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -27,6 +27,10 @@ lint: setup
 
 bench: setup ## benchmarks; writes bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
+
+docs: setup ## the documents as a site, build/site; links and anchors are checked
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info
