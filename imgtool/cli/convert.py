@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +29,6 @@ from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStora
 from imgtool.errors import UsageError
 from imgtool.model import ConvertRequest, SourceOptions
 from imgtool.runs.wishes import is_machine, spec_of
-
-if TYPE_CHECKING:
-    from imgtool.model.translation import TranslateRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -81,21 +78,22 @@ def convert(
         source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
         spec=spec, reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         force=force, verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
-    how = machines.translate_options(
-        map_network=map_network, map_storage=map_storage, disk_root=disk_root, name=name, new_identity=new_identity,
-        hardware_version=hardware_version, strict=strict, force=force)
+    described: dict[str, Any] = {"map_network": map_network, "map_storage": map_storage, "disk_root": disk_root, "name": name,
+                                 "new_identity": new_identity, "hardware_version": hardware_version, "strict": strict}
     control = control_of(progress, rate_limit)
+    if not (whole or rewrite or rewrite_to):
+        _refuse_options(described)
+        from imgtool.runs import build
+
+        carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+        return
+    how = machines.translate_options(**described, force=force)
     if whole and not (rewrite or rewrite_to):
         machines.convert_machine(request, how, control, dry_run=dry_run, as_json=as_json)
     elif rewrite and not whole:
         machines.convert_and_rewrite(request, how, str(rewrite), rewrite_to, control, dry_run=dry_run, as_json=as_json)
-    elif rewrite or rewrite_to:
-        raise UsageError("--rewrite FILE goes with one disk image", "convert MACHINE DIR writes a description in any case")
     else:
-        _refuse_options(how)
-        from imgtool.runs import build
-
-        carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+        raise UsageError("--rewrite FILE goes with one disk image", "convert MACHINE DIR writes a description in any case")
 
 
 def _destination(source: str, destination: str | None, to: str, *, whole: bool) -> str:
@@ -108,9 +106,9 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
     return os.path.realpath(destination)
 
 
-def _refuse_options(how: TranslateRequest) -> None:
+def _refuse_options(described: Mapping[str, object]) -> None:
     """Options of a description mean nothing for a disk. Raises UsageError."""
-    if how != replace(machines.nothing_said(), force=how.force):
+    if any(described.values()):
         raise UsageError("an option that changes a machine's description, but there is none",
                          "convert MACHINE DIR, or --rewrite FILE")
 
