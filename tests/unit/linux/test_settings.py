@@ -60,6 +60,18 @@ def test_what_does_not_ask_where_it_runs_is_masked(editor: Editor, tool: str, pr
     assert (editor.tree.readlink(f"/etc/systemd/system/{service}.service") == "/dev/null") is masked, tool
 
 
+def test_a_linked_unit_is_masked_too(editor: Editor) -> None:
+    own, there = "/etc/systemd/system/vboxadd-service.service", "/opt/vbox/vboxadd-service.service"
+    editor.tree.write("/usr/sbin/VBoxService", b"")
+    editor.tree.write(there, b"[Unit]\n")
+    editor.tree.symlink(there, own)
+    tools.adapt(editor, Platform.KVM)
+    assert (editor.tree.readlink(own), editor.tree.readlink(kept_name(own))) == ("/dev/null", there)
+    count = len(editor.changes)
+    tools.adapt(editor, Platform.KVM)
+    assert len(editor.changes) == count
+
+
 def test_a_unit_of_the_vendors_installer_is_kept_aside_and_masked(editor: Editor) -> None:
     """VMware's own installer writes it where masks stand, and for upstart."""
     own = "/etc/systemd/system/vmware-tools.service"
