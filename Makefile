@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long boot-matrix lint bench docs clean
+.PHONY: setup demo test test-long boot-matrix lint reference bench docs clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -22,8 +22,11 @@ boot-matrix: setup ## guests moved in all six directions, booted before and afte
 	$(PYTEST) -n 1 -m boot_matrix $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check imgtool tests fixtures bench
+	$(BIN)/ruff check imgtool tests fixtures bench reference
 	$(BIN)/mypy
+
+reference: setup ## docs/man and docs/reference, written from the code
+	$(BIN)/python -m reference
 
 bench: setup ## benchmarks; writes bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)

@@ -72,12 +72,12 @@ def _refuse_lost(done: Result, task: Task) -> None:
 
 
 def _function(verb: str, task: Task) -> Callable[[Any, Control], object]:
-    from imgtool.steps.verbs import VERBS
+    from imgtool.steps.verbs import VERBS, function
 
-    found = VERBS.get(verb) or (VERBS.get("migrate") if verb == "p2v" else None)
-    if found is None:
+    known = "migrate" if verb == "p2v" else verb
+    if known not in VERBS:
         raise UsageError(f"{task.name}: this version of imgtool has no {verb}", f"it has {', '.join(VERBS)}")
-    return found
+    return function(known)
 
 
 def _step(task: Task, part: str) -> object:

@@ -59,7 +59,8 @@ def fenced(path: Path) -> list[str]:
         if block.language in ("", "console", "sh", "bash"):
             lines += [one.text for one in markdown.commands(block.text)]
             if "$ " not in block.text:
-                lines += [line for line in block.text.replace("\\\n", " ").splitlines() if line.startswith("imgtool ")]
+                lines += [line for line in block.text.replace("\\\n", " ").splitlines() if line.startswith("imgtool ")
+                          and "[OPTIONS]" not in line]
     return [why for line in lines for words in typed(line) if (why := refusal(words))]
 
 
