@@ -33,7 +33,7 @@ bench: setup ## benchmarks; writes bench/RESULTS.md
 
 docs: setup ## the documents as a site, build/site; links and anchors are checked
 	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

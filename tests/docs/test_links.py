@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.docs import markdown
 from tests.program import ROOT
@@ -38,3 +40,17 @@ def test_every_guide_and_concept_is_on_the_first_page() -> None:
     docs = ROOT / "docs"
     pages = {str(path.relative_to(docs)) for folder in ("guides", "concepts") for path in (docs / folder).glob("*.md")}
     assert pages - first == set()
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    """And the site takes neither fonts nor scripts from elsewhere, which the theme does by default, and its plugin `offline`."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    docs = ROOT / "docs"
+    assert sorted(pages_of(site["nav"])) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
+    assert site["theme"]["font"] is False
+    assert site["plugins"] == ["search"]
+
+
+def pages_of(menu: list[Any]) -> list[str]:
+    """Paths in a menu, whose entries are paths, or titles with menus."""
+    return [path for entry in menu for path in ([entry] if isinstance(entry, str) else pages_of(next(iter(entry.values()))))]
