@@ -48,6 +48,9 @@ def esxi1(work: Path, stack: ExitStack) -> None:
     size = debian_guests.build(store / "web01" / "web01-flat.vmdk", Guest("esxi")).path.stat().st_size
     paths = [describe(store, "web01", (size,)),
              *(machine(store, name, (24 * MIB, 8 * MIB), data=((0, 5 * MIB),)) for name in ("db01", "app-1", "app-2"))]
+    for number, path in enumerate(paths, 1):  # an address of its own each
+        text = (store / path).read_text(encoding="utf-8").replace("00:50:56:00:00:01", f"00:50:56:00:00:{number:02}")
+        (store / path).write_text(text, encoding="utf-8")
     _host(work, stack, store, paths)
 
 
