@@ -14,7 +14,8 @@ Nothing else imports ``dbos``.
 A holder of a place waits only for those to the right: there is no deadlock. Who loses its place (its worker was killed) is the
 oldest in the queue, and gets it again before any other.
 
-``workflows``  the workflows, and the one step that calls ``runs/work``
+``workflows``  the workflows and their steps: one for each disk that is copied, one for the rest
+``doing``      a thread that does a part; the steps wait for it
 ``worker``     a process that takes work: its identity, its lock, its threads
 ``store``      submit, look, cancel, pause, resume, retry: from any process
 """

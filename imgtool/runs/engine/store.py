@@ -15,12 +15,12 @@ from dbos import DBOS, DBOSClient
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.frozen import frozen, thawed
 from imgtool.journal import state_folder
-from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task, V2pStep
-from imgtool.runs.tasks import Group, steps_of
-from imgtool.runs.work import HOOKS, parts, work_id
+from imgtool.model.runbook import Limits, OnError, Outcome, Task
+from imgtool.runs.tasks import Group
+from imgtool.runs.work import copies, parts, work_id
 
 APPLICATION = "imgtool"
-VERSION = "1"
+VERSION = "2"
 """Of the order of calls in the workflows: raised when that changes. Work of another version stays where it is."""
 VMS, BATCHES, HERE = "vms", "batches", "here"
 MACHINES = 50
@@ -123,8 +123,7 @@ def ways(task: Task, limits: Limits) -> dict[str, list[list[str]]]:
     hosts += [[queue_of("targets", target), task.target_host]] if target else []
     found = {}
     for part in parts(task):
-        moves = part not in HOOKS and isinstance(steps_of(task)[int(part.partition("-")[0])], MigrateStep | P2vStep | V2pStep)
-        found[part] = [*(hosts if moves else []), work]
+        found[part] = [*(hosts if copies(part) else []), work]
     return found
 
 

@@ -20,7 +20,7 @@ from dbos import DBOS, DBOSConfig, error
 from imgtool import files, journal
 from imgtool.errors import ImgtoolError, NotAdmittedError, RefusedError, StoppedError, UnreachableError
 from imgtool.model.runbook import Task
-from imgtool.progress import Control, Rate, Stop
+from imgtool.progress import Control, Disks, Rate, Stop
 from imgtool.runs.audit import Audit
 from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Failed, Store, queue_of, reached
 from imgtool.runs.work import do, work_id
@@ -45,26 +45,27 @@ class Worker:
     rates: dict[str, Rate] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, task: Task, part: str, said: dict[str, Any], attempt: int) -> tuple[Stop, Future[dict[str, Any]]]:
-        """A step, in a thread. What it raises is an ImgtoolError."""
+    def begin(self, task: Task, part: str, said: dict[str, Any], attempt: int,
+              disks: Disks) -> tuple[Stop, Future[dict[str, Any]]]:
+        """A part, in a thread. What it raises is an ImgtoolError."""
         stop = Stop(self.stop)
         with self.lock:
             rate = self.rates.setdefault(task.batch, Rate(said.get("rate")))
-        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate))
+        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate, disks=disks))
 
     def _do(self, task: Task, part: str, said: dict[str, Any], attempt: int, control: Control) -> dict[str, Any]:
-        known = {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
-        self.audit.event("begin", **known, attempt=attempt, source_host=task.source_host, target_host=task.target_host)
+        what = known(task, part)
+        self.audit.event("begin", **what, attempt=attempt, source_host=task.source_host, target_host=task.target_host)
         try:
             control.stop.check()
             done = do(task, part, control, since=said["since"])
         except Exception as raised:
             told = raised if isinstance(raised, ImgtoolError) else ImgtoolError(f"{type(raised).__name__}: {raised}",
                                                                               "this is a bug of imgtool: report it")
-            what = "stopped" if isinstance(raised, StoppedError) else "failed"
-            self.audit.event(what, **known, error=told.message, hint=told.hint, exit_code=told.exit_code)
+            how = "stopped" if isinstance(raised, StoppedError) else "failed"
+            self.audit.event(how, **what, error=told.message, hint=told.hint, exit_code=told.exit_code)
             raise told from raised
-        self.audit.event("end", **known, result=done)
+        self.audit.event("end", **what, result=done)
         return short(done)
 
     async def forever_if_stopped(self) -> None:
@@ -73,8 +74,13 @@ class Worker:
             await asyncio.Event().wait()
 
 
+def known(task: Task, part: str) -> dict[str, str]:
+    """What each line of the audit says of a part."""
+    return {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
+
+
 SHORT = ("machine", "id", "destination", "description", "job", "bytes_read", "bytes_written", "bytes_cloned", "seconds",
-         "verified", "identical", "kept")
+         "verified", "identical", "kept", "source", "engine", "checksum")
 
 
 def short(result: dict[str, Any]) -> dict[str, Any]:
