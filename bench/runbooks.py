@@ -27,6 +27,8 @@ HOSTS, DISKS = 10, 2
 THREADS = 8
 """Steps at once on each worker."""
 LOOK_SECONDS = 0.5
+COLUMNS = ("database", "machines", "workers", "submitting", "all done", "a machine", "processor, a machine", "memory of a worker",
+           "size of the database", "asking for all", "others used")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +164,9 @@ def told(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield f"`{' '.join(['python -m bench.runbooks', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}: {os.cpu_count()} processors, "
     yield f"Linux {platform.release()}, Python {platform.python_version()}.\n"
     yield f"Machines of {DISKS} disks, {HOSTS} source hosts, "
-    yield f"{THREADS} steps at once on each worker; the steps do nothing.\nAll workers, and PostgreSQL (without fsync), are on this "
-    yield "one machine; *others used* counts PostgreSQL, too.\n\n"
-    yield "| database | machines | workers | submitting | all done | a machine | processor, a machine "
-    yield "| memory of a worker | database | asking for all | others used |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield f"{THREADS} steps at once on each worker; the steps do nothing.\nAll workers, and PostgreSQL (without fsync), are on "
+    yield "this one machine; *others used* counts PostgreSQL, too.\n\n"
+    yield f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
     for one in outcomes:
         yield (f"\n| {one.database} | {one.machines} | {one.workers} | {one.submitting:.1f} s | {one.seconds:.0f} s "
                f"| {1000 * one.seconds / one.machines:.0f} ms | {1000 * one.processor / one.machines:.0f} ms "
