@@ -121,7 +121,7 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
         _current.append(worker)
         config: DBOSConfig = {
             "name": APPLICATION, "system_database_url": database.url, "executor_id": who,
-            "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": True,
+            "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": False,
         }
         DBOS(config=config)
         _listen_to_engine()
