@@ -33,7 +33,7 @@ ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "
            "pyVim": {"imgtool.endpoints.vsphere.login"},
            "dbos": {f"imgtool.runs.engine.{name}" for name in ("store", "worker", "workflows")},
            "sqlalchemy": {"imgtool.runs.engine.store"},
-           "psycopg": {f"imgtool.runs.engine.{name}" for name in ("store", "worker")},
+           "psycopg": {f"imgtool.runs.engine.{name}" for name in ("store", "identity")},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
                "connection", "define", "disks", "far_target", "inventory", "source", "storage", "target", "upload", "watch")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40

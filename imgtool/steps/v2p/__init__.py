@@ -89,9 +89,11 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
             held = [stack.enter_context(closing(targets.hold(wire, pair.target, wipe=request.wipe or begun(pair.map_path))))
                     for pair in pairs]
             written: list[WrittenDisk] = []
+            control.disks.there(len(works))
             for work, file in zip(works, held, strict=True):
                 book.event("write", device=work.device, serial=work.disk.serial, size=work.disk.size)
                 written.append(write(work, file, control))
+                control.disks.whole(len(written) - 1, written[-1])
         warnings = (*machine.warnings, *(changed.warnings if changed else ()), *_left_out(machine, pairs))
         shutil.rmtree(folder)
     return V2pResult(machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (),
