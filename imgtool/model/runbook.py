@@ -104,6 +104,7 @@ class V2pStep:
     confirm: tuple[str, ...] = said("Serials of the physical disks, as a person would type them.", ())
     grow: bool = said("The last partition is extended to the end of the disk.", False)
     wipe: bool = said("All of the disk is zeroed where nothing is written.", False)
+    boot_entry: bool = said("The firmware (UEFI) of the machine that has the disks starts it first.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
