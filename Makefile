@@ -22,7 +22,7 @@ boot-matrix: setup ## guests moved in all six directions, booted before and afte
 	$(PYTEST) -n 1 -m boot_matrix $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check imgtool tests fixtures bench fuzz soak mutants
+	$(BIN)/ruff check imgtool tests fixtures bench fuzz soak mutation
 	$(BIN)/mypy
 
 bench: setup ## benchmarks; writes bench/RESULTS.md
@@ -36,7 +36,7 @@ soak: setup ## random conversions and migrations, kills and faults, all of it ve
 	$(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
-	$(BIN)/python -m mutants --minutes $(or $(MINUTES),30) $(ARGS)
+	$(BIN)/python -m mutation --minutes $(or $(MINUTES),30) $(ARGS)
 
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build/coverage
