@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from fuzz.watch import Watch
 from imgtool.errors import DamagedError
 from imgtool.formats.vmdk import descriptor
 
-SPOILT = 20
+SPOILT = 40
 """Inputs of each target, beside its seeds."""
+NUMBERS = (b"9" * 5000, "\u00b2".encode(), b"-1", b"0", b"1" * 30)
+"""What stands for a number: more digits than int() takes, and what str.isdigit() takes for one."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +39,26 @@ def test_seeds_are_read_and_nothing_escapes(tmp_path: Path, name: str, monkeypat
         assert len(data) <= one.largest
         watched(data)
     assert (watched.refused, watched.read) == (0, min(len(seeds), 12))
-    for _ in range(SPOILT):
-        data = bytearray(rng.choice(seeds))
-        for _ in range(rng.randrange(1, 8)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        watched(bytes(data[:rng.choice([len(data), rng.randrange(len(data))])]))
+    for number in range(SPOILT):
+        watched((_other_number if number % 2 else _other_bytes)(rng.choice(seeds), rng))
     assert watched.found == set()
     assert watched.read + watched.refused == min(len(seeds), 12) + SPOILT
+
+
+def _other_number(data: bytes, rng: random.Random) -> bytes:
+    numbers = list(re.finditer(rb"[0-9]+", data))
+    if not numbers:
+        return _other_bytes(data, rng)
+    start, end = rng.choice(numbers).span()
+    return data[:start] + rng.choice(NUMBERS) + data[end:]
+
+
+def _other_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Some bytes are others; every second time the end is missing."""
+    changed = bytearray(data)
+    for _ in range(rng.randrange(1, 8)):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    return bytes(changed[:rng.choice([len(changed), rng.randrange(len(changed))])])
 
 
 def test_what_escapes_is_kept_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
