@@ -43,7 +43,7 @@ soak: setup ## random conversions and migrations, kills and faults, all of it ve
 	$(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
-	$(BIN)/python -m mutants --minutes $(or $(MINUTES),30) $(ARGS)
+	$(BIN)/python -m mutation --minutes $(or $(MINUTES),30) $(ARGS)
 
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build/coverage

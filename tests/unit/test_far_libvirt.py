@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from imgtool.endpoints.far import nbd
-from imgtool.endpoints.libvirt import define, watch
-from imgtool.errors import RefusedError
+from imgtool.endpoints import uri
+from imgtool.endpoints.far import nbd, tunnel
+from imgtool.endpoints.libvirt import define, far, watch
+from imgtool.endpoints.libvirt.disks import Behind
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.progress import Stop
 
 MIB = 1 << 20
 
@@ -21,6 +24,18 @@ def test_graph_names_each_format_and_file() -> None:
     alone = json.loads(nbd.graph([("/dev/vg/lv", "qcow2")], block=True).removeprefix("json:"))
     assert alone == {"driver": "qcow2", "file": {"driver": "host_device", "filename": "/dev/vg/lv", "cache": {"direct": True}},
                      "backing": None}
+
+
+@pytest.mark.parametrize("said", [
+    "", "[]", "{}", "null", "[1]", "[[]]", "[" * 20000, '[{"filename": "/a"}]', '[{"filename": "/a", "format": 5}]',
+    '[{"filename": "/a\\u0000", "format": "qcow2"}]',
+    '[{"filename": "/p/a", "format": "qcow2"}, {"filename": "/p/b\\u0000", "format": "raw"}]'])
+def test_a_chain_that_is_none(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """What the host says may be a stranger's words."""
+    monkeypatch.setattr(tunnel, "run", lambda *_words, **_options: said)
+    behind = Behind(name="a", device="vda", path="/p/a", format="qcow2", kind="qcow2")
+    with pytest.raises(DamagedError, match=r"cannot be understood|names no files"):
+        far.chain(uri.parse("qemu+ssh://root@kvm1/system"), behind, ["/p"], Stop())
 
 
 def test_joined_ranges() -> None:

@@ -304,6 +304,20 @@ def test_a_mount_that_another_hides_comes_last(over: str) -> None:
     assert only(SDA | {"/proc/self/mountinfo": mounts}).mounts == ("/other",)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "0x10", " "])
+def test_numbers_of_sys_that_are_none(number: str) -> None:
+    """They come from another machine."""
+    disk = only(SDA | {"/sys/block/sda/sda1/start": number, "/sys/block/sda/queue/logical_block_size": number})
+    assert (disk.sector, [part.start for part in disk.partitions]) == (512, [0, 512_000_000])
+    files = {"/sys/devices/system/cpu/online": f"0-3,{number}", "/proc/meminfo": f"MemTotal: {number} kB\n"}
+    assert hardware.machine(files, [])[0].cpu.count == 4
+
+
+def test_processors_without_end() -> None:
+    files = {"/sys/devices/system/cpu/online": ",".join(["0-999999"] * 1000)}
+    assert hardware.machine(files, [])[0].cpu.count == 8192
+
+
 def test_disks_by_any_of_their_names() -> None:
     assert disks.named(SDA, "/dev/sda").name == "sda"
     assert disks.named(SDA, "/dev/disk/by-id/wwn-0x5000").name == "sda"

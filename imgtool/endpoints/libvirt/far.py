@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 from imgtool import files, journal
 from imgtool.endpoints.far import tunnel
@@ -31,19 +32,32 @@ def chain(uri: Uri, behind: Behind, folders: Sequence[str], stop: Stop) -> list[
         said = tunnel.run(uri, argv, stop=stop)
     except ImgtoolError as error:
         raise in_use(uri, str(error)) or error from None
-    try:
-        layers = json.loads(said)
-        found = [(str(one["filename"]), str(one["format"])) for one in layers]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{uri.host}: {behind.path} cannot be understood ({error})") from error
+    layers = _layers(said, f"{uri.host}: {behind.path}")
     for one in layers:
         if one.get("backing-filename") and not one.get("backing-filename-format"):
             raise RefusedError(f"{uri.host}: {one['filename']} does not say which format its backing image has",
                                "say it: qemu-img rebase -u -F FORMAT -b BACKING IMAGE (there)")
         if one.get("encrypted"):
             raise RefusedError(f"{uri.host}: {one['filename']} is encrypted", "decrypt it first")
+    found = [(one["filename"], one["format"]) for one in layers]
     check_chain(behind, found, folders)
     return found
+
+
+def _layers(said: str, what: str) -> list[dict[str, Any]]:
+    """qemu-img's words of a chain. Raises DamagedError where they are none: another machine says them."""
+    try:
+        layers = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{what} cannot be understood ({error})") from error
+    names = [one.get(key) for one in layers for key in ("filename", "format")] if _dicts(layers) else [None]
+    if not all(isinstance(name, str) and name and "\0" not in name for name in names):
+        raise DamagedError(f"{what}: what qemu-img says there names no files", "look at it there: qemu-img info --backing-chain")
+    return cast("list[dict[str, Any]]", layers)
+
+
+def _dicts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 @contextmanager
