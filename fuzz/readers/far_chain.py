@@ -8,8 +8,7 @@ from pathlib import Path
 
 from fuzz.target import Reader, Target
 from imgtool.endpoints import uri
-from imgtool.endpoints.far import tunnel
-from imgtool.endpoints.far import nbd
+from imgtool.endpoints.far import nbd, tunnel
 from imgtool.endpoints.libvirt import far
 from imgtool.endpoints.libvirt.disks import Behind
 from imgtool.progress import Stop
