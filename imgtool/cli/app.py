@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
+from typer.models import CommandInfo
 
 from imgtool import __version__
-from imgtool.cli import convert, guests, images, jobs, machines, metal, migrate, run
+from imgtool.cli import images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -24,8 +27,29 @@ app = typer.Typer(
     name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
     help="Disk images (VMDK, QCOW2, raw, VHDX, VHD, VDI) and machines (.vmx, libvirt, OVF) converted, and proved equal.")
-for module in (images, convert, machines, guests, metal, migrate, run, jobs):
-    module.register(app)
+MODULES = {
+    "images": ("info", "map", "check", "allocate", "verify", "doctor"), "convert": ("convert",), "machines": ("translate",),
+    "guests": ("inspect", "adapt"), "metal": ("v2p",), "migrate": ("migrate", "p2v"), "run": ("run", "worker"), "jobs": ("jobs",),
+}
+"""The commands, and the modules beside this one that they are in."""
+
+
+def load(argv: Sequence[str] = ()) -> typer.Typer:
+    """The program with the command that ``argv`` begins with, or else, for help and completion, with all of them.
+
+    To read the options of all commands takes longer than all else of the start.
+    """
+    wanted = argv[0] if argv else None
+    alone = [module for module, commands in MODULES.items() if wanted in commands]
+    for module in alone or MODULES:
+        import_module(f"imgtool.cli.{module}").register(app)
+    if alone:
+        app.registered_commands[:] = [each for each in app.registered_commands if _name(each) == wanted]
+    return app
+
+
+def _name(command: CommandInfo) -> str | None:
+    return command.name or getattr(command.callback, "__name__", None)
 
 
 def _version(wanted: bool) -> None:
@@ -61,7 +85,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = load(sys.argv[1:])(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own end then is 1
