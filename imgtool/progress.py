@@ -1,7 +1,7 @@
 """What accompanies long work: how far it is, whether it shall stop, how fast it may go.
 
 ``Progress`` is shaped like tqdm: ``bar(total, what)`` gives something with ``update(n)``; a total of 0 is work of unknown
-length. Every copier takes one ``Control``, which bundles the three. Units are bytes unless said.
+length. Every copier takes one ``Control``, which bundles these. Units are bytes unless said.
 """
 
 from __future__ import annotations
@@ -221,6 +221,16 @@ class _KeptBar:
         return {"what": self._what, "done": self.done, "total": self._total, "rate": round(rate)}
 
 
+class Disks:
+    """Told what becomes of the disks of a machine; this one forgets it."""
+
+    def there(self, count: int) -> None:
+        """So many are to be copied."""
+
+    def whole(self, number: int, done: object) -> None:
+        """Disk ``number`` is copied, compared and flushed: it is not copied again. Threads may call it at the same time."""
+
+
 @dataclass(frozen=True)
 class Control:
     """What every copier is given."""
@@ -230,3 +240,4 @@ class Control:
     rate: Rate = field(default_factory=Rate)
     of: str | None = None
     """``BATCH/NAME``: the machine of a batch that this is done for, as its journal says."""
+    disks: Disks = field(default_factory=Disks)

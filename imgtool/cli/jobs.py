@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson
 from imgtool.cli.job_lines import job_lines, table
 from imgtool.errors import UsageError
@@ -29,13 +29,17 @@ WATCH_SECONDS = 2.0
 CLEAR = "\x1b[H\x1b[J"
 """A terminal's: home, and nothing below (ECMA-48: CUP, ED)."""
 
-Id = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or the beginning of it; BATCH/MACHINE.")]
-Ids = Annotated[list[str], typer.Argument(metavar="JOB", help="As of show; several; or BATCH, for all of it.")]
-MaybeIds = Annotated[list[str] | None, typer.Argument(metavar="JOB", help="As of cancel. Without: what was paused goes on.")]
+Id = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or the beginning of it; BATCH/MACHINE.",
+                                   autocompletion=completion.job_ids)]
+Ids = Annotated[list[str], typer.Argument(metavar="JOB", help="As of show; several; or BATCH, for all of it.",
+                                          autocompletion=completion.job_ids)]
+MaybeIds = Annotated[list[str] | None, typer.Argument(
+    metavar="JOB", help="As of cancel. Without: what was paused goes on.", autocompletion=completion.job_ids)]
 Database = Annotated[str | None, typer.Option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME. Default: the SQLite file in the state folder.")]
 State = Annotated[str | None, typer.Option(
-    metavar="STATE", help="Only: running, waiting, done, failed, stopped, cancelled; several with commas.")]
+    metavar="STATE", help="Only: running, waiting, done, failed, stopped, cancelled; several with commas.",
+    autocompletion=lambda: ("running", "waiting", "done", "failed", "stopped", "cancelled"))]
 InWave = Annotated[str | None, typer.Option("--wave", metavar="NAME", help="Only of this wave, or of this batch.")]
 AtHost = Annotated[str | None, typer.Option("--host", metavar="NAME", help="Only from, to or on this host; may be a glob.")]
 
@@ -48,14 +52,26 @@ class _Jobs(TyperGroup):
         return super().parse_args(ctx, args if helps or (args and not args[0].startswith("-")) else ["list", *args])
 
 
-jobs = typer.Typer(name="jobs", cls=_Jobs, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]},
-                   help="What single commands and batches do now and did; cancel, pause, resume, retry.")
+jobs = typer.Typer(name="jobs", cls=_Jobs, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
     app.add_typer(jobs)
     app.command()(dashboard)
+
+
+@jobs.callback()
+def about() -> None:
+    """Say what commands and batches do and did.
+
+    Alone, or with options only, it lists them.
+
+    \b
+    Examples:
+      imgtool jobs
+      imgtool jobs --watch
+    """
 
 
 @jobs.command("list")
@@ -65,7 +81,13 @@ def show_list(
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """All jobs. Examples: imgtool jobs list --state failed; imgtool jobs --watch; imgtool jobs --wave pilot --html pilot.html"""
+    """List all jobs, the latest of a kind last.
+
+    \b
+    Examples:
+      imgtool jobs list --state failed
+      imgtool jobs list --wave pilot --html pilot.html
+    """
     if watch and (as_json or html):
         raise UsageError("--watch is for people: it cannot be combined with --json or --html")
     wanted = _wanted(state, wave, host)
@@ -80,7 +102,13 @@ def show_list(
 
 @jobs.command()
 def show(job: Id, database: Database = None, as_json: AsJson = False) -> None:
-    """One job: steps, bytes, rate, what remains, retries, why it failed. Example: imgtool jobs show wave1/web01"""
+    """Show a job: steps, bytes, rate, why it failed.
+
+    \b
+    Examples:
+      imgtool jobs show migrate-1a2b
+      imgtool jobs show wave1/web01 --json
+    """
     from imgtool.runs.jobs import find
 
     with _stores(database) as known:
@@ -90,7 +118,13 @@ def show(job: Id, database: Database = None, as_json: AsJson = False) -> None:
 
 @jobs.command()
 def logs(job: Id, database: Database = None) -> None:
-    """All events of a job, one JSON object a line. Example: imgtool jobs logs migrate-1a2b"""
+    """Print all events of a job, one JSON object a line.
+
+    \b
+    Examples:
+      imgtool jobs logs migrate-1a2b
+      imgtool jobs logs wave1/web01 | jq .event
+    """
     from imgtool.runs.jobs import find
 
     with _stores(database) as known:
@@ -101,27 +135,65 @@ def logs(job: Id, database: Database = None) -> None:
 
 @jobs.command()
 def cancel(job: Ids, database: Database = None) -> None:
-    """End what runs; what is there is kept, and can be gone on with. Example: imgtool jobs cancel wave1/web01"""
+    """End what runs.
+
+    What is there is kept, and can be gone on with.
+
+    \b
+    Examples:
+      imgtool jobs cancel migrate-1a2b
+      imgtool jobs cancel wave1/web01 wave1/web02
+    """
     _each(job, database, lambda store, found: store.cancel(found), "cancelled")
 
 
 @jobs.command()
 def retry(job: Ids, database: Database = None) -> None:
-    """Try again what has failed, and go on with what was cancelled. Example: imgtool jobs retry wave1"""
+    """Try again what has failed or was cancelled.
+
+    \b
+    Examples:
+      imgtool jobs retry wave1/web01
+      imgtool jobs retry wave1
+    """
     _each(job, database, lambda store, found: store.retry(found), "tried again")
 
 
 @jobs.command()
 def pause(database: Database = None) -> None:
-    """No machine and no step of any batch begins, until resume; what runs goes on. Example: imgtool jobs pause"""
+    """Let nothing new begin, until resume.
+
+    That holds for all batches of the database. What runs goes on.
+
+    \b
+    Examples:
+      imgtool jobs pause
+      imgtool jobs pause --database postgresql://imgtool@db1/imgtool
+    """
     with _stores(database) as known:
         _batches(known).pause()
     output.say("paused: what runs goes on, nothing new begins (imgtool jobs resume)")
 
 
 @jobs.command()
-def resume(job: MaybeIds = None, database: Database = None) -> None:
-    """What was paused, or cancelled, goes on. Examples: imgtool jobs resume; imgtool jobs resume wave1/web01"""
+def resume(
+    job: MaybeIds = None,
+    on: Annotated[str | None, typer.Option(
+        "--on", metavar="WORKER", help="It takes over what workers that are gone for good had under way.")] = None,
+    database: Database = None,
+) -> None:
+    """Go on with what was paused, cancelled, or lost.
+
+    Before --on make sure that the lost worker's host is down: what still runs there would be done twice.
+
+    \b
+    Examples:
+      imgtool jobs resume wave1/web01
+      imgtool jobs resume --on conv2 --database postgresql://imgtool@db1/imgtool
+    """
+    if on:
+        _hand_over(on, job or [], database)
+        return
     if job:
         _each(job, database, lambda store, found: store.resume(found), "resumed")
         return
@@ -135,9 +207,15 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any that is free.")] = 0,
     database: Database = None,
 ) -> None:
-    """Show jobs in a browser of this host: waves, machines, throughput, failures. Read-only; the address is printed.
+    """Show jobs in a browser of this host.
 
-    Example: imgtool dashboard --port 8080; from afar: ssh -L 8080:127.0.0.1:8080 HOST
+    Waves, machines, throughput, failures by cause. It only reads. It prints its
+    address, which is secret. From afar: ssh -L 8080:127.0.0.1:8080 HOST.
+
+    \b
+    Examples:
+      imgtool dashboard
+      imgtool dashboard --port 8080
     """
     from imgtool.runs.dashboard import serving
 
@@ -218,6 +296,16 @@ def _each(names: Sequence[str], database: str | None, work: Callable[[JobStore, 
                        + (f" and {len(found) - 20} more" if len(found) > 20 else ""))
             if what != "cancelled":
                 _say_if_alone(store)
+
+
+def _hand_over(to: str, names: Sequence[str], database: str | None) -> None:
+    """Raises UsageError."""
+    from imgtool.runs.jobs import chosen
+
+    with _stores(database) as known:
+        wanted = [job for _, found in chosen(known, names) for job in found]
+        taken = _batches(known).hand_over(to, wanted)
+    output.say(f"{to} takes over: {', '.join(taken[:20]) or 'nothing: no worker that is gone has anything under way'}")
 
 
 def _batches(known: Sequence[JobStore]) -> Batches:

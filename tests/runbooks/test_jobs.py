@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from imgtool.cli.job_lines import job_lines
-from imgtool.model.job import Job
-from imgtool.runs.jobs import stores
-from imgtool.runs.jobs.overview import overview
+from imgtool.cli.jobs import _look, _wanted
+from imgtool.model.job import Job, Overview
 from tests.migrate.machines import MIB, raw_disk
 from tests.program import ENVIRONMENT, imgtool, result
 from tests.runbooks.batches import events, started, until
@@ -20,12 +19,12 @@ from tests.runbooks.batches import events, started, until
 BOOK = """
 name: b
 defaults: {clone: false}
-limits: {per-worker: 2, bytes-per-second: 1M}
+limits: {per-worker: 2, bytes-per-second: 2M}
 waves:
 - name: pilot
   machines:
-  - {name: good, steps: [{convert: {source: a.raw, destination: good.qcow2, to: qcow2}}]}
-  - {name: "bad<b>", steps: [{verify: {left: a.raw, right: none.raw}}]}
+  - {name: good, steps: [{convert: {source: a.raw, destination: good.qcow2, to: qcow2, verify: false}}]}
+  - {name: "bad<b>", steps: [{verify: {left: small.raw, right: none.raw}}]}
 - name: rest
   machines:
   - {name: later, steps: [{convert: {source: small.raw, destination: later.qcow2, to: qcow2}}]}
@@ -33,25 +32,29 @@ waves:
 
 
 def book(folder: Path) -> Path:
-    raw_disk(folder / "a.raw", 16 * MIB)
+    (folder / "a.raw").write_bytes(os.urandom(16 * MIB))
     raw_disk(folder / "small.raw", MIB)
     path = folder / "b.yaml"
     path.write_text(BOOK)
     return path
 
 
+def looked(state: str | None = None, wave: str | None = None, host: str | None = None) -> Overview:
+    """What `jobs list` shows; from this process, which is quicker than a new one."""
+    return _look(None, _wanted(state, wave, host))
+
+
 def listed() -> dict[str, Job]:
-    """Name of the machine → its job; from this process, which is quicker than a new one."""
-    with stores(None) as known:
-        return {str(job.machine): job for job in overview(known).jobs}
+    """Name of the machine → its job."""
+    return {str(job.machine): job for job in looked().jobs}
 
 
 def states() -> dict[str, str]:
     return {name: job.state for name, job in listed().items()}
 
 
-def names(*args: object) -> set[str]:
-    return {job["machine"] for job in result("jobs", "list", *args)["jobs"]}
+def names(**how: str) -> set[str]:
+    return {str(job.machine) for job in looked(**how).jobs}
 
 
 def test_a_batch_from_another_terminal(tmp_path: Path, state: Path) -> None:
@@ -74,9 +77,9 @@ def test_a_batch_from_another_terminal(tmp_path: Path, state: Path) -> None:
         assert told["jobs"] == ["b/good"]
         until(lambda: process.poll() is not None, f"the rest is done: {log.read_text()}")
     assert states() == {"good": "cancelled", "bad<b>": "failed", "later": "done"}
-    assert names("--state", "failed,cancelled") == {"good", "bad<b>"}
-    assert names("--wave", "rest") == {"later"}
-    assert names("--host", "nothing*") == set()
+    assert names(state="failed,cancelled") == {"good", "bad<b>"}
+    assert names(wave="rest") == {"later"}
+    assert names(host="nothing*") == set()
     check_ended(path, tmp_path)
 
 
@@ -91,7 +94,7 @@ def check_ended(path: Path, folder: Path) -> None:
     resumed = imgtool("jobs", "resume", "b/good")
     assert "no process takes work: imgtool run RUNBOOK" in resumed.stderr
     assert states()["good"] == "stopped"
-    (folder / "none.raw").write_bytes((folder / "a.raw").read_bytes())
+    (folder / "none.raw").write_bytes((folder / "small.raw").read_bytes())
     assert imgtool("jobs", "retry", "b").returncode == 0
     again = imgtool("run", path, "--json", "--report", folder / "page.html")
     assert again.returncode == 0, again.stderr
@@ -101,8 +104,8 @@ def check_ended(path: Path, folder: Path) -> None:
     assert "bad&lt;b&gt;" in page
     assert "<b>" not in page.replace("<b>bad&lt;b&gt;</b>", "").replace("<b>good</b>", "").replace("<b>later</b>", "").replace(
         '<div class="card tile', "").partition("<h2>Machines")[2]
-    bad = result("jobs", "show", "b/bad<b>")
-    assert (bad["runs"], bad["retries"], bad["error"]) == (2, 2, None)
+    bad = listed()["bad<b>"]
+    assert (bad.runs, bad.retries, bad.error) == (2, 2, None)
     assert imgtool("jobs", "retry", "b").returncode == 2
     events_ = [json.loads(line)["event"] for line in imgtool("jobs", "logs", "b/good").stdout.splitlines()]
     assert events_ == ["begin", "stopped", "begin", "end"]
@@ -113,15 +116,14 @@ def test_paused_from_another_terminal(tmp_path: Path, state: Path) -> None:
     with started("run", path, log=tmp_path / "log") as process:
         until(lambda: (one := listed()) and one["good"].state == "running", "it runs")
         assert imgtool("jobs", "pause").returncode == 0
-        assert result("jobs")["paused"]
-        assert imgtool("jobs").stdout.endswith("paused: nothing new begins (imgtool jobs resume)\n")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+    assert imgtool("jobs").stdout.endswith("paused: nothing new begins (imgtool jobs resume)\n")
     assert states()["good"] == "stopped"
     assert listed()["good"].hint == "imgtool run RUNBOOK goes on with it"
     resumed = imgtool("jobs", "resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert not result("jobs")["paused"]
+    assert not looked().paused
     assert [one["event"] for one in events(state, "paused", "unpaused")] == ["paused", "unpaused"]
 
 

@@ -17,7 +17,7 @@ from imgtool.errors import ImgtoolError, RefusedError, UsageError
 from imgtool.journal import held
 from imgtool.model.job import ACTIVE, Job, JobStep
 from imgtool.runs import audit
-from imgtool.runs.engine.store import ENDED, STATES, Store, database, parsed_id, reached
+from imgtool.runs.engine.store import ENDED, STATES, Store, database, machine_of, parsed_id, reached
 from imgtool.runs.jobs.going import Moving, moving
 from imgtool.runs.jobs.journals import last_run, of_machine
 from imgtool.runs.jobs.steps import measured, read_by, steps
@@ -133,6 +133,13 @@ class Batches:
             names = [str(job.machine) for job in fitting if job.batch == batch]
             self._asked(lambda batch=batch, names=names: self._store.retry(batch, names))  # type: ignore[misc]
         self._say("retried", fitting)
+
+    def hand_over(self, to: str, jobs: Sequence[Job]) -> list[str]:
+        """What lost workers had under way (of ``jobs``; none: all) goes to the worker ``to``; ids. Raises UsageError."""
+        ids = [one for job in jobs for one in self._workflows(job)]
+        taken = sorted({machine_of(one) for one in self._asked(lambda: self._store.hand_over(to, ids))})
+        audit.Audit("jobs").event("handed over", to=to, jobs=taken)
+        return taken
 
     def _workflows(self, job: Job) -> list[str]:
         """Of its last attempt, if it has begun one."""
