@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long boot-matrix lint bench fuzz soak mutants coverage clean
+.PHONY: setup demo test test-long boot-matrix lint reference bench docs fuzz soak mutants coverage clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -22,11 +22,18 @@ boot-matrix: setup ## guests moved in all six directions, booted before and afte
 	$(PYTEST) -n 1 -m boot_matrix $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check imgtool tests fixtures bench fuzz soak mutation
+	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+reference: setup ## docs/man and docs/reference, written from the code
+	$(BIN)/python -m reference
 
 bench: setup ## benchmarks; writes bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
+
+docs: setup ## the documents as a site, build/site; links and anchors are checked
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 fuzz: setup ## every reader of foreign bytes, SECONDS (600) in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check '.[fuzz]'

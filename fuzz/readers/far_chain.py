@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz.target import Reader, Target
 from imgtool.endpoints import uri
-from imgtool.endpoints.far import tunnel
+from imgtool.endpoints.far import nbd, tunnel
 from imgtool.endpoints.libvirt import far
 from imgtool.endpoints.libvirt.disks import Behind
 from imgtool.progress import Stop
@@ -32,7 +32,7 @@ def reader(folder: Path) -> Reader:
         found = far.chain(host, behind, [IMAGES], Stop())
         if found[0][0] == behind.path:
             assert all(path.startswith(f"{IMAGES}/") for path, _ in found[1:]), "a file outside of the pools"
-        far.graph(found, block=False)
+        nbd.graph(found, block=False)
 
     return read
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from imgtool import __version__
-from imgtool.cli import convert, guests, images, jobs, machines, metal, migrate, run
+from imgtool.cli import completion, convert, guests, images, jobs, machines, metal, migrate, run
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -21,11 +22,17 @@ EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXI
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
-    name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
-    help="Disk images (VMDK, QCOW2, raw, VHDX, VHD, VDI) and machines (.vmx, libvirt, OVF) converted, and proved equal.")
-for module in (images, convert, machines, guests, metal, migrate, run, jobs):
+    name="imgtool", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+for module in (images, convert, machines, guests, metal, migrate, run, jobs, completion):
     module.register(app)
+
+
+def program() -> TyperGroup:
+    """The tree of commands. typer's installer of completion is not in it: its script for bash cuts a URI at its colons."""
+    tree = cast("TyperGroup", typer.main.get_command(app))
+    tree.params = [one for one in tree.params if one.name not in ("install_completion", "show_completion")]
+    return tree
 
 
 def _version(wanted: bool) -> None:
@@ -34,12 +41,25 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each program that is started, to stderr.")] = False,
 ) -> None:
-    """Options before the command."""
+    """Convert disk images and machines, and prove each copy equal.
+
+    Images: VMDK, QCOW2, raw, VHDX, VHD, VDI, thin or thick. Machines: VMware's .vmx, libvirt's domain XML, OVF and OVA; they move
+    between ESXi, KVM and bare metal.
+
+    \b
+    Examples:
+      imgtool convert web01.vmdk --to qcow2 --thick
+      imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system --dry-run
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
     if verbose:
         import logging
 
@@ -61,7 +81,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = program()(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own end then is 1
@@ -87,6 +107,9 @@ def _told(error: Exception) -> ImgtoolError:
             return UsageError(getattr(error, "format_message", error.__str__)(), "imgtool --help, or imgtool COMMAND --help")
         case typer.Abort():
             return StoppedError(signal.SIGINT)
+        case UnicodeEncodeError():
+            return ImgtoolError(f"{error.encoding}, which stdout is in, has no sign for {error.object[error.start]!a}",
+                                "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
         case OSError():

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import AsJson
 
 if TYPE_CHECKING:
     from imgtool.runs.jobs import Job
 
-Id = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or the beginning of it.")]
-jobs = typer.Typer(name="jobs", no_args_is_help=False, help="What migrations do now and did: list, show, logs.",
-                   context_settings={"help_option_names": ["-h", "--help"]})
+STATES = ("running", "done", "failed", "stopped")
+Id = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or the beginning of it.", autocompletion=completion.job_ids)]
+jobs = typer.Typer(name="jobs", no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def register(app: typer.Typer) -> None:
@@ -27,17 +27,30 @@ def register(app: typer.Typer) -> None:
 
 @jobs.callback(invoke_without_command=True)
 def usual(context: typer.Context) -> None:
-    """``imgtool jobs`` alone lists them."""
+    """Say what migrations do now and did; alone it lists them.
+
+    \b
+    Examples:
+      imgtool jobs
+      imgtool jobs show migrate-1a2b
+    """
     if context.invoked_subcommand is None:
         show_list()
 
 
 @jobs.command("list")
 def show_list(
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only: running, done, failed, stopped.")] = None,
+    state: Annotated[str | None, typer.Option(
+        metavar="STATE", help="Only: running, done, failed, stopped.", autocompletion=lambda: STATES)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """All jobs, the latest last. Example: imgtool jobs list --state failed"""
+    """List all jobs, the latest last.
+
+    \b
+    Examples:
+      imgtool jobs list
+      imgtool jobs list --state failed
+    """
     from imgtool.runs.jobs import jobs as known
 
     found = [job for job in known() if state in (None, job.state)]
@@ -47,7 +60,13 @@ def show_list(
 
 @jobs.command()
 def show(job: Id, as_json: AsJson = False) -> None:
-    """One job: its steps, their times and bytes, and why it failed. Example: imgtool jobs show migrate-1a2b"""
+    """Show a job: its steps, times, bytes, and why it failed.
+
+    \b
+    Examples:
+      imgtool jobs show migrate-1a2b
+      imgtool jobs show migrate-1a2b --json
+    """
     from imgtool.runs.jobs import find
 
     found = find(job)
@@ -56,7 +75,13 @@ def show(job: Id, as_json: AsJson = False) -> None:
 
 @jobs.command()
 def logs(job: Id) -> None:
-    """All events of a job, one JSON object a line. Example: imgtool jobs logs migrate-1a2b"""
+    """Print all events of a job, one JSON object a line.
+
+    \b
+    Examples:
+      imgtool jobs logs migrate-1a2b
+      imgtool jobs logs migrate-1a2b | jq .event
+    """
     from imgtool.runs.jobs import find, told
 
     for event in told(find(job)):

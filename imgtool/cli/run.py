@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson, DryRun, ShowProgress, control_of
 from imgtool.errors import ImgtoolError, MissingToolError, UsageError
 
@@ -39,7 +39,8 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    runbook: Annotated[Path, typer.Argument(metavar="RUNBOOK", help="A YAML file: machines, and what shall become of them.")],
+    runbook: Annotated[Path, typer.Argument(
+        metavar="RUNBOOK", help="A YAML file: machines, and what shall become of them.", autocompletion=completion.runbooks)],
     check: Annotated[bool, typer.Option("--check", help="Say all that is wrong in the runbook, and do nothing.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="A machine, or a glob; repeatable.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try machines again that have failed or were cancelled.")] = False,
@@ -48,9 +49,14 @@ def run(
     database: Database = None, sees: Sees = None, identity: Identity = None,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Carry out a runbook: hundreds of machines, in waves, within limits. Stopped, crashed or rebooted, it goes on.
+    """Carry out a runbook: hundreds of machines, in waves.
 
-    Examples: imgtool run wave1.yaml --dry-run; imgtool run wave1.yaml; imgtool run wave1.yaml --only 'web-*'
+    Within limits; stopped, crashed or rebooted, the same command goes on.
+
+    \b
+    Examples:
+      imgtool run wave1.yaml --dry-run
+      imgtool run wave1.yaml --only 'web-*'
     """
     control_of(progress)
     book = _loaded(runbook)
@@ -76,9 +82,15 @@ def worker(
     database: Database = None, sees: Sees = None, identity: Identity = None,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, max=64, help="Done at once on this host.")] = 2,
 ) -> None:
-    """Take work from a shared database, until it is stopped. Each host has one worker.
+    """Take work from a shared database, until it is stopped.
 
-    Examples: imgtool worker --database postgresql://imgtool@db1/imgtool --sees san1,nfs2
+    Each host has one worker.
+
+    \b
+    Examples:
+      imgtool worker --database postgresql://imgtool@db1/imgtool
+      imgtool worker --database postgresql://imgtool@db1/imgtool \\
+          --sees san1,nfs2 --steps 4
     """
     engine = _engine()
     with engine.working(engine.database(database), identity=identity, sees=_labels(sees), steps=steps, stop=STOP) as here:

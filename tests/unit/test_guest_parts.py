@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from fixtures import machine_folder
 from imgtool import kvm
 from imgtool.cli.app import app
 from imgtool.cli.output import guest_lines
-from imgtool.errors import RefusedError, UsageError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.guests import inside, knowledge, mounts, other
 from imgtool.guests.keys import read_keys
 from imgtool.guests.linux.drivers import capabilities
@@ -53,6 +54,19 @@ class Blkid:
 def test_other_systems_by_their_partitions(kind: str, family: str) -> None:
     known = Volumes(filesystems=(), names={})
     assert other.family(Blkid(sda1="0x82", sda2=kind), known) == family  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("number", "kind", "words"), [
+    (errno.EROFS, RefusedError, "is read-only: write: /x"), (errno.ENOSPC, NoSpaceError, "is full: write: /x"),
+    (errno.ELOOP, DamagedError, "not what it should be: write: /x"), (errno.EIO, DamagedError, "not what it should be"),
+    (0, ImgtoolError, "not what it should be")])
+def test_what_a_file_system_of_the_guest_says_no_to(number: int, kind: type[ImgtoolError], words: str) -> None:
+    with pytest.raises(kind, match=words) as caught, inside._explained():
+        raise OSError(number, "write: /x")
+    assert caught.value.hint
+    assert type(caught.value) is kind
+    with pytest.raises(FileNotFoundError), inside._explained():
+        Path("/none/of/this/host").read_bytes()
 
 
 def test_other_systems_by_their_file_systems() -> None:

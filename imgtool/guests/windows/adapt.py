@@ -39,15 +39,16 @@ def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], re
     where, warnings = paths(tree), list[str]()
     given_ = request.drivers if request.platform in given.MAKERS else None
     package = given.choose(given_, info, request.platform) if given_ else None
-    changes = list(given.copy(tree, package)) if package else []
-    with opened(handle, where.system, "SYSTEM", write=True) as hive:
+    keep = tree.keep if request.backup else None
+    changes = list(given.copy(tree, package, keep)) if package else []
+    with opened(handle, where.system, "SYSTEM", write=True, keep=keep) as hive:
         booting = _boot_drivers(hive, tree, where, info, request.platform, package)
         _stop_tools(hive, info, request.platform)
         moved = _moved(first_boot.statics(hive, control_set(hive)), request, warnings)
         changes += first_boot.install(tree, hive, control_set(hive), first_boot.script(package, moved))
     changes += hive.changes
     if package:
-        with opened(handle, where.software, "SOFTWARE", write=True) as hive:
+        with opened(handle, where.software, "SOFTWARE", write=True, keep=keep) as hive:
             _device_path(hive, package)
         changes += hive.changes
     return _result(info, request, package, booting, changes, warnings)
