@@ -36,7 +36,7 @@ docs: setup ## the documents as a site, build/site; links and anchors are checke
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 fuzz: setup ## every reader of foreign bytes, SECONDS (600) in all
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check '.[fuzz]'
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m fuzz all --seconds $(or $(SECONDS),600) $(ARGS)
 
 soak: setup ## random conversions and migrations, kills and faults, all of it verified, MINUTES (60)

@@ -160,10 +160,13 @@ def boot(domain: Node) -> tuple[tuple[str, ...], bool | None]:
     node = domain.child("os")
     if node is None:
         return (), None
-    kinds = []
-    for number, one in enumerate(node.children("boot")):
-        word = one.of("").get("@dev", f"boot[{number}]") or ""
-        kinds.append(BOOT.get(word, word))
+    kinds: list[str] = []
+    for one in node.children("boot"):
+        word = one.of("").get("@dev", f"boot[{len(kinds)}]") or ""
+        if word in BOOT:
+            kinds.append(BOOT[word])
+        else:
+            one.problem(f"{word[:40]!r} is no device that is known: left out of the boot order")
     return tuple(kinds), node.yes("bootmenu/@enable", "boot_menu")
 
 

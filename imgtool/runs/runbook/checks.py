@@ -30,7 +30,7 @@ def groups(book: Runbook) -> Iterator[tuple[Wave | None, tuple[Machine, ...]]]:
 
 
 class Checks:
-    """Complains to the binder that has read it."""
+    """Complains to the binder that has read it. What the binder has complained of already is None here, whatever its type."""
 
     def __init__(self, book: Runbook, binder: Binder) -> None:
         self._book, self._binder = book, binder
@@ -43,7 +43,7 @@ class Checks:
             self._say(self._book, "machines", "machines and waves; expected one of the two",
                       "give these machines a wave of their own")
         for name, endpoint in self._endpoints.items():
-            if endpoint is not None:
+            if endpoint is not None and endpoint.uri is not None:
                 self._address(endpoint, "uri", endpoint.uri, f"endpoint {name}")
         if self._book.defaults is not None:
             self._settings(self._book.defaults)
@@ -105,7 +105,7 @@ class Checks:
             self._say(window, "until", "until is not after not-before; expected a later time", "until: a time after not-before")
 
     def _step(self, step: object) -> None:
-        if isinstance(step, ConvertStep):
+        if isinstance(step, ConvertStep) and step.to is not None:
             from imgtool.steps.spec import image_spec
 
             try:
