@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from imgtool import __version__
 from imgtool.cli import completion, convert, guests, images, jobs, machines, metal, migrate, run
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
@@ -37,6 +36,8 @@ def program() -> TyperGroup:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from imgtool import __version__
+
         typer.echo(f"imgtool {__version__}")
         raise typer.Exit
 
