@@ -261,6 +261,9 @@ def lines(result: Migrated) -> Iterable[str]:
         moved += [f"{output.size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
             disk.bytes_cloned else []
         yield f"  {os.path.basename(disk.destination)}: {output.size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
+        if disk.passes:
+            passes = (f"{one.name} {output.size(one.bytes_read)} in {one.seconds:.1f} s" for one in disk.passes)
+            yield f"    passes: {', '.join(passes)}"
     if result.changes:
         yield f"the guest: {len(result.changes)} changes for its new hardware (imgtool jobs show {result.job})"
     if result.started:

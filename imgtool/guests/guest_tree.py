@@ -13,10 +13,12 @@ from typing import Self
 
 from imgtool.errors import DamagedError
 from imgtool.guests.appliance import LONG, Handle
-from imgtool.guests.tree import NEW_FILE, READ_LIMIT, Stat
+from imgtool.guests.tree import KEPT, NEW_FILE, READ_LIMIT, Stat
 
 SELINUX = "security.selinux"
 MAGIC = "*?["
+MAX_LINKS = 40
+"""As Linux itself allows."""
 SMALL = 1 << 20
 """Bytes that go through in one message: libguestfs takes less than 4 MiB."""
 
@@ -113,8 +115,22 @@ class GuestTree:
         try:
             return str(self._handle.call("realpath", path))
         except OSError:
-            folder, name = os.path.split(path.rstrip("/"))
-            return os.path.join(self.realpath(folder), name) if folder not in ("", path) else path
+            return self._followed(path)
+
+    def _followed(self, path: str) -> str:
+        """Of a path that leads to nothing: where that would be. As it is written if its links go in a circle."""
+        found, waiting, links = "/", path.split("/")[::-1], 0
+        while waiting:
+            here = os.path.normpath(os.path.join(found, waiting.pop()))
+            target = self.readlink(here)
+            if target is None:
+                found = here
+            elif (links := links + 1) > MAX_LINKS:
+                return path
+            else:
+                waiting += target.split("/")[::-1]
+                found = "/" if target.startswith("/") else found
+        return found
 
     def stat(self, path: str) -> Stat:
         found = self._handle.call("statns", path)
@@ -143,6 +159,12 @@ class GuestTree:
     def rename(self, old: str, new: str) -> None:
         self._listed.clear()
         self._handle.call("rename", old, new)
+
+    def keep(self, path: str) -> None:
+        """Copies a file to ``PATH.imgtool-orig``, if there is none yet."""
+        if not self.lexists(path + KEPT):
+            self._listed.clear()
+            self._handle.call("cp", path, path + KEPT, seconds=LONG)
 
     def mkdir(self, path: str) -> None:
         if not self.is_dir(path):

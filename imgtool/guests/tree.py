@@ -12,6 +12,8 @@ from typing import Protocol
 
 READ_LIMIT = 16 << 20
 """Bytes. The largest file that is read whole here is ``modules.alias`` (2 MiB)."""
+KEPT = ".imgtool-orig"
+"""Ends the name of the first version of a changed file, which stays beside it."""
 NEW_FILE = 0o644
 
 

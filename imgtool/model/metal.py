@@ -46,6 +46,17 @@ USED_BLOCKS = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass over a disk in use."""
+
+    name: str
+    """first, pass 2, …; frozen: the last one."""
+    bytes_read: int
+    """Of the disk, to be sent: what was missing, or had changed."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhysicalDisk:
     """A whole block device: SCSI, SATA, NVMe, MMC, virtio, MD, multipath, a LUN, a loop device."""
 

@@ -98,7 +98,7 @@ def _v2p(task: Task, step: V2pStep) -> tuple[str, V2pRequest]:
         reading=SourceOptions(ignore_lock=bool(said.ignore_lock)), disk_roots=_paths(task, said.disk_roots),
         credentials=credentials(source) if source else NO_CREDENTIALS, adapt=_is(said.adapt, usual=True),
         key_files=_paths(task, said.key_files), drivers=_path(task, said.virtio_win) if said.virtio_win else None,
-        grow=step.grow, wipe=step.wipe, verify=_is(said.verify, usual=True))
+        grow=step.grow, wipe=step.wipe, boot_entry=step.boot_entry, verify=_is(said.verify, usual=True))
 
 
 def _uri(task: Task, endpoint: Endpoint | None) -> str | None:

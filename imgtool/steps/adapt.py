@@ -9,10 +9,10 @@ from dataclasses import replace
 from imgtool.formats.disk import Disk
 from imgtool.guests import checks, overlay
 from imgtool.guests.appliance import Handle, appliance, require_guestfs
-from imgtool.guests.inside import entered, find
+from imgtool.guests.inside import Inside, entered, find
 from imgtool.guests.keys import read_keys
 from imgtool.guests.knowledge import change, stranger
-from imgtool.guests.linux import edit, extend
+from imgtool.guests.linux.edit import kept_name
 from imgtool.model.guest import AdaptRequest, AdaptResult
 from imgtool.progress import Control, Progress
 
@@ -57,13 +57,12 @@ def change_guest(handle: Handle, request: AdaptRequest, keys: Sequence[str], pro
     with entered(handle, found, write=True) as inside:
         since = checks.now(handle)
         result = change(inside, request, progress)
-        result = replace(result, unlisted=tuple(sorted(_unlisted(handle, since, result))))
+        result = replace(result, unlisted=tuple(sorted(_unlisted(inside, since, result))))
     return replace(result, warnings=(*inside.warnings, *result.warnings))
 
 
-def _unlisted(handle: Handle, since: str, result: AdaptResult) -> Iterator[str]:
-    """What was written, but neither stands in the list of changes nor is the backup of what does."""
-    listed = {change.where for change in result.changes}
-    for path in checks.touched(handle, since):
-        if path.removesuffix(edit.KEPT).removesuffix(extend.KEPT) not in listed:
-            yield path
+def _unlisted(inside: Inside, since: str, result: AdaptResult) -> Iterator[str]:
+    """What was written, but is neither in the list of changes, as itself or by a link to it, nor a backup of what is."""
+    paths = {path for change in result.changes for path in (change.where, inside.tree.realpath(change.where))}
+    listed = paths | set(map(kept_name, paths))
+    yield from (path for path in checks.touched(inside.handle, since) if path not in listed)

@@ -24,13 +24,20 @@ SCSI_CLASS = bytes.fromhex("7be9364d25e3ce11bfc108002be10318")
 """{4D36E97B-E325-11CE-BFC1-08002BE10318} as Windows has it in memory."""
 
 
+def file_of(disk: Path, place: Path, name: str) -> bytes:
+    """A file of the guest's volume, which is copied out first."""
+    volume, out = place / "volume", place / "file"
+    oracle.tool("dd", f"if={disk}", f"of={volume}", "bs=1M", "skip=1", f"count={phony_windows.SIZE // MIB}", "status=none")
+    oracle.tool("sh", "-c", f"ntfscat '{volume}' '{name}' > '{out}'")
+    return out.read_bytes()
+
+
 class Registry:
     """A hive of the guest, read by hivex outside the appliance."""
 
     def __init__(self, disk: Path, place: Path, name: str) -> None:
-        volume, hive = place / "volume", place / name
-        oracle.tool("dd", f"if={disk}", f"of={volume}", "bs=1M", "skip=1", f"count={phony_windows.SIZE // MIB}", "status=none")
-        oracle.tool("sh", "-c", f"ntfscat '{volume}' Windows/System32/config/{name} > '{hive}'")
+        hive = place / name
+        hive.write_bytes(file_of(disk, place, f"Windows/System32/config/{name}"))
         self._hive = hivex.Hivex(str(hive))
 
     def value(self, key: str, name: str) -> tuple[int, bytes] | None:
@@ -83,6 +90,7 @@ def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
     assert found["details"]["services"]["storahci"] == 3
     assert (found["details"]["volume_state"], found["details"]["fast_start"]) == ("at rest", False)
     assert sha256(disk) == before
+    hives = {name: file_of(disk, tmp_path, f"Windows/System32/config/{name}") for name in ("SYSTEM", "SOFTWARE")}
     made = result("adapt", disk, "--for", "kvm", "--virtio-win", drivers)
     assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
     assert any("no boot of one was tested" in warning for warning in made["warnings"])
@@ -100,6 +108,8 @@ def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
     assert path == r"%SystemRoot%\inf;%SystemRoot%\Drivers\VirtIO"
     copied = oracle.tool("ntfscat", tmp_path / "volume", "Windows/System32/drivers/viostor.sys").stdout
     assert copied == "viostor 2k19 amd64 sys\n"
+    for name in ("SYSTEM", "SOFTWARE"):
+        assert file_of(disk, tmp_path, f"Windows/System32/config/{name}.imgtool-orig") == hives[name]
     assert oracle.tool("ntfscat", tmp_path / "volume", "Windows/Drivers/VirtIO/netkvm.inf").stdout == "NetKVM 2k19 amd64 inf\n"
     assert made["capabilities"]["agent"] is True
     after = sha256(disk)
@@ -115,6 +125,7 @@ def refused(disk: Path, *words: Any) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 def test_fast_start_is_refused(tmp_path: Path) -> None:
     disk = phony_windows.build(tmp_path / "win.raw", system=changed(SYSTEM, POWER, HiberbootEnabled=1))
     assert "powercfg /h off" in refused(disk)

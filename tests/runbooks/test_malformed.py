@@ -37,6 +37,8 @@ CASES: list[tuple[str, int, int, str, str]] = [
      "destination: …"),
     (HEAD + "machines:\n  - name: a\n    steps:\n      - convert: {source: a, destination: b, to: qcow3}\n", 6, 50,
      "unknown format 'qcow3'", "one of: qcow2"),
+    (HEAD + "machines: [{name: a, steps: [{v2p: {disks: {vda: /dev/sdb}}}]}]\n", 3, 44,
+     "nothing confirms that /dev/sdb may be written over", "confirm: [SERIAL]"),
     (HEAD + "machines: [{name: a, before: /bin/true}]\n", 3, 30, "before: a text; expected a list", "there is no shell"),
     (HEAD + "machines: [{name: a, after: []}]\n", 3, 29, "an empty list; expected a program", "[/usr/bin/program"),
     (HEAD + "machines: [{name: a, from: esxi9}]\n", 3, 28, "from: no endpoint esxi9", "endpoints: {esxi9:"),

@@ -60,8 +60,8 @@ def running(folder: Path, text: str, state: Path, *, begun: int) -> Iterator[tup
         yield process.pid, log
 
 
-def tools(pid: int) -> list[str]:
-    """What runs below a process: qemu-img's command lines."""
+def tools(pid: int | None = None) -> list[str]:
+    """What runs below a process, or at all: qemu-img's command lines."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -70,7 +70,7 @@ def tools(pid: int) -> list[str]:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, IndexError):
                 continue
-            if words[0].endswith(b"qemu-img") and parent == pid:
+            if words[0].endswith(b"qemu-img") and pid in (None, parent):
                 found.append(b" ".join(words).decode(errors="replace"))
     return found
 
@@ -124,10 +124,15 @@ def test_paused_it_holds(tmp_path: Path, state: Path, store: Store) -> None:
 
 
 def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> None:
-    """SIGINT ends it with 130 and fails nothing; a second process of the same database is refused; an edited program goes on."""
+    """Killed, its qemu-img dies with it. SIGINT ends it with 130 and fails nothing; a second process of the same database is
+    refused; an edited program goes on."""
     raw_disk(tmp_path / "a.raw", 32 * MIB)
     text = HEAD + CONVERT % ("a", "a")
-    with running(tmp_path, text, state, begun=1) as (pid, log):
+    with running(tmp_path, text, state, begun=1) as (pid, _):
+        (orphan,) = until(lambda: tools(pid), "qemu-img runs")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: orphan not in tools(), "qemu-img dies")
+    with running(tmp_path, text, state, begun=2) as (pid, log):
         for command in (("run", tmp_path / "b.yaml"), ("worker",)):
             second = imgtool(*command)
             assert second.returncode == 4, second.stderr
@@ -140,7 +145,8 @@ def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> Non
     again = imgtool("run", tmp_path / "b.yaml", cwd=edited(tmp_path))
     assert again.returncode == 0, again.stderr
     assert "edited" in again.stderr
-    assert [one["event"] for one in events(state, "begin", "stopped", "failed", "end")] == ["begin", "stopped", "begin", "end"]
+    assert [one["event"] for one in events(state, "begin", "stopped", "failed", "end")] == [
+        "begin", "begin", "stopped", "begin", "end"]
 
 
 def edited(folder: Path) -> Path:

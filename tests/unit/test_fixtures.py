@@ -13,6 +13,7 @@ import pytest
 
 from fixtures import marker
 from fixtures.apt import debian_sources
+from fixtures.boot import FAILURES
 from fixtures.cache import cached
 from fixtures.run import ToolError, need, run
 
@@ -173,3 +174,11 @@ def test_the_marker_block_is_found_among_other_lines() -> None:
     assert (found.root_source, found.payload_sha256) == ("/dev/vda1", "abc")
     assert found.failed_units == ("some.service",)
     assert marker.parse(serial.replace("IMGTOOL END", "")) is None
+
+
+@pytest.mark.parametrize(("words", "failed"), [
+    ("error: file `/boot/grub/i386-pc/normal.mod' not found.", True), ("error: no such device: 1234.", True),
+    ("error: file `/boot/grub/fonts/unicode.pf2' not found.", False), ("ALERT!  /dev/sda1 does not exist.", True)])
+def test_what_a_machine_says_when_it_will_not_boot(words: str, failed: bool) -> None:
+    """GRUB goes on without a font: whoever made its menu anew may have asked for one."""
+    assert bool(FAILURES.search(f"Booting\r\n{words}\r\n")) is failed

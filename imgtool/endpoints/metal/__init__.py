@@ -11,7 +11,8 @@
 ``rescue``      bad sectors
 ``packing``     whether the way is worth packing for
 ``nbd``         a far disk for QEMU and the appliance
-``plain``       a machine without python3
+``served``      a machine without python3: qemu-nbd
+``plain``       a machine without either: dd
 ==============  ==============================================================
 """
 
@@ -22,12 +23,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from imgtool.endpoints import far
+from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal import disks, free, hardware, plain
+from imgtool.endpoints.metal import disks, free, hardware, plain, served
 from imgtool.endpoints.metal.packing import Packing, best_codec
 from imgtool.endpoints.metal.plain import PlainReader
 from imgtool.endpoints.metal.reader import MetalReader
+from imgtool.endpoints.metal.served import Readable, ServedFile
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.model.description import Parsed
 from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
@@ -56,6 +59,7 @@ class Metal:
         """Of disks at rest, by path."""
         self._stack = ExitStack()
         self._wire = self._connected()
+        self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
         said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
         self.host = printable(str(said)).split(".")[0] or "metal"
         self._packing = Packing(best_codec(self._wire) if uri.host and self._wire else None)
@@ -84,9 +88,21 @@ class Metal:
         machine, problems = hardware.machine(files, chosen, found.name)
         seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block",
                                 data=self._used(chosen, disk, control)) for disk in chosen)
-        problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *([] if self._wire else [plain.PROBLEM]))
-        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._wire is not None),
+        problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *self._without())
+        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._in_parts),
                     parsed=Parsed(machine=machine, problems=problems))
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether more than whole disks can be read."""
+        return self._wire is not None or self._serves
+
+    def _without(self) -> Iterator[Problem]:
+        if self._wire is None:
+            yield served.PROBLEM if self._serves else plain.PROBLEM
+
+    def _opened(self, disk: PhysicalDisk, control: Control) -> Readable:
+        return FarFile(self._wire, disk.path) if self._wire else ServedFile(self._uri, disk, control)
 
     def _in_use(self, disk: PhysicalDisk) -> Problem:
         why = f"{disk.path} is in use: {'; '.join(disk.busy)}"
@@ -108,10 +124,10 @@ class Metal:
         disk = every[number]
         if not self._lives():
             disks.refuse_busy(disk)
-        if self._wire is None:
+        if not self._in_parts:
             yield PlainReader(self._uri, disk)
             return
-        file = FarFile(self._wire, disk.path)
+        file = self._opened(disk, control)
         try:
             yield MetalReader(file, disk, self.reading, packing=self._packing,
                               mapped=lambda: self._map(every, disk, control), refresh=lambda: self.physical(seen)[number])
@@ -124,24 +140,23 @@ class Metal:
 
     def _used(self, chosen: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> int | None:
         """Bytes that will be read at most; None where all of it may be."""
-        if self._wire is None or self.reading.whole or (any(one.busy for one in chosen) and not self._lives()):
+        if not self._in_parts or self.reading.whole or (any(one.busy for one in chosen) and not self._lives()):
             return None
-        if disk.busy:
+        if disk.busy and self._wire:
             with closing(FarFile(self._wire, disk.path)) as file:
                 return disk.size - free.in_use(file, disk).free.bytes
         return disk.size - self._map(chosen, disk, control).free.bytes
 
     def _map(self, every: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> free.Map:
         """Of all disks that are at rest, found together; anew where it is old and the disk has changed."""
-        assert self._wire is not None  # noqa: S101 - a reader asks
         with ExitStack() as stack:
             known = self._maps.get(disk.path)
-            file = stack.enter_context(closing(FarFile(self._wire, disk.path)))
+            file = stack.enter_context(closing(self._opened(disk, control)))
             if known and (known.young() or known.holds(file, control.stop)):
                 return known
-            resting = [one.path for one in every if not one.busy]
-            opened = [stack.enter_context(closing(FarFile(self._wire, path))) for path in resting]
-            self._maps |= dict(zip(resting, free.at_rest(opened, control.stop), strict=True))
+            resting = [one for one in every if not one.busy]
+            opened = [stack.enter_context(closing(self._opened(one, control))) for one in resting]
+            self._maps |= dict(zip((one.path for one in resting), free.at_rest(opened, control.stop), strict=True))
         return self._maps[disk.path]
 
     def shut_down(self, found: Found, control: Control) -> None:

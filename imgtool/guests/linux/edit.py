@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from posixpath import basename, dirname
 
 from imgtool.errors import DamagedError
-from imgtool.guests.tree import Tree
+from imgtool.guests.tree import KEPT, Tree
 from imgtool.model.guest import Change
 
-KEPT = ".imgtool-orig"
 READ_WHOLE = (*(f"/etc/{base}rc{level}.d" for base in ("", "rc.d/") for level in "0123456S"),
               "/etc/network/interfaces.d", "/etc/sysconfig/network-scripts", "/etc/sysconfig/network",
-              "/etc/NetworkManager/system-connections", "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d")
+              "/etc/NetworkManager/system-connections", "/usr/lib/NetworkManager/system-connections",
+              "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d")
 """Programs of the guest read every file of these folders, whatever its ending, but none with a leading dot."""
 
 

@@ -16,14 +16,13 @@ from imgtool.guests.linux import compression, cpio, initramfs
 from imgtool.guests.linux.bootloaders.efi import is_uki
 from imgtool.guests.linux.devices import Names
 from imgtool.guests.linux.drivers import BOOT
-from imgtool.guests.linux.edit import Editor
+from imgtool.guests.linux.edit import Editor, kept_name
 from imgtool.guests.linux.initramfs import Initramfs
 from imgtool.guests.linux.kernels import Kernel
 from imgtool.guests.linux.modules import ENDING, INDEXES, Modules, module_name
 from imgtool.guests.linux.settings import changed
 from imgtool.guests.tree import Tree
 
-KEPT = ".pre-imgtool"
 NEW = ".imgtool-new"
 EARLY_LIST = "conf/modules"
 """Of initramfs-tools. In the others udev, or what stands for it, finds drivers by the hardware."""
@@ -139,7 +138,7 @@ def replace_file(editor: Editor, local: str, path: str, *, what: str, why: str) 
                            "remove an old kernel in the guest")
     mode = tree.stat(path).mode & 0o7777
     tree.upload(local, path + NEW, mode=mode)
-    if editor.backup and free >= 2 * size and not tree.exists(path + KEPT):
-        tree.rename(path, path + KEPT)
+    if editor.backup and free >= 2 * size and not tree.exists(kept_name(path)):
+        tree.rename(path, kept_name(path))
     tree.rename(path + NEW, path)
     editor.note(what, path, why)

@@ -82,7 +82,7 @@ def _disable(editor: Editor, service: str, why: str) -> None:
     unit = _unit(tree, service)
     if unit and ASKS.search(text(tree, unit)):
         return
-    if unit == own and tree.readlink(own) is None:
+    if unit == own:  # a file, or a link to one (systemctl link): else it would go before the mask
         editor.remove(own, what=what, why=why)
     if unit or (tree.is_dir("/usr/lib/systemd/system") and tree.is_file(f"/etc/init.d/{service}")):
         editor.symlink("/dev/null", own, what=f"{service} is masked", why=why)

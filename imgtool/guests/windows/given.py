@@ -6,7 +6,7 @@ has one of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
@@ -15,7 +15,7 @@ from imgtool.guests.guest_tree import GuestTree
 from imgtool.guests.windows import media
 from imgtool.guests.windows.drivers import PVSCSI, VIOSCSI, VIOSTOR, BootDriver
 from imgtool.guests.windows.media import MAX_FILE, Entry
-from imgtool.guests.windows.versions import FOLDERS, driver_folders, vmware_folders
+from imgtool.guests.windows.versions import FOLDERS, build_number, driver_folders, vmware_folders
 from imgtool.model.guest import Change, GuestInfo, Platform
 
 WANTED = (".sys", ".inf", ".cat", ".dll", ".exe")
@@ -71,7 +71,7 @@ def choose(path: str, info: GuestInfo, platform: Platform) -> Package:
     """Of each driver the one of the newest release that is not newer than this Windows. Raises UsageError, DamagedError."""
     maker = MAKERS[platform]
     server = "Server" in (info.os.edition or "") or "Server" in (info.os.name or "")
-    build = int(info.os.build or 0)
+    build = build_number(info.os.build)
     releases = driver_folders(build, server=server) if maker is VIRTIO else vmware_folders(build)
     architecture = FOLDERS.get(info.os.arch or "", "amd64")
     best: dict[str, tuple[int, Entry]] = {}
@@ -104,8 +104,8 @@ def _rank(parts: list[str], releases: list[str], architecture: str, maker: Maker
     return ranks[0] if ranks and known else None
 
 
-def copy(tree: GuestTree, package: Package) -> Iterator[Change]:
-    """Into a folder of their own, and the storage drivers to where Windows starts them from."""
+def copy(tree: GuestTree, package: Package, keep: Callable[[str], None] | None = None) -> Iterator[Change]:
+    """Into a folder of their own, and the storage drivers to where Windows starts them from. ``keep``: as of ``hive.opened``."""
     windows = tree.folded("/Windows") or "/Windows"
     drivers = tree.folded("/Windows/System32/drivers") or f"{windows}/System32/drivers"
     boot = {f"{driver.service.lower()}.sys" for driver in package.boot}
@@ -113,5 +113,7 @@ def copy(tree: GuestTree, package: Package) -> Iterator[Change]:
         data = entry.read()
         for path in [f"{windows}/{package.maker.folder}/{basename(name)}", *([f"{drivers}/{name}"] if name in boot else [])]:
             if not tree.is_file(path) or tree.read(path, limit=MAX_FILE) != data:
+                if keep is not None and tree.is_file(path):
+                    keep(path)
                 tree.write(path, data)
                 yield Change(what=f"copied {name}", where=path, why=f"a driver of {package.maker.name}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from imgtool.errors import DamagedError
@@ -78,8 +79,11 @@ class Hive:
 
 
 @contextmanager
-def opened(handle: Handle, path: str, name: str, *, write: bool) -> Iterator[Hive]:
-    """The hive in the guest's file ``path``; what was changed in the block is written at its end. Raises DamagedError."""
+def opened(handle: Handle, path: str, name: str, *, write: bool, keep: Callable[[str], None] | None = None) -> Iterator[Hive]:
+    """The hive in the guest's file ``path``; what was changed in the block is written at its end. Raises DamagedError.
+
+    ``keep`` is called with the path before the file changes.
+    """
     try:
         handle.call("hivex_open", path, write=write)
     except OSError as error:
@@ -88,8 +92,12 @@ def opened(handle: Handle, path: str, name: str, *, write: bool) -> Iterator[Hiv
         hive = Hive(handle, name)
         yield hive
         if hive.changes:
+            if keep is not None:
+                keep(path)
             handle.call("hivex_commit", None)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise DamagedError(f"the registry hive {path} of the guest is damaged: {error.strerror}") from error
     finally:
         with suppress(OSError):

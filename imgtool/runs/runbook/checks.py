@@ -112,8 +112,17 @@ class Checks:
                 image_spec(step.to, subformat=step.subformat, allocation=step.allocation, compress=step.compress)
             except UsageError as error:
                 self._say(step, "to", f"convert: {error.message}", error.hint or "see docs/reference.md, convert")
-        elif isinstance(step, V2pStep) and not step.disks:
+        elif isinstance(step, V2pStep):
+            self._v2p(step)
+
+    def _v2p(self, step: V2pStep) -> None:
+        """A name of the kernel may be another disk's at the next start: only what the disk says of itself confirms it."""
+        if not step.disks:
             self._say(step, "disks", "v2p: no disks; expected at least one", "disks: {vda: /dev/disk/by-id/…}")
+        elif not step.confirm:
+            devices = ", ".join(device for _, device in step.disks)
+            self._say(step, "disks", f"v2p: nothing confirms that {devices} may be written over; expected confirm with a serial",
+                      "confirm: [SERIAL]; imgtool v2p --dry-run shows it")
 
     def _placeholders(self, said: Settings) -> None:
         for field in fields(Settings):

@@ -166,7 +166,7 @@ def test_the_old_one_is_kept_if_there_is_room_for_another_kernel(tmp_path: Path)
     old = path.read_bytes()
     phony.room = 3 * len(old) + 100_000
     run(phony)
-    kept = path.with_name(path.name + ".pre-imgtool")
+    kept = path.with_name(path.name + ".imgtool-orig")
     assert kept.read_bytes() == old
     run(phony, Platform.ESXI)
     assert kept.read_bytes() == old, "the first one stays"
@@ -176,7 +176,7 @@ def test_little_room_means_no_copy(tmp_path: Path) -> None:
     phony = guest(tmp_path)
     phony.room = (phony.root / "boot/initrd.img-6.1.0-1-amd64").stat().st_size + 2000
     run(phony)
-    assert not (phony.root / "boot/initrd.img-6.1.0-1-amd64.pre-imgtool").exists()
+    assert not (phony.root / "boot/initrd.img-6.1.0-1-amd64.imgtool-orig").exists()
 
 
 def test_lzo_is_left_alone_with_a_warning_and_no_bus(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ FILES = {
     "/etc/NetworkManager/system-connections/a":
         "[connection]\ntype=802-3-ethernet\ninterface-name=ens7\n[802-3-ethernet]\nmac-address=00:50:56:AA:00:01\n"
         "[ipv4]\nmethod=manual\naddress1=192.0.2.7/24,192.0.2.1\n",
+    "/usr/lib/NetworkManager/system-connections/came": "[connection]\ntype=ethernet\ninterface-name=ens9\n[ipv4]\nmethod=auto\n",
     "/etc/NetworkManager/system-connections/wifi": "[connection]\ntype=wifi\ninterface-name=wlan0\n",
     "/etc/cloud/cloud.cfg.d/n.cfg": "network:\n  config:\n  - {type: physical, name: ens8, "
                                     "mac_address: '00:50:56:aa:00:01', subnets: [{type: static, address: 192.0.2.8, "
@@ -66,7 +67,8 @@ def test_every_system_is_read(phony: FolderTree) -> None:
         ("ifupdown", "ens3", False, ("2001:db8::1/64",), True), ("ifupdown", "ens4", False, (), False),
         ("netplan", "lan0", True, ("192.0.2.5/24", "192.0.2.6/24"), False), ("netplan", "ens5", False, (), True),
         ("networkd", "en*", False, ("192.0.2.6/24",), True), ("networkd", "ens6", False, ("192.0.2.6/24",), True),
-        ("networkd", "*", True, (), False), ("NetworkManager", "ens7", True, ("192.0.2.7/24",), False),
+        ("networkd", "*", True, (), False), ("NetworkManager", "ens9", False, (), True),
+        ("NetworkManager", "ens7", True, ("192.0.2.7/24",), False),
         ("cloud-init", "ens8", True, ("192.0.2.8/24",), False), ("udev", "eth0", True, (), None),
         ("udev", "wan0", True, (), None)]
 

@@ -60,6 +60,18 @@ def test_what_does_not_ask_where_it_runs_is_masked(editor: Editor, tool: str, pr
     assert (editor.tree.readlink(f"/etc/systemd/system/{service}.service") == "/dev/null") is masked, tool
 
 
+def test_a_linked_unit_is_masked_too(editor: Editor) -> None:
+    own, there = "/etc/systemd/system/vboxadd-service.service", "/opt/vbox/vboxadd-service.service"
+    editor.tree.write("/usr/sbin/VBoxService", b"")
+    editor.tree.write(there, b"[Unit]\n")
+    editor.tree.symlink(there, own)
+    tools.adapt(editor, Platform.KVM)
+    assert (editor.tree.readlink(own), editor.tree.readlink(kept_name(own))) == ("/dev/null", there)
+    count = len(editor.changes)
+    tools.adapt(editor, Platform.KVM)
+    assert len(editor.changes) == count
+
+
 def test_a_unit_of_the_vendors_installer_is_kept_aside_and_masked(editor: Editor) -> None:
     """VMware's own installer writes it where masks stand, and for upstart."""
     own = "/etc/systemd/system/vmware-tools.service"
@@ -143,24 +155,14 @@ def test_words_in_a_list(editor: Editor, old: str, new: str) -> None:
         assert editor.tree.read(rebuild.MKINITCPIO).decode() == new
 
 
-KVM_DRIVERS = "virtio_pci virtio_blk virtio_scsi virtio_net mptsas vmw_pvscsi sd_mod ahci nvme ata_piix"
-COMMANDS = {
-    "debian12": ("update-initramfs", "-u", "-k", "6.1.0-18-amd64"),
-    "rhel9": ("dracut", "--force", "--add-drivers", KVM_DRIVERS,
-              "/boot/initramfs-5.14.0-427.el9.x86_64.img", "5.14.0-427.el9.x86_64"),
-    "arch": ("mkinitcpio", "-k", "6.7.4-arch1-1", "-S", "autodetect", "-g", "/boot/initramfs-linux.img"),
-    "alpine319": ("mkinitfs", "-o", "/boot/initramfs-lts", "6.6.14-0-lts"),
-    "sles11": ("mkinitrd", "-k", "vmlinuz-3.0.101-63-default", "-i", "initrd-3.0.101-63-default", "-m", KVM_DRIVERS),
-}
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_what_rebuilding_runs_in_the_guest(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["debian12", "rhel9", "arch", "alpine319", "sles11"])
+def test_what_is_to_be_rebuilt_is_not_extended(tmp_path: Path, name: str) -> None:
+    """What is run in the guest stands in the golden files of test_linux_guests.py, as ``rebuilt by:``."""
     made = tree(name, tmp_path / "guest")
     before = {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")}
     result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True))
     with commands(made, Platform.KVM) as ran:
-        assert ran == (COMMANDS[name],)
+        assert len(ran) == 1
     assert {path.name: path.read_bytes() for path in (made.root / "boot").glob("initr*")} == before
     assert result.disk_bus == "virtio"
 

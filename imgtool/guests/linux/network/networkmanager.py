@@ -1,4 +1,4 @@
-"""NetworkManager's keyfiles: ``/etc/NetworkManager/system-connections/*`` (nm-settings-keyfile(5))."""
+"""NetworkManager's keyfiles (nm-settings-keyfile(5)): ``/etc/NetworkManager/system-connections/*``, and those it came with."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from imgtool.guests.tree import Tree
 from imgtool.model.guest import NicConfig
 
 SYSTEM = "NetworkManager"
-FOLDER = "/etc/NetworkManager/system-connections"
+FOLDERS = ("/usr/lib/NetworkManager/system-connections", "/etc/NetworkManager/system-connections")
 WIRED = ("ethernet", "802-3-ethernet")
 
 
 def files(tree: Tree) -> tuple[str, ...]:
     """Any name but hidden ones and copies: old versions wrote them without an ending."""
-    found = [path for path in tree.glob(f"{FOLDER}/*") if not basename(path).endswith(("~", ".bak", ".orig"))]
+    found = [path for folder in FOLDERS for path in tree.glob(f"{folder}/*")
+             if not basename(path).endswith(("~", ".bak", ".orig"))]
     return tuple(path for path in found if tree.is_file(path))
 
 
