@@ -15,6 +15,8 @@ from imgtool.runs.runbook.bind import Binder
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ADDRESS = re.compile(r"[/.]")
 """What a name of an endpoint has not."""
+SHOWN = 50
+"""Names of endpoints in a message, and among which what was meant is looked for: all of 3,000 for each of as many is minutes."""
 
 
 def merged(*said: Settings) -> dict[str, object]:
@@ -89,8 +91,9 @@ class Checks:
             if ADDRESS.search(text):
                 self._address(said, field, text, key)
             else:
-                close = difflib.get_close_matches(text, self._endpoints, 1)
-                known = ", ".join(self._endpoints) or "one of endpoints"
+                names = [*self._endpoints][:SHOWN]
+                close = difflib.get_close_matches(text, names, 1)
+                known = ", ".join(names) or "one of endpoints"
                 remedy = f"endpoints: {{{text}: {{uri: esx://root@{text}/}}}}; a folder is ./{text}"
                 self._say(said, field, f"{key}: no endpoint {text}; expected {known}, or an address",
                           f"did you mean {close[0]}?" if close else remedy)
