@@ -27,6 +27,7 @@ TARGETS: dict[str, str] = {
     "iso": "iso",
     "guest": "guest",
     "far": "far",
+    "far-chain": "far_chain",
     "nbd": "nbd",
     "physical": "physical",
     "rescue": "rescue",

@@ -1,7 +1,7 @@
 """What accompanies long work: how far it is, whether it shall stop, how fast it may go.
 
 ``Progress`` is shaped like tqdm: ``bar(total, what)`` gives something with ``update(n)``; a total of 0 is work of unknown
-length. Every copier takes one ``Control``, which bundles the three. Units are bytes unless said.
+length. Every copier takes one ``Control``, which bundles these. Units are bytes unless said.
 """
 
 from __future__ import annotations
@@ -148,6 +148,16 @@ class Terminal:
             yield bar
 
 
+class Disks:
+    """Told what becomes of the disks of a machine; this one forgets it."""
+
+    def there(self, count: int) -> None:
+        """So many are to be copied."""
+
+    def whole(self, number: int, done: object) -> None:
+        """Disk ``number`` is copied, compared and flushed: it is not copied again. Threads may call it at the same time."""
+
+
 @dataclass(frozen=True)
 class Control:
     """What every copier is given."""
@@ -155,3 +165,4 @@ class Control:
     progress: Progress = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
     rate: Rate = field(default_factory=Rate)
+    disks: Disks = field(default_factory=Disks)

@@ -50,6 +50,8 @@ def v2p(
     no_adapt: Annotated[bool, typer.Option("--no-adapt", help="Write the guest as it is: no drivers, no boot loader.")] = False,
     mac: Annotated[list[str] | None, typer.Option(
         "--mac", metavar="OLD=NEW", help="A network card gets another address. May be repeated.")] = None,
+    boot_entry: Annotated[bool, typer.Option(
+        "--boot-entry", help="The firmware (UEFI) of the machine that has the disks starts it first: efibootmgr.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the disk back and compare.")] = True,
     discard_partial: Annotated[bool, typer.Option(
         "--discard-partial", help="Forget a run that was stopped, and do nothing else.")] = False,
@@ -79,7 +81,7 @@ def v2p(
         reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         disk_roots=tuple(map(str, disk_root or ())), adapt=not no_adapt, macs=tuple(map(mac_pair, mac or ())),
         credentials=Credentials(password_file=str(password_file) if password_file else None, thumbprint=thumbprint),
-        key_files=tuple(map(str, key_file or ())), grow=grow, wipe=wipe, verify=verify)
+        key_files=tuple(map(str, key_file or ())), grow=grow, wipe=wipe, verify=verify, boot_entry=boot_entry)
     control = control_of(progress, rate_limit)
     if discard_partial:
         found = discard(request)

@@ -250,6 +250,8 @@ def v2p_lines(result: V2pResult) -> Iterable[str]:
         yield (f"{disk.source} → {disk.device}: {size(disk.bytes_written)} written, {size(disk.bytes_zeroed)} zeroed{before}, "
                f"{'verified' if disk.verified else 'not verified'}")
         yield from (f"  {note}" for note in disk.notes)
+    if result.boot_entry:
+        yield f"the firmware starts first: {result.boot_entry}"
     yield f"{result.machine}: {counted(len(result.disks), 'disk')} in {result.seconds:.1f} s"
 
 

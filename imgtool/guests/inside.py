@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from imgtool.errors import LockedError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, LockedError, NoSpaceError, RefusedError
 from imgtool.guests import checks, mounts, volumes
 from imgtool.guests.appliance import Handle
 from imgtool.guests.guest_tree import GuestTree
 from imgtool.guests.mounts import Mounted, Root
 from imgtool.guests.volumes import Volumes
 from imgtool.model.guest import FileSystem
+
+WRONG = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG,
+         errno.ENXIO)
+"""What a call says of a file that is damaged, or is something else than its name promises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def entered(handle: Handle, found: Found, *, write: bool) -> Iterator[Inside]:
         handle.call("umount_all")
         checks.refuse_damaged(handle, ready.mounts)
     mounted = mounts.mount_all(handle, found.root, found.volumes, write=write)
-    with GuestTree(handle) as tree, _read_only_refused():
+    with GuestTree(handle) as tree, _explained():
         yield Inside(handle=handle, tree=tree, root=found.root, warnings=(*found.warnings, *mounted.warnings),
                      filesystems=tuple(_measured(tree, one, mounted) for one in found.volumes.filesystems))
     handle.call("umount_all")
@@ -77,15 +81,24 @@ def entered(handle: Handle, found: Found, *, write: bool) -> Iterator[Inside]:
 
 
 @contextmanager
-def _read_only_refused() -> Iterator[None]:
-    """A flag in the file system itself, which mounting does not complain of; a read-only snapshot of btrfs; or a sudden fault."""
+def _explained() -> Iterator[None]:
+    """What a file system of the guest says no to, as an error of ours. Files of this host, which have names, are not meant.
+
+    Read-only is a flag in the file system itself, which mounting does not complain of; a snapshot of btrfs; or a sudden fault.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno != errno.EROFS:
+        if error.filename is not None:
             raise
-        raise RefusedError(f"a file system of the guest is read-only: {error.strerror}",
-                           "tune2fs -O ^read-only, or btrfs property set PATH ro false, if it may be written") from error
+        if error.errno == errno.EROFS:
+            raise RefusedError(f"a file system of the guest is read-only: {error.strerror}",
+                               "tune2fs -O ^read-only, or btrfs property set PATH ro false, if it may be written") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"a file system of the guest is full: {error.strerror}", "make room in the guest") from error
+        kind = DamagedError if error.errno in WRONG else ImgtoolError
+        raise kind(f"a file of the guest is not what it should be: {error.strerror}",
+                   "see what it is in the guest: a link that leads nowhere, a folder, or a damaged file") from error
 
 
 def _measured(tree: GuestTree, one: FileSystem, mounted: Mounted) -> FileSystem:

@@ -38,6 +38,11 @@ def parts(task: Task) -> list[str]:
     return [*(["before"] if task.settings.before else []), *middle, *(["after"] if task.settings.after else [])]
 
 
+def copies(part: str) -> bool:
+    """Whether it tells of each disk when that is whole (``Control.disks``)."""
+    return part.partition("-")[2] in ("migrate", "p2v", "v2p")
+
+
 def work_id(task: Task, part: str) -> str:
     """The same for the same work: a hash of what is done."""
     settings = {key: value for key, value in frozen(task.settings).items() if key not in ASIDE}

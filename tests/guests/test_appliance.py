@@ -18,9 +18,12 @@ from imgtool.errors import DamagedError, ImgtoolError, LockedError
 from imgtool.guests import checks, mounts, overlay, volumes
 from imgtool.guests.appliance import Handle, appliance
 from imgtool.guests.guest_tree import SMALL, GuestTree
-from imgtool.guests.inside import find
+from imgtool.guests.inside import Inside, _explained, find
+from imgtool.guests.linux.edit import Editor
 from imgtool.model import SourceOptions
+from imgtool.model.guest import AdaptResult, OsInfo
 from imgtool.progress import Stop
+from imgtool.steps.adapt import _unlisted
 from tests import oracle
 
 MIB = 1 << 20
@@ -99,6 +102,19 @@ def test_links_stay_inside(tree: GuestTree) -> None:
     assert tree.realpath("/etc/absolute") == "/etc/hosts"
     assert tree.realpath("/none/at/all") == "/none/at/all"
     assert (tree.exists("/etc/broken"), tree.lexists("/etc/broken"), tree.exists("/etc/circle")) == (False, True, False)
+    assert [tree.realpath(f"/etc/{name}") for name in ("out", "broken", "circle", "circle/x")] == [
+        "/etc/shadow", "/nowhere", "/etc/circle", "/etc/circle/x"]
+
+
+def test_writing_through_links_that_lead_to_nothing(tree: GuestTree) -> None:
+    """What they name is made, as the guest would; a circle names nothing."""
+    tree.symlink("../not/there/yet", "/etc/dangling")
+    tree.symlink("/etc/dangling", "/etc/to-dangling")
+    tree.write("/etc/to-dangling", b"made", mode=0o640)
+    assert (tree.read("/not/there/yet"), stat.S_IMODE(tree.stat("/not/there/yet").mode)) == (b"made", 0o640)
+    assert (tree.readlink("/etc/dangling"), tree.readlink("/etc/to-dangling")) == ("../not/there/yet", "/etc/dangling")
+    with pytest.raises(DamagedError, match="/etc/circle: Too many levels of symbolic links"), _explained():
+        tree.write("/etc/circle", b"x")
 
 
 @pytest.mark.parametrize("name", ["fifo", "zero", "large"])
@@ -160,6 +176,22 @@ def test_what_was_written_is_known(tree: GuestTree, handle: Handle) -> None:
     assert checks.touched(handle, since) == {"/etc/new", "/boot/vmlinuz-1 and\na line"}
     time.sleep(0.05)
     assert checks.touched(handle, checks.now(handle)) == frozenset()
+
+
+def test_what_no_change_names(tree: GuestTree, handle: Handle) -> None:
+    """A change by a link, and backups, hidden ones too, are named; a stray file is not."""
+    tree.write("/etc/network/interfaces.d/card", b"old")
+    tree.write("/srv/settings", b"old")
+    tree.symlink("/srv/settings", "/etc/settings")
+    since, editor = checks.now(handle), Editor(tree=tree)
+    time.sleep(0.05)
+    for path in ("/etc/network/interfaces.d/card", "/etc/settings", "/etc/fresh"):
+        editor.write(path, b"new", what="x", why="y")
+    tree.write("/etc/stray", b"")
+    inside = Inside(handle=handle, tree=tree, root=mounts.Root(device="/dev/sda", type="ext4", family="linux"), filesystems=())
+    made = AdaptResult(os=OsInfo(), changes=tuple(editor.changes))
+    assert tree.read("/etc/network/interfaces.d/.card.imgtool-orig") == tree.read("/srv/settings.imgtool-orig") == b"old"
+    assert list(_unlisted(inside, since, made)) == ["/etc/stray"]
 
 
 def test_writing_through_a_link(tree: GuestTree) -> None:

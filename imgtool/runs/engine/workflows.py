@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
@@ -14,9 +14,11 @@ from imgtool.errors import ImgtoolError
 from imgtool.frozen import thawed
 from imgtool.model.runbook import Task
 from imgtool.runs.engine import worker
+from imgtool.runs.engine.doing import Doing
 from imgtool.runs.engine.store import ENDED, VMS, Failed
+from imgtool.runs.work import copies
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 ATTEMPTS = 3
 RETRY_SECONDS, RETRY_MOST = 10.0, 600.0
 """Between two attempts: the first time, and at most."""
@@ -92,30 +94,61 @@ async def slot(way: list[Place], task: dict[str, Any], part: str, said: dict[str
     if len(way) > 1:
         handle = await enqueue(way[1], f"{DBOS.workflow_id}+", slot, way[1:], task, part, said)
         return await handle.get_result()  # type: ignore[no-any-return]
-    attempts = task["settings"]["attempts"] or ATTEMPTS
+    attempts, seen = task["settings"]["attempts"] or ATTEMPTS, Seen()
     for attempt in range(1, attempts + 1):
+        doing = Doing(thawed(Task, task), part, said, attempt)
         try:
-            return await work(task, part, said, attempt)
+            return await _steps(doing, seen, copies(part))
         except Failed as error:
             if not error.again or attempt == attempts:
                 raise
+        finally:
+            await doing.end()
         await DBOS.sleep_async(min(RETRY_SECONDS * 2 ** (attempt - 1), RETRY_MOST))
     raise AssertionError(attempts)
 
 
+@dataclass
+class Seen:
+    """What attempts before have done."""
+
+    count: int | None = None
+    copied: int = 0
+
+
+async def _steps(doing: Doing, seen: Seen, copying: bool) -> dict[str, Any]:
+    """One for each disk that is copied, and one for all the rest. All of them wait for one thread."""
+    if copying and seen.count is None:
+        seen.count = await disks(doing)
+    while seen.copied < (seen.count or 0):
+        await disk(doing, seen.copied)
+        seen.copied += 1
+    return await work(doing)
+
+
+@DBOS.step(name="disks", preemptible=True)
+async def disks(doing: Doing) -> int:
+    """How many a machine has. Raises Failed."""
+    return await told(doing.count())
+
+
+@DBOS.step(name="disk", preemptible=True)
+async def disk(doing: Doing, number: int) -> dict[str, Any]:
+    """Copied, compared and flushed: it is not copied again. Raises Failed."""
+    return await told(doing.disk(number))
+
+
 @DBOS.step(name="work", preemptible=True)
-async def work(task: dict[str, Any], part: str, said: dict[str, Any], attempt: int) -> dict[str, Any]:
-    """In a thread, which is stopped, and waited for, when this is cancelled. Raises Failed."""
+async def work(doing: Doing) -> dict[str, Any]:
+    """All, or what is left of it. Raises Failed."""
+    return await told(doing.result())
+
+
+async def told(waiting: Coroutine[Any, Any, T]) -> T:
+    """What a thread says, as the database is to keep it. Raises Failed."""
     here = worker.current()
-    stop, future = here.begin(thawed(Task, task), part, said, attempt)
-    waiting = asyncio.wrap_future(future)
     try:
-        done = await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({waiting})
-        log.debug("%s: ended by %r", part, waiting.exception())  # asked for, so that asyncio does not report it as lost
-        raise
+        done = await waiting
     except ImgtoolError as error:
         await here.forever_if_stopped()
         raise Failed(error.message, error.hint, error.exit_code, again=worker.may_help(error)) from None

@@ -65,6 +65,7 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
 def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: Sequence[str]) -> Migrated:
     """Up to the machine's own name."""
     refuse(move.problems)
+    control.disks.there(len(move.seen.parsed.machine.disks))
     if move.request.shutdown_source and move.seen.state.running:
         with book.step("shutdown", machine=move.seen.found.name):
             move.source.shut_down(move.seen.found, control)
