@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long boot-matrix lint reference bench docs fuzz soak mutants coverage clean
+.PHONY: setup demo test test-long boot-matrix lint deb dist reference bench docs fuzz soak mutants coverage clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -24,6 +24,12 @@ boot-matrix: setup ## guests moved in all six directions, booted before and afte
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+deb: setup ## dist/imgtool_VERSION_ARCH.deb
+	@packaging/deb/build
+
+dist: setup ## a wheel and an sdist, in dist
+	$(BIN)/python -m build --outdir dist .
 
 reference: setup ## docs/man and docs/reference, written from the code
 	$(BIN)/python -m reference

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
+from typer.models import CommandInfo
 
-from imgtool import __version__
-from imgtool.cli import completion, convert, guests, images, jobs, machines, metal, migrate, run
+from imgtool.cli import images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -24,19 +26,41 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 app = typer.Typer(
     name="imgtool", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-for module in (images, convert, machines, guests, metal, migrate, run, jobs, completion):
-    module.register(app)
+MODULES = {
+    "images": ("info", "map", "check", "allocate", "verify", "doctor"), "convert": ("convert",), "machines": ("translate",),
+    "guests": ("inspect", "adapt"), "metal": ("v2p",), "migrate": ("migrate", "p2v"), "run": ("run", "worker"), "jobs": ("jobs",),
+    "completion": ("completion",),
+}
+"""The commands, and the modules beside this one that they are in."""
 
 
-def program() -> TyperGroup:
-    """The tree of commands. typer's installer of completion is not in it: its script for bash cuts a URI at its colons."""
+def program(argv: Sequence[str] = ()) -> TyperGroup:
+    """The program with the command that ``argv`` begins with, or else, for help and completion, with all of them.
+
+    To read the options of all commands takes longer than all else of the start. typer's installer of completion is not in it:
+    its script for bash cuts a URI at its colons.
+    """
+    app.registered_commands.clear()
+    app.registered_groups.clear()
+    wanted = argv[0] if argv else None
+    alone = [module for module, commands in MODULES.items() if wanted in commands]
+    for module in alone or MODULES:
+        import_module(f"imgtool.cli.{module}").register(app)
+    if alone:
+        app.registered_commands[:] = [each for each in app.registered_commands if _name(each) == wanted]
     tree = cast("TyperGroup", typer.main.get_command(app))
     tree.params = [one for one in tree.params if one.name not in ("install_completion", "show_completion")]
     return tree
 
 
+def _name(command: CommandInfo) -> str | None:
+    return command.name or getattr(command.callback, "__name__", None)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
+        from imgtool import __version__
+
         typer.echo(f"imgtool {__version__}")
         raise typer.Exit
 
@@ -81,7 +105,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = program()(standalone_mode=False)
+        code = program(sys.argv[1:])(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own end then is 1

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +28,10 @@ from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStora
 from imgtool.errors import UsageError
 from imgtool.model import ConvertRequest, SourceOptions
 from imgtool.runs.wishes import is_machine, spec_of
+
+if TYPE_CHECKING:
+    from imgtool.model.translation import TranslateRequest
+    from imgtool.progress import Control
 
 Given = Annotated[Path, typer.Argument(
     metavar="SRC|MACHINE", help="A disk image; or a machine: .vmx, .xml, .ovf, .ova.",
@@ -93,16 +96,26 @@ def convert(
         source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
         spec=spec, reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         force=force, verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
-    described: dict[str, Any] = {"map_network": map_network, "map_storage": map_storage, "disk_root": disk_root, "name": name,
-                                 "new_identity": new_identity, "hardware_version": hardware_version, "strict": strict}
-    control = control_of(progress, rate_limit)
-    if not (whole or rewrite or rewrite_to):
-        _refuse_options(described)
-        from imgtool.runs import build
-
-        carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+    of_machine: dict[str, Any] = {
+        "map_network": map_network, "map_storage": map_storage, "disk_root": disk_root, "name": name,
+        "new_identity": new_identity, "hardware_version": hardware_version, "strict": strict}
+    if whole or rewrite or rewrite_to:
+        how = machines.translate_options(**of_machine, force=force)
+        _with_description(request, how, rewrite, rewrite_to, control_of(progress, rate_limit), dry_run=dry_run, as_json=as_json)
         return
-    how = machines.translate_options(**described, force=force)
+    if any(of_machine.values()):
+        raise UsageError("an option that changes a machine's description, but there is none",
+                         "convert MACHINE DIR, or --rewrite FILE")
+    from imgtool.runs import build
+
+    control = control_of(progress, rate_limit)
+    carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+
+
+def _with_description(request: ConvertRequest, how: TranslateRequest, rewrite: Path | None, rewrite_to: Path | None,
+                      control: Control, *, dry_run: bool, as_json: bool) -> None:
+    """A machine; or one disk, and the description that names it."""
+    whole = is_machine(request.source)
     if whole and not (rewrite or rewrite_to):
         machines.convert_machine(request, how, control, dry_run=dry_run, as_json=as_json)
     elif rewrite and not whole:
@@ -119,13 +132,6 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
     if destination is None:
         raise UsageError("convert MACHINE DIR: DIR is missing", "a new folder, for the disks and their description")
     return os.path.realpath(destination)
-
-
-def _refuse_options(described: Mapping[str, object]) -> None:
-    """Options of a description mean nothing for a disk. Raises UsageError."""
-    if any(described.values()):
-        raise UsageError("an option that changes a machine's description, but there is none",
-                         "convert MACHINE DIR, or --rewrite FILE")
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -1,15 +1,15 @@
-"""A request → a plan. Looks, and writes nothing."""
+"""A request → a plan. Looks, and writes nothing. The steps are loaded where they are used: each loads much."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imgtool.model import AllocateRequest, ConvertRequest
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
+    from imgtool.model import AllocateRequest, ConvertRequest
     from imgtool.model.translation import MachineRequest, TranslateRequest
 
 
@@ -41,12 +41,11 @@ def machine_plan(request: MachineRequest, control: Control) -> Plan:
 
 def rewrite_plan(convert: ConvertRequest, request: TranslateRequest, control: Control) -> Plan:
     """One disk, then the description that names it. Raises UsageError if the description has no such disk."""
+    from imgtool.steps import translate
     from imgtool.steps.convert import prepare
-    from imgtool.steps.translate import placed
-    from imgtool.steps.translate import prepare as prepare_translate
 
-    request = replace(request, placed=(placed(request, convert.source, convert.destination, convert.spec.format),))
-    described = prepare_translate(request, control)
+    place = translate.placed(request, convert.source, convert.destination, convert.spec.format)
+    described = translate.prepare(replace(request, placed=(place,)), control)
     return Plan(steps=(prepare(convert, control), *described.steps), problems=described.problems)
 
 

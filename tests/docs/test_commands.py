@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from imgtool.cli.app import app
+from imgtool.cli.app import program
 from tests.docs import markdown
 from tests.program import ROOT
 
-PROGRAM = get_command(app)
+PROGRAM = program()
 ENDS = {"|", "||", "&&", ";", "&", ")"}
 """Words of a shell's line with which a command is over."""
 REDIRECTION = re.compile(r"\s\d*(?:>&\d|>>?\s*\S+|<\s*\S+)")

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import machine_folder
 from imgtool import kvm
-from imgtool.cli.app import app
+from imgtool.cli.app import program
 from imgtool.cli.output import guest_lines
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.guests import inside, knowledge, mounts, other
@@ -184,7 +184,7 @@ def test_adapt_takes_the_cards_of_the_machine(words: list[str], nics: tuple[str,
     monkeypatch.setattr("imgtool.steps.adapt.adapt", lambda request, *_, **__: asked.append(request) or AdaptResult(os=OsInfo()))
     vmx = tmp_path / "vm.vmx"
     vmx.write_text(machine_folder.vmx("vm", ("vm.vmdk",)))
-    app(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
+    program(["adapt"])(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
     assert (asked[0].nics, asked[0].macs) == (nics, macs)
     assert asked[0].images == ((str(tmp_path / "vm.vmdk"),) if words[0] == "{vmx}" else ("a.raw",))
 
