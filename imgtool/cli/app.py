@@ -28,7 +28,8 @@ app = typer.Typer(
     epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 MODULES = {
     "images": ("info", "map", "check", "allocate", "verify", "doctor"), "convert": ("convert",), "machines": ("translate",),
-    "guests": ("inspect", "adapt"), "metal": ("v2p",), "migrate": ("migrate", "p2v"), "run": ("run", "worker"), "jobs": ("jobs",),
+    "guests": ("inspect", "adapt"), "metal": ("v2p",), "migrate": ("migrate", "p2v"), "run": ("run", "worker"),
+    "jobs": ("dashboard", "jobs"),
     "completion": ("completion",),
 }
 """The commands, and the modules beside this one that they are in."""

@@ -123,10 +123,13 @@ def metal_disks(incomplete: str) -> list[str]:
 
 
 def job_ids() -> list[tuple[str, str]]:
-    """The latest first."""
-    from imgtool.runs.jobs import jobs
+    """The latest first; only of this host's state folder."""
+    from imgtool.runs.jobs import stores
 
-    return [(job.id, f"{job.state}, {job.machine or '?'}") for job in reversed(jobs())]
+    with suppress(ImgtoolError), stores(None) as known:
+        found = [job for store in known for job in store.jobs()]
+        return [(job.id, f"{job.state}, {job.machine or '?'}") for job in reversed(found) if job.id.isprintable()]
+    return []
 
 
 def machines(context: typer.Context) -> list[str]:

@@ -27,6 +27,7 @@ from imgtool.cli.images import (
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, translate_options
 from imgtool.errors import ImgtoolError, UsageError
 from imgtool.model import Allocation
+from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.endpoint import Credentials
@@ -230,7 +231,7 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         output.say_problems(result.problems)
         output.say_warnings((*result.warnings, *(text for disk in result.disks for text in disk.warnings)))
         if report:
-            from imgtool.runs.report import write_report
+            from imgtool.runs.pages.job import write_report
 
             write_report(result.job, str(report))
         if lost := sum(disk.bytes_lost for disk in result.disks):
@@ -269,12 +270,12 @@ def lines(result: Migrated) -> Iterable[str]:
     """What a person is told at the end."""
     yield f"{result.machine}: at {result.target} as {result.id}, {len(result.disks)} disks, in {result.seconds:.1f} s"
     for disk in result.disks:
-        moved = [f"{output.size(disk.bytes_read)} read"] if disk.bytes_read else []
-        moved += [f"{output.size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
+        moved = [f"{size(disk.bytes_read)} read"] if disk.bytes_read else []
+        moved += [f"{size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
             disk.bytes_cloned else []
-        yield f"  {os.path.basename(disk.destination)}: {output.size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
+        yield f"  {os.path.basename(disk.destination)}: {size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
         if disk.passes:
-            passes = (f"{one.name} {output.size(one.bytes_read)} in {one.seconds:.1f} s" for one in disk.passes)
+            passes = (f"{one.name} {size(one.bytes_read)} in {one.seconds:.1f} s" for one in disk.passes)
             yield f"    passes: {', '.join(passes)}"
     if result.changes:
         yield f"the guest: {len(result.changes)} changes for its new hardware (imgtool jobs show {result.job})"

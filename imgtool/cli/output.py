@@ -13,6 +13,7 @@ from imgtool.errors import ImgtoolError
 from imgtool.model import AllocateResult, CheckResult, ConvertResult, ImageInfo, Mapped, VerifyResult
 from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
+from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.guest import AdaptResult, GuestInfo
@@ -28,7 +29,6 @@ WIDEST = 70
 """Columns of ``--explain``, in characters."""
 MAP_AT_ONCE = 200_000
 """Ranges that are read before anything is printed, so that an error leaves no half document; more would take memory."""
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(value: object, lines: Iterable[str], *, as_json: bool) -> None:
@@ -78,16 +78,6 @@ def progress_of(kind: str) -> Progress:
     if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
         return Terminal()
     return Silent()
-
-
-def size(count: int) -> str:
-    """1536 → "1.5 KiB"."""
-    value = float(count)
-    for unit in UNITS:
-        if value < 1024 or unit == UNITS[-1]:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError(count)
 
 
 def counted(count: int, what: str) -> str:

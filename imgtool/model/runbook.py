@@ -276,3 +276,5 @@ class Summary:
     done: int
     failed: int
     seconds: float
+    report: str | None = None
+    """Path of the page about it."""

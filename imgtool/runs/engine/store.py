@@ -154,13 +154,30 @@ def ways(task: Task, limits: Limits) -> dict[str, list[list[str]]]:
 class Store:
     """A client of the database, which is there already."""
 
-    def __init__(self, where: Database) -> None:
+    def __init__(self, where: Database, *, patient: bool = True) -> None:
+        """``patient``: an outage of the database is waited out; else it is an error."""
         self.where = where
         self._client: DBOSClient = reached(where, lambda: DBOSClient(
-            system_database_url=where.url, application_name=APPLICATION))
+            system_database_url=where.url, application_name=APPLICATION, retry_connection_errors=patient))
 
     def close(self) -> None:
         self._client.destroy()
+
+    @property
+    def made(self) -> bool:
+        """Whether the tables are there: the first worker makes them. Raises UnreachableError."""
+        from sqlalchemy.exc import OperationalError, ProgrammingError
+
+        try:
+            self._client.list_workflows(limit=1)
+            self._client.list_queues()
+        except ProgrammingError:  # PostgreSQL: undefined_table, invalid_schema_name
+            return False
+        except OperationalError as error:
+            if self.where.path and "no such" in str(error):
+                return False
+            reached(self.where, self._client.list_queues)
+        return True
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Of machines of one batch: id of the last attempt → the engine's state, of those that are there."""
@@ -178,6 +195,15 @@ class Store:
         """Name → the engine's row of its last attempt (``given``: with what it was given)."""
         found = self._client.list_workflows(workflow_id_prefix=f"{batch}/", name="machine", load_input=given)
         return {parsed_id(one.workflow_id)[1]: one for one in sorted(found, key=lambda one: parsed_id(one.workflow_id)[2])}
+
+    def every_machine(self) -> list[Any]:
+        """The engine's rows of all batches and attempts."""
+        return self._client.list_workflows(name="machine", load_input=False)
+
+    def at_work(self) -> dict[str, str]:
+        """Machine's id → who works on it now."""
+        rows = self._client.list_workflows(name="slot", status="PENDING", load_input=False, load_output=False)
+        return {machine_of(one.workflow_id): str(one.executor_id) for one in rows if (one.queue_name or "").startswith(STEPS)}
 
     def below(self, machine: str, *, given: bool = False) -> list[Any]:
         """The engine's rows of a machine's parts, in the order of their making."""

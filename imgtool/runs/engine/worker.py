@@ -15,8 +15,9 @@ from typing import Any
 from dbos import DBOS, DBOSConfig, error
 
 from imgtool.errors import ImgtoolError, NotAdmittedError, StoppedError, UnreachableError
+from imgtool.journal import progress_path
 from imgtool.model.runbook import Task
-from imgtool.progress import Control, Disks, Rate, Stop
+from imgtool.progress import Control, Disks, Kept, Rate, Stop
 from imgtool.runs.audit import Audit
 from imgtool.runs.engine.identity import held, identity_here
 from imgtool.runs.engine.store import (
@@ -60,7 +61,9 @@ class Worker:
         stop = Stop(self.stop)
         with self.lock:
             rate = self.rates.setdefault(task.batch, Rate(said.get("rate")))
-        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate, disks=disks))
+        going = Kept(progress_path(work_id(task, part)))
+        control = Control(stop=stop, rate=rate, progress=going, disks=disks, of=f"{task.batch}/{task.name}")
+        return stop, self.threads.submit(self._do, task, part, said, attempt, control)
 
     def _do(self, task: Task, part: str, said: dict[str, Any], attempt: int, control: Control) -> dict[str, Any]:
         what = known(task, part)

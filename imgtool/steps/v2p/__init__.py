@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imgtool import files
 from imgtool.endpoints import uri
@@ -27,14 +27,14 @@ from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, laid_over
 from imgtool.formats.patched import patched, reader
-from imgtool.journal import journal, state_folder
+from imgtool.journal import journal, progress_path, state_folder
 from imgtool.model.endpoint import Uri
 from imgtool.model.partitions import Fit
 from imgtool.model.problem import Problem
 from imgtool.model.v2p import DiskChoice, Planned, V2pPlan, V2pRequest, V2pResult, WrittenDisk
 from imgtool.partitions import read_table
 from imgtool.partitions.fit import fit
-from imgtool.progress import Control
+from imgtool.progress import Control, Kept
 from imgtool.steps.v2p import boot_entry, change, targets
 from imgtool.steps.v2p.sources import SourceDisk, SourceMachine, chosen, opened
 from imgtool.steps.v2p.targets import TargetDisk
@@ -75,7 +75,10 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
     """
     begin = time.monotonic()
     folder, job = _folder(request), _job(request)
-    with (journal(job, "v2p", machine=request.name, disks=[choice.device for choice in request.disks]) as book,
+    control = replace(control, progress=Kept(progress_path(job), control.progress))
+    places = {"source": uri.shown(uri.parse(request.source)) if request.source else request.name, "target": request.target}
+    with (journal(job, "v2p", machine=request.name, **places, disks=[choice.device for choice in request.disks],
+                  of=control.of) as book,
           _both(request, folder, control, fetch=True) as (machine, wire)):
         pairs = _pairs(request, machine, wire, folder)
         targets.require(_problems(request, wire, pairs))
@@ -91,8 +94,8 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
             written: list[WrittenDisk] = []
             control.disks.there(len(works))
             for work, file in zip(works, held, strict=True):
-                book.event("write", device=work.device, serial=work.disk.serial, size=work.disk.size)
-                written.append(write(work, file, control))
+                with book.step("write", disk=work.source, to=work.device, serial=work.disk.serial, size=work.disk.size):
+                    written.append(write(work, file, control))
                 control.disks.whole(len(written) - 1, written[-1])
             entered = boot_entry.Entered()
             if request.boot_entry:
@@ -101,8 +104,11 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
                 book.event("boot entry", made=entered.made, warnings=entered.warnings)
         warnings = (*machine.warnings, *(changed.warnings if changed else ()), *_left_out(machine, pairs), *entered.warnings)
         shutil.rmtree(folder)
-    return V2pResult(machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (),
-                     boot_entry=entered.made, warnings=tuple(dict.fromkeys(warnings)), seconds=round(time.monotonic() - begin, 3))
+        result = V2pResult(
+            machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (), boot_entry=entered.made,
+            warnings=tuple(dict.fromkeys(warnings)), seconds=round(time.monotonic() - begin, 3))
+        book.event("result", result=result)
+    return result
 
 
 def discard(request: V2pRequest) -> bool:
