@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-long boot-matrix lint reference bench docs fuzz soak mutants coverage clean
+.PHONY: setup demo test test-long boot-matrix lint deb dist reference bench docs fuzz soak mutants coverage clean
 .DEFAULT_GOAL := setup
 
 setup: ## system packages that are missing, .venv, imgtool in it
@@ -25,6 +25,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+deb: setup ## dist/imgtool_VERSION_ARCH.deb
+	@packaging/deb/build
+
+dist: setup ## a wheel and an sdist, in dist
+	$(BIN)/python -m build --outdir dist .
+
 reference: setup ## docs/man and docs/reference, written from the code
 	$(BIN)/python -m reference
 
@@ -36,7 +42,7 @@ docs: setup ## the documents as a site, build/site; links and anchors are checke
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 fuzz: setup ## every reader of foreign bytes, SECONDS (600) in all
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check '.[fuzz]'
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m fuzz all --seconds $(or $(SECONDS),600) $(ARGS)
 
 soak: setup ## random conversions and migrations, kills and faults, all of it verified, MINUTES (60)

@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.models import CommandInfo
 
-from imgtool import __version__
 from imgtool.cli import images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
@@ -61,6 +60,8 @@ def _name(command: CommandInfo) -> str | None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from imgtool import __version__
+
         typer.echo(f"imgtool {__version__}")
         raise typer.Exit
 

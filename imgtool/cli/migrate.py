@@ -140,8 +140,9 @@ def p2v(
     thin: Thin = False, thick: Thick = False, eager: Eager = False,
     live: Annotated[bool, typer.Option("--live", help="Disks in use: passes over what changes, the last one frozen.")] = False,
     snapshot: Annotated[str | None, typer.Option(
-        "--snapshot", metavar="fsfreeze", help="Disks in use: one pass, with the file systems frozen.",
-        autocompletion=lambda: ("fsfreeze",))] = None,
+        "--snapshot", metavar="fsfreeze|lvm", help="Disks in use: one pass, with the file systems frozen; or logical volumes "
+        "from snapshots, which are made and removed there.",
+        autocompletion=lambda: ("fsfreeze", "lvm"))] = None,
     freeze_seconds: Annotated[float, typer.Option(
         "--freeze-seconds", metavar="N", help="File systems that were frozen thaw by themselves after so long.")] = 60.0,
     whole: Annotated[bool, typer.Option("--whole", help="Every byte, not only what file systems use.")] = False,
@@ -168,8 +169,7 @@ def p2v(
     from imgtool.model.metal import Reading
     from imgtool.model.migration import MigrateRequest
 
-    if snapshot not in (None, "fsfreeze"):
-        raise UsageError(f"--snapshot {snapshot}: imgtool can fsfreeze", "or take the snapshot yourself, and name it in --from")
+    _refuse_snapshot(snapshot, live=live)
     how = translate_options(map_network=map_network, map_storage=None, disk_root=None, name=name, new_identity=False,
                             hardware_version=hardware_version, strict=False, force=False)
     rescued = _folder(rescue) if rescue else None
@@ -182,10 +182,22 @@ def p2v(
         allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
         guest=_guest(adapt, key_file, virtio_win or drivers, packages, rebuild_initramfs=False),
         hardware_version=hardware_version, verify=verify, start=start, staging=str(staging.absolute()) if staging else None,
-        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued,
+        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", lvm=snapshot == "lvm", rescue=rescued,
                         freeze_seconds=freeze_seconds))
     _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
                report=report)
+
+
+def _refuse_snapshot(kind: str | None, *, live: bool) -> None:
+    """Raises UsageError."""
+    if kind == "btrfs":
+        raise UsageError("--snapshot btrfs: a snapshot of btrfs is a folder of the same file system, no disk that can be copied",
+                         "--snapshot fsfreeze or --live: btrfs can be frozen")
+    if kind not in (None, "fsfreeze", "lvm"):
+        raise UsageError(f"--snapshot {kind}: imgtool can fsfreeze and lvm",
+                         "or take the snapshot yourself, and name it in --from")
+    if kind == "lvm" and live:
+        raise UsageError("--live and --snapshot lvm exclude each other", "--live needs no snapshot")
 
 
 def _guest(adapt: bool, key_file: list[Path] | None, drivers: Path | None, packages: Path | None, *,

@@ -35,6 +35,8 @@ class Reading:
     """A disk in use: passes over what has changed, the last one while its file systems are frozen."""
     frozen: bool = False
     """A disk in use: one pass, while its file systems are frozen."""
+    lvm: bool = False
+    """A disk in use: its logical volumes from snapshots, which are made and removed there."""
     freeze_seconds: float = 60.0
     """Then they thaw by themselves."""
     rescue: str | None = None

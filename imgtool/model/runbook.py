@@ -90,6 +90,7 @@ class P2vStep:
 
     live: bool = said("Disks in use: passes over what changes, the last one frozen.", False)
     frozen: bool = said("Disks in use: one pass, with the file systems frozen.", False)
+    lvm: bool = said("Disks in use: logical volumes from snapshots, which are made and removed there.", False)
     freeze_seconds: Count = said("File systems that were frozen thaw by themselves after so long.", Count(60))
     whole: bool = said("Every byte, not only what file systems use.", False)
     rescue: str | None = said("Go on at bad sectors; this folder gets a map of them.")

@@ -78,7 +78,7 @@ def _migrate(task: Task, step: object) -> tuple[str, MigrateRequest]:
 
 
 def _reading(task: Task, step: P2vStep) -> Reading:
-    return Reading(whole=step.whole, live=step.live, frozen=step.frozen, freeze_seconds=float(step.freeze_seconds),
+    return Reading(whole=step.whole, live=step.live, frozen=step.frozen, lvm=step.lvm, freeze_seconds=float(step.freeze_seconds),
                    rescue=_path(task, step.rescue) if step.rescue else None)
 
 

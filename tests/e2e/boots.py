@@ -63,7 +63,7 @@ def works(disk: GuestDisk, where: Hardware, *, network: bool = True) -> BootRepo
     if network:
         assert report.failed_units == (), report.lines
         up = [nic.split() for nic in report.nics]
-        assert any(words[2] == "UP" and disk.address in words for words in up), report.lines
+        assert any(words[2:3] == ["UP"] and disk.address in words for words in up), report.lines
     return report
 
 

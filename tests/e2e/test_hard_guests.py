@@ -97,3 +97,15 @@ def test_a_file_system_that_may_only_be_read(tmp_path: Path) -> None:
     disk = build(TO_KVM, tmp_path)
     tool("tune2fs", "-O", "read-only", f"{disk.path}?offset={MIB}")
     assert "a file system of the guest is read-only" in refused(disk, 4)
+
+
+@pytest.mark.long
+def test_a_configuration_that_is_a_link_to_itself(tmp_path: Path) -> None:
+    disk = build(TO_KVM, tmp_path)
+    with files(disk.path, "mbr") as root:
+        modules = root / "etc/initramfs-tools/modules"
+        modules.unlink()
+        modules.symlink_to(modules.name)
+    said = refused(disk, 5)
+    assert "/etc/initramfs-tools/modules: Too many levels of symbolic links" in said
+    assert "hint: " in said

@@ -140,6 +140,7 @@ def test_while_a_writer_is_busy(tmp_path: Path, fs: str, monkeypatch: pytest.Mon
         assert writer.rounds > after, "the file system is still frozen"
     assert {"old", "file-1"} <= manifest.keys()
     check_copy(tmp_path / "copy", fs, tmp_path / "m", manifest)
+    print(fs, *(f"{one.name}: {one.bytes_read >> 20} MiB in {one.seconds} s" for one in reader.passes), sep="; ")
     names = [one.name for one in reader.passes]
     assert names[0] == "first"
     assert names[-1] == "frozen"

@@ -163,20 +163,20 @@ def test_without_python_by_qemu_nbd(raw: Path, tmp_path: Path) -> None:
     tools = ["dd", "head", "readlink", "printf", "qemu-nbd", "qemu-img"]
     with sshd(tmp_path / "sshd", tools=tools) as server, disk(raw) as device:
         uri = parse(server.uri("metal+ssh", str(device)))
-        with metal(uri=uri, reading=WHOLE) as source:
-            seen = source.look(source.machines()[0], CONTROL)
-            assert seen.state.can_resume
-            assert any("qemu-nbd gives its disks" in problem.what for problem in seen.parsed.problems)
         with copying(device, tmp_path / "copy", reading=WHOLE, uri=uri) as (reader, receiver), CONTROL.progress.bar(0, "") as bar:
             reader.read([(0, 5 * CHUNK)], Chunks(receiver, bar), CONTROL)
             receiver.save()
         reader = copied(device, tmp_path / "copy", reading=WHOLE, uri=uri)
         assert reader.bytes_read == SIZE - 5 * CHUNK
         oracle.same(raw, "raw", tmp_path / "copy", "raw")
-        os.truncate(raw, 2 * CHUNK)
-        with metal(uri=uri, reading=WHOLE) as source, pytest.raises(ImgtoolError, match=f"{device} cannot be read at byte"), \
-                source.reader(source.look(source.machines()[0], CONTROL), 0, CONTROL) as whole:
-            whole.read([(CHUNK, 4 * CHUNK)], Nowhere(), CONTROL)
+        with metal(uri=uri, reading=WHOLE) as source:
+            seen = source.look(source.machines()[0], CONTROL)
+            assert seen.state.can_resume
+            assert any("qemu-nbd gives its disks" in problem.what for problem in seen.parsed.problems)
+            os.truncate(raw, 2 * CHUNK)
+            with pytest.raises(ImgtoolError, match=f"{device} cannot be read at byte"), \
+                    source.reader(seen, 0, CONTROL) as whole:
+                whole.read([(CHUNK, 4 * CHUNK)], Nowhere(), CONTROL)
 
 
 class Nowhere:

@@ -19,6 +19,7 @@ from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.metal import disks, hardware
 from imgtool.endpoints.metal.describe import health_of
 from imgtool.endpoints.metal.nbd import served
+from imgtool.endpoints.metal.rescue import BadSectors
 from imgtool.endpoints.metal.signatures import SEEN, signatures
 from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, UsageError
@@ -311,6 +312,12 @@ def test_numbers_of_sys_that_are_none(number: str) -> None:
     assert (disk.sector, [part.start for part in disk.partitions]) == (512, [0, 512_000_000])
     files = {"/sys/devices/system/cpu/online": f"0-3,{number}", "/proc/meminfo": f"MemTotal: {number} kB\n"}
     assert hardware.machine(files, [])[0].cpu.count == 4
+
+
+def test_a_bad_place_of_no_length_in_a_map_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "map"
+    path.write_text("0x0 + 1\n0x0 0x0 -\n0x0 0x200 -\n0x200 0x0 ?\n0x200 0xE00 +\n")
+    assert list(BadSectors(str(path), 4096, 512)) == [(0, 512)]
 
 
 def test_processors_without_end() -> None:

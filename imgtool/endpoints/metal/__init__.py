@@ -8,6 +8,7 @@
 ``chunks``      chunks of a copy: fetched, compared
 ``free``        what need not be read
 ``live``        a disk in use
+``lvm``         a disk in use: its volumes from snapshots; ``composed`` puts them in their places
 ``rescue``      bad sectors
 ``packing``     whether the way is worth packing for
 ``nbd``         a far disk for QEMU and the appliance
@@ -19,6 +20,7 @@
 from __future__ import annotations
 
 import glob
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
@@ -26,7 +28,7 @@ from imgtool.endpoints import far
 from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal import disks, free, hardware, plain, served
+from imgtool.endpoints.metal import disks, free, hardware, lvm, plain, served
 from imgtool.endpoints.metal.packing import Packing, best_codec
 from imgtool.endpoints.metal.plain import PlainReader
 from imgtool.endpoints.metal.reader import MetalReader
@@ -57,6 +59,8 @@ class Metal:
         self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
         self._maps: dict[str, free.Map] = {}
         """Of disks at rest, by path."""
+        self._snapshots: lvm.Snapshots | None = None
+        self._lock = threading.Lock()
         self._stack = ExitStack()
         self._wire = self._connected()
         self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
@@ -89,7 +93,8 @@ class Metal:
         seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block",
                                 data=self._used(chosen, disk, control)) for disk in chosen)
         problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *self._without())
-        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._in_parts),
+        goes_on = self._in_parts and not self.reading.lvm
+        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=goes_on),
                     parsed=Parsed(machine=machine, problems=problems))
 
     @property
@@ -102,10 +107,15 @@ class Metal:
             yield served.PROBLEM if self._serves else plain.PROBLEM
 
     def _opened(self, disk: PhysicalDisk, control: Control) -> Readable:
+        if self._snapshots:
+            return self._snapshots.opened(disk)
         return FarFile(self._wire, disk.path) if self._wire else ServedFile(self._uri, disk, control)
 
     def _in_use(self, disk: PhysicalDisk) -> Problem:
         why = f"{disk.path} is in use: {'; '.join(disk.busy)}"
+        if self.reading.lvm and self._wire:
+            return Problem(what=why, hint="its volumes are read from snapshots, for which their group is changed for a while; a "
+                                          "copy that is stopped begins anew; who writes elsewhere on the disk ends it")
         if disks.not_mounted(disk):
             return Problem(what=why, hint="deactivate what is not mounted: vgchange -an, mdadm --stop", fatal=True)
         if self._lives():
@@ -117,10 +127,20 @@ class Metal:
         files = self._files(disks.PATTERNS)
         return [disks.named(files, slot.path) for slot in seen.parsed.machine.disks if slot.path]
 
+    def _now(self, seen: Seen, control: Control) -> list[PhysicalDisk]:
+        """Of what snapshots hold still: as if it were at rest."""
+        found = self.physical(seen)
+        if not self.reading.lvm or self._wire is None:
+            return found
+        with self._lock:
+            if self._snapshots is None:
+                self._snapshots = lvm.Snapshots(self._uri, self._wire, found, self._stack, control.stop)
+        return [lvm.still(one) for one in found]
+
     @contextmanager
     def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader | PlainReader]:
         """Raises RefusedError where the disk is in use, and neither live nor frozen reading was asked for."""
-        every = self.physical(seen)
+        every = self._now(seen, control)
         disk = every[number]
         if not self._lives():
             disks.refuse_busy(disk)
@@ -130,13 +150,13 @@ class Metal:
         file = self._opened(disk, control)
         try:
             yield MetalReader(file, disk, self.reading, packing=self._packing,
-                              mapped=lambda: self._map(every, disk, control), refresh=lambda: self.physical(seen)[number])
+                              mapped=lambda: self._map(every, disk, control), refresh=lambda: self._now(seen, control)[number])
         finally:
             file.close()
 
     def _lives(self) -> bool:
         """Whether a disk in use can be read so that the copy is that of one moment."""
-        return (self.reading.live or self.reading.frozen) and self._wire is not None
+        return (self.reading.live or self.reading.frozen or self.reading.lvm) and self._wire is not None
 
     def _used(self, chosen: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> int | None:
         """Bytes that will be read at most; None where all of it may be."""
@@ -145,6 +165,8 @@ class Metal:
         if disk.busy and self._wire:
             with closing(FarFile(self._wire, disk.path)) as file:
                 return disk.size - free.in_use(file, disk).free.bytes
+        if self.reading.lvm:
+            return None
         return disk.size - self._map(chosen, disk, control).free.bytes
 
     def _map(self, every: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> free.Map:

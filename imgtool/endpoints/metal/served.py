@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.nbd import FarDisk
 from imgtool.endpoints.far.wire import Answer
+from imgtool.endpoints.metal.composed import Composed
 from imgtool.journal import digest
 from imgtool.model.endpoint import Uri
 from imgtool.model.metal import PhysicalDisk
@@ -50,5 +51,5 @@ class ServedFile:
         self._disk.close()
 
 
-Readable = FarFile | ServedFile
+Readable = FarFile | ServedFile | Composed
 """A disk, by whatever way."""

@@ -22,7 +22,8 @@ T = TypeVar("T")
 ATTEMPTS = 3
 RETRY_SECONDS, RETRY_MOST = 10.0, 600.0
 """Between two attempts: the first time, and at most."""
-WATCH_SECONDS = 1.0
+WATCH_SECONDS, WATCH_PART = 1.0, 10
+"""Between two looks at a wave; and how many times as long as a look takes, which grows with the batch."""
 Place = list[str]
 """A queue, and the partition of it, or ""."""
 
@@ -47,6 +48,7 @@ async def watch(ids: list[str], stops: bool) -> list[str]:
     """Until all have ended; those that failed. ``stops``: the first failure takes back what has not begun."""
     told: set[str] = set()
     while True:
+        begun = time.monotonic()
         states = await asyncio.to_thread(worker.current().store.states, ids)
         failed = [one for one, state in states.items() if state in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")]
         if stops and failed and not told:
@@ -54,7 +56,7 @@ async def watch(ids: list[str], stops: bool) -> list[str]:
             await asyncio.to_thread(worker.current().store.withdraw, ids)
         if all(state in ENDED for state in states.values()) and len(states) == len(ids):
             return failed
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(max(WATCH_SECONDS, WATCH_PART * (time.monotonic() - begun)))
 
 
 @DBOS.workflow(name="machine")
