@@ -1,6 +1,7 @@
 """Guests that were born on one hardware boot on another, with their network, after ``adapt``; and not before. TCG.
 
-Three cells here, chosen so that each driver family, boot loader and direction is met; ``make boot-matrix`` has all of them.
+Four cells here, chosen so that, with those of ``test_migrate.py`` (pvscsi, vmxnet3) and ``tests/metal/test_boots.py`` (AHCI),
+each driver family, boot loader, network system and direction is met once; ``make boot-matrix`` has all of them.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def test_from_esxi_to_kvm(tmp_path: Path) -> None:
 
 @pytest.mark.boot
 @pytest.mark.parametrize("cell", [
-    Cell(Guest("kvm", network="ifupdown-dhcp"), "esxi", "PVSCSI"),
+    Cell(Guest("kvm", layout="lvm", network="netplan"), "esxi", "LSISAS1068"),
     Cell(Guest("kvm", layout="uefi-own", stable=True, network="networkd"), "metal", "NVME"),
+    Cell(Guest("metal", layout="boot", root="xfs", network="networkmanager"), "kvm", "VIRTIO_SCSI"),
 ], ids=str)
 def test_other_ways(tmp_path: Path, cell: Cell) -> None:
     disk = build(cell, tmp_path)
