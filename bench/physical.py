@@ -14,7 +14,8 @@ from fixtures.debian_guests import Guest
 
 SIZE = 20 * GIB
 FILES, FILE = 24, 64 * MIB
-GUEST = Guest("metal", layout="gpt", network="networkd", stable=True)
+GUEST, ROOT = Guest("metal", layout="gpt", network="networkd", stable=True), 2
+"""Before its root there is GRUB's partition."""
 
 
 @contextmanager
@@ -43,8 +44,7 @@ def _filled(device: Path, point: Path) -> int:
             (point / str(number)).write_bytes(os.urandom(FILE))
     finally:
         call("umount", point)
-    systems = [one for one in sorted(device.parent.glob(f"{device.name}p*")) if call("lsblk", "-no", "FSTYPE", one).strip()]
-    return sum(_used(one, point) for one in systems)
+    return sum(_used(Path(one), point) for one in (f"{device}p{ROOT}", last))
 
 
 def _used(partition: Path, point: Path) -> int:
