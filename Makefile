@@ -32,7 +32,7 @@ dist: setup ## a wheel and an sdist, in dist
 	$(BIN)/python -m build --outdir dist .
 
 reference: setup ## docs/man and docs/reference, written from the code
-	$(BIN)/python -m reference
+	$(BIN)/python -m tools.reference
 
 bench: setup ## benchmarks; writes bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
@@ -43,13 +43,13 @@ docs: setup ## the documents as a site, build/site; links and anchors are checke
 
 fuzz: setup ## every reader of foreign bytes, SECONDS (600) in all
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	$(BIN)/python -m fuzz all --seconds $(or $(SECONDS),600) $(ARGS)
+	$(BIN)/python -m tools.fuzz all --seconds $(or $(SECONDS),600) $(ARGS)
 
 soak: setup ## random conversions and migrations, kills and faults, all of it verified, MINUTES (60)
-	$(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(ARGS)
+	$(BIN)/python -m tools.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
-	$(BIN)/python -m mutation --minutes $(or $(MINUTES),30) $(ARGS)
+	$(BIN)/python -m tools.mutation --minutes $(or $(MINUTES),30) $(ARGS)
 
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build/coverage

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import watch
-from fuzz.targets import TARGETS, target
-from fuzz.watch import Watch
 from imgtool.errors import DamagedError
 from imgtool.formats.vmdk import descriptor
+from tools.fuzz import watch
+from tools.fuzz.targets import TARGETS, target
+from tools.fuzz.watch import Watch
 
 SPOILT = 40
 """Inputs of each target, beside its seeds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from mutation.operators import places
+from tools.mutation.operators import places
 
 PROGRAM = '''
 """words"""

@@ -12,10 +12,10 @@ from typer.main import get_command
 
 from imgtool.cli.app import program
 from imgtool.steps.preflight import RULES
-from reference.__main__ import made, there
-from reference.pages import messages
-from reference.tree import command
 from tests.program import ROOT
+from tools.reference.__main__ import made, there
+from tools.reference.pages import messages
+from tools.reference.tree import command
 
 PAGES = sorted((ROOT / "docs/man").glob("*.1"))
 

@@ -1,1 +1,0 @@
-"""One module a reader of bytes that are not ours. See ``fuzz.targets``."""
