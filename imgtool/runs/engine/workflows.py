@@ -22,8 +22,9 @@ T = TypeVar("T")
 ATTEMPTS = 3
 RETRY_SECONDS, RETRY_MOST = 10.0, 600.0
 """Between two attempts: the first time, and at most."""
-WATCH_SECONDS, WATCH_PART = 1.0, 10
-"""Between two looks at a wave; and how many times as long as a look takes, which grows with the batch."""
+WATCH_SECONDS, WATCH_PART, WATCH_MOST = 1.0, 10, 10.0
+"""Between two looks at a wave: at least; so many times as long as a look takes, which grows with the batch; and at most, since a
+look waits while the database is away."""
 Place = list[str]
 """A queue, and the partition of it, or ""."""
 
@@ -56,7 +57,7 @@ async def watch(ids: list[str], stops: bool) -> list[str]:
             await asyncio.to_thread(worker.current().store.withdraw, ids)
         if all(state in ENDED for state in states.values()) and len(states) == len(ids):
             return failed
-        await asyncio.sleep(max(WATCH_SECONDS, WATCH_PART * (time.monotonic() - begun)))
+        await asyncio.sleep(min(max(WATCH_SECONDS, WATCH_PART * (time.monotonic() - begun)), WATCH_MOST))
 
 
 @DBOS.workflow(name="machine")
