@@ -12,6 +12,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -82,9 +83,10 @@ def main() -> int:
         for topic in args.only or TOPICS:
             title, cases = TOPICS[topic]
             print(title, file=sys.stderr)
-            before = load()
+            before, began = load(), time.monotonic()
             found = run(cases, settings, args.runs, args.patience)
-            about_load = Table(f"Programs of others used {others(before, load()):.0%} of the processors.", (), ())
+            about_load = Table(f"Programs of others used {others(before, load()):.0%} of the processors; "
+                               f"this took {time.monotonic() - began:.0f} s.", (), ())
             done.append((title, [*found, about_load]))
             write(args.out, about, done)
     assert "numpy" not in sys.modules, "its memory would count for what is measured"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +49,9 @@ def others(before: Load, after: Load) -> float:
     return max(0.0, used - own) / max(after.available - before.available, 1e-6)
 
 
-def measured(argv: Sequence[object]) -> Run:
-    """Fails if the program does."""
-    return finished(started(argv))
+def measured(argv: Sequence[object], limit: float | None = None) -> Run:
+    """Fails if the program does. After ``limit`` seconds it is stopped: it takes more than that, no more is known."""
+    return finished(started(argv), limit)
 
 
 def started(argv: Sequence[object]) -> tuple[float, subprocess.Popen[bytes]]:
@@ -58,10 +60,13 @@ def started(argv: Sequence[object]) -> tuple[float, subprocess.Popen[bytes]]:
                                                  stderr=subprocess.PIPE)
 
 
-def finished(running: tuple[float, subprocess.Popen[bytes]]) -> Run:
+def finished(running: tuple[float, subprocess.Popen[bytes]], limit: float | None = None) -> Run:
     """Waits for it; fails if it did."""
     began, process = running
     assert process.stderr is not None
+    stopping = threading.Timer(limit or 0, process.kill)
+    if limit is not None:
+        stopping.start()
     try:
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -69,8 +74,11 @@ def finished(running: tuple[float, subprocess.Popen[bytes]]) -> Run:
         process.terminate()
         process.wait()
         raise
+    finally:
+        stopping.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    stopped = limit is not None and stopping.finished.is_set() and process.returncode == -signal.SIGKILL
+    if process.returncode and not stopped:
         raise RuntimeError(f"{process.args!r}: {said.decode(errors='replace')}")
     return Run(time.perf_counter() - began, usage.ru_maxrss * 1024)
 

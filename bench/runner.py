@@ -15,7 +15,8 @@ from bench.statistics import survivors
 
 
 def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
-    """The first round is of all; after it, only the fastest of each family goes on. Each round begins with another one.
+    """The first round is of all; after it, only the fastest of each family goes on, so that who already takes longer than
+    another one of its family is stopped. Each round begins with another one.
     None begins after ``patience`` seconds: what takes long varies less.
 
     Before it, a run that does not count: the very first run here was seen to take ten times as long as the next (2 GiB: 4.8 s,
@@ -29,8 +30,11 @@ def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
     for number in range(min(runs, case.runs or runs)):
         if number and time.monotonic() - began > patience:
             break
+        quickest: dict[str, float] = {}
         for position in [*running[number % len(running):], *running[:number % len(running)]]:
-            found[position].append(once(case.contenders[position], case.sources))
+            contender = case.contenders[position]
+            found[position].append(once(contender, case.sources, quickest.get(contender.family)))
+            quickest[contender.family] = min(found[position][-1].seconds, quickest.get(contender.family, float("inf")))
         if not number:
             families = [contender.family for contender in case.contenders]
             running = [0, *(1 + place for place in survivors(families[1:], [of[0].seconds for of in found[1:]]))]
@@ -40,17 +44,24 @@ def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
     return done
 
 
-def once(contender: Contender, sources: Sequence[Path]) -> Run:
-    """One run with warm caches and nothing left to be written of what was before."""
+def once(contender: Contender, sources: Sequence[Path], limit: float | None = None) -> Run:
+    """One run with warm caches and nothing left to be written of what was before; it is stopped after ``limit`` seconds."""
     clear(contender.folder)
     for source in sources:
         warm(source)
     if contender.folder:
         subprocess.run(["sync", "-f", contender.folder], check=True)
-    parts = [measured(command) for command in contender.commands]
-    size = sum(path.stat().st_size for path in contender.folder.iterdir()) if contender.folder else 0
+    parts: list[Run] = []
+    for command in contender.commands:
+        left = None if limit is None else limit - sum(part.seconds for part in parts)
+        if left is not None and left <= 0:
+            break
+        parts.append(measured(command, left))
+    seconds = sum(part.seconds for part in parts)
+    whole = contender.folder and (limit is None or seconds <= limit)
+    size = sum(path.stat().st_size for path in contender.folder.iterdir()) if contender.folder and whole else 0
     clear(contender.folder)
-    return Run(sum(part.seconds for part in parts), max(part.memory for part in parts), size)
+    return Run(seconds, max(part.memory for part in parts), size)
 
 
 def clear(folder: Path | None) -> None:

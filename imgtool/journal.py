@@ -156,10 +156,25 @@ def _private(path: str, flags: int) -> int:
 
 def hold(file: IO[bytes], path: str) -> None:
     """Locks an open file until it is closed. Raises RefusedError where another process has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise RefusedError(f"{path}: another imgtool works on it", "wait for it, or end it") from error
+    for patience in (0.02, 0.05, 0.1, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if patience is None:
+                raise RefusedError(f"{path}: another imgtool works on it", "wait for it, or end it") from error
+            time.sleep(patience)  # who looks whether it is ``held`` has it for a moment
+        else:
+            return
+
+
+def held(path: Path) -> bool:
+    """Whether a process has locked the file."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _check(path: str, found: bytes, header: Mapping[str, object]) -> None:
@@ -188,6 +203,16 @@ def state_folder() -> Path:
 def now() -> str:
     """The time as journals say it: texts of it compare as times do."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def jobs_folder() -> Path:
+    """Of each job its journal, ``JOB.jsonl``, and, while something moves, how far that is: ``JOB.progress``."""
+    return state_folder() / "jobs"
+
+
+def progress_path(job: str) -> Path:
+    """Where ``progress.Kept`` keeps how far a job is."""
+    return jobs_folder() / f"{job}.progress"
 
 
 class Journal:
@@ -220,7 +245,7 @@ class Journal:
 @contextmanager
 def journal(job: str, verb: str, **details: object) -> Iterator[Journal]:
     """The journal of a job (an id: letters, digits, dashes), held alone; begins or goes on. Raises RefusedError, NoSpaceError."""
-    folder = state_folder() / "jobs"
+    folder = jobs_folder()
     path = folder / f"{job}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

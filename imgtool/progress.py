@@ -1,25 +1,30 @@
 """What accompanies long work: how far it is, whether it shall stop, how fast it may go.
 
 ``Progress`` is shaped like tqdm: ``bar(total, what)`` gives something with ``update(n)``; a total of 0 is work of unknown
-length. Every copier takes one ``Control``, which bundles the three. Units are bytes unless said.
+length. Every copier takes one ``Control``, which bundles these. Units are bytes unless said.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Protocol
 
 from imgtool.errors import StoppedError
 
 JSON_INTERVAL = 0.5
 """Seconds between two lines of ``--progress json``."""
+KEPT_INTERVAL, KEPT_SAMPLES = 1.0, 16
+"""Seconds between two states of ``Kept``; the rate is that between so many of them."""
 
 
 class Stop:
@@ -148,6 +153,84 @@ class Terminal:
             yield bar
 
 
+class Kept:
+    """How far all is, in a small file for other processes, which is replaced at most once a second and is gone at the end.
+
+    ``{"pid", "time", "bars": [{"what", "done", "total", "rate"}], "over": {first word of what: done}}``; ``time`` is in seconds
+    since 1970. It is passed on, too.
+    """
+
+    def __init__(self, path: Path, below: Progress | None = None) -> None:
+        self._path, self._below = path, below or Silent()
+        self._bars: list[_KeptBar] = []
+        self._over: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._said = -KEPT_INTERVAL
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Bar]:
+        with self._below.bar(total, what) as below:
+            bar = _KeptBar(self, below, total, what)
+            with self._lock:
+                self._bars.append(bar)
+            self.keep()
+            try:
+                yield bar
+            finally:
+                with self._lock:
+                    self._bars.remove(bar)
+                    kind = what.partition(" ")[0]
+                    self._over[kind] = self._over.get(kind, 0) + bar.done
+                    if not self._bars:
+                        self._said = -KEPT_INTERVAL
+                        with suppress(OSError):
+                            self._path.unlink(missing_ok=True)
+
+    def keep(self) -> None:
+        """Writes the file, if it is time for that. That it cannot be written is no reason to fail."""
+        with self._lock:
+            if not self._bars or time.monotonic() - self._said < KEPT_INTERVAL:
+                return
+            self._said = time.monotonic()
+            text = json.dumps({"pid": os.getpid(), "time": time.time(), "over": self._over,
+                               "bars": [bar.said(self._said) for bar in self._bars]})
+            new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            with suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                new.write_text(text, encoding="utf-8", errors="surrogateescape")
+                new.replace(self._path)
+
+
+class _KeptBar:
+    def __init__(self, kept: Kept, below: Bar, total: int, what: str) -> None:
+        self._kept, self._below, self._total, self._what = kept, below, total, what
+        self.done = 0
+        self._samples = deque([(time.monotonic(), 0)], KEPT_SAMPLES)
+        self._lock = threading.Lock()
+
+    def update(self, n: int) -> None:
+        with self._lock:
+            self.done += n
+        self._below.update(n)
+        self._kept.keep()
+
+    def said(self, now: float) -> dict[str, object]:
+        self._samples.append((now, self.done))
+        since, before = self._samples[0]
+        rate = (self.done - before) / (now - since) if now > since else 0
+        return {"what": self._what, "done": self.done, "total": self._total, "rate": round(rate)}
+
+
+class Disks:
+    """Told what becomes of the disks of a machine; this one forgets it."""
+
+    def there(self, count: int) -> None:
+        """So many are to be copied."""
+
+    def whole(self, number: int, done: object) -> None:
+        """Disk ``number`` is copied, compared and flushed: it is not copied again. Threads may call it at the same time."""
+
+
 @dataclass(frozen=True)
 class Control:
     """What every copier is given."""
@@ -155,3 +238,6 @@ class Control:
     progress: Progress = field(default_factory=Silent)
     stop: Stop = field(default_factory=Stop)
     rate: Rate = field(default_factory=Rate)
+    of: str | None = None
+    """``BATCH/NAME``: the machine of a batch that this is done for, as its journal says."""
+    disks: Disks = field(default_factory=Disks)

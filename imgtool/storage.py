@@ -46,6 +46,8 @@ IN_MEMORY = (0x01021994, 0x858458F6)
 OFFLOADS = (0x6969, 0xFF534D42, 0xFE534D42, 0x517B, 0x65735546, 0x00C36400)
 """f_type of NFS, CIFS, SMB, FUSE and Ceph: copy_file_range asks the server, which may copy by itself."""
 
+ASKED = 64
+"""Extents of a file that one question is for."""
 SAMPLE = 64 << 10
 """Bytes that are asked about, to know whether a range of a file is in the page cache; a multiple of all pages."""
 
@@ -99,7 +101,7 @@ def allocated_bytes(fd: int) -> int:
 
 def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
     """Data and holes of [start, end), in order, complete. Past the end of the file is a hole."""
-    position = start
+    position, sure = start, start
     while position < end:
         try:
             data = min(os.lseek(fd, position, os.SEEK_DATA), end)
@@ -114,7 +116,9 @@ def pieces(fd: int, start: int, end: int) -> Iterator[Piece]:
             yield Piece(position, data - position, data=False)
         if data < end:
             hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
-            yield from _written(fd, data, hole)
+            if hole > sure:
+                sure = _written_until(fd, data, hole, end)
+            yield from _written(fd, data, hole) if hole > sure else (Piece(data, hole - data, data=True),)
             data = hole
         position = data
 
@@ -127,15 +131,25 @@ def is_hole(fd: int, start: int, length: int) -> bool:
         return error.errno == errno.ENXIO
 
 
-def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
-    """A run of data as lseek tells it. Reserved space that somebody has read is in the page cache, and data to lseek.
+def _written_until(fd: int, start: int, enough: int, end: int) -> int:
+    """Up to where no space is only reserved, ``enough`` or more. Only a question: pages may wait to be written."""
+    try:
+        for index, extent in enumerate(physical_extents(fd, start, end, flush=False, count=ASKED), 1):
+            if extent.flags & FIEMAP_UNWRITTEN:
+                return max(extent.offset, start)
+            if index % ASKED == 0 and extent.offset + extent.length >= enough:
+                return extent.offset + extent.length
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    return end
 
-    FIEMAP knows better; what it says without a flush only raises the question, since pages may wait to be written.
-    """
+
+def _written(fd: int, start: int, end: int) -> Iterator[Piece]:
+    """A run of data for lseek: so is reserved space that somebody has read, as it is in the page cache. FIEMAP knows better."""
     position = start
     try:
-        doubtful = any(extent.flags & FIEMAP_UNWRITTEN for extent in physical_extents(fd, start, end, flush=False, count=8))
-        for extent in physical_extents(fd, start, end) if doubtful else ():
+        for extent in physical_extents(fd, start, end):
             begin, stop = max(extent.offset, position), min(extent.offset + extent.length, end)
             if extent.flags & FIEMAP_UNWRITTEN and begin < stop:
                 if begin > position:

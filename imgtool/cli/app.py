@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, NoReturn, cast
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
+from typer.models import CommandInfo
 
-from imgtool import __version__
-from imgtool.cli import convert, guests, images, jobs, machines, metal, migrate, run
+from imgtool.cli import images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -21,25 +24,67 @@ EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXI
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
-    name="imgtool", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
-    help="Disk images (VMDK, QCOW2, raw, VHDX, VHD, VDI) and machines (.vmx, libvirt, OVF) converted, and proved equal.")
-for module in (images, convert, machines, guests, metal, migrate, run, jobs):
-    module.register(app)
+    name="imgtool", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+MODULES = {
+    "images": ("info", "map", "check", "allocate", "verify", "doctor"), "convert": ("convert",), "machines": ("translate",),
+    "guests": ("inspect", "adapt"), "metal": ("v2p",), "migrate": ("migrate", "p2v"), "run": ("run", "worker"),
+    "jobs": ("dashboard", "jobs"),
+    "completion": ("completion",),
+}
+"""The commands, and the modules beside this one that they are in."""
+
+
+def program(argv: Sequence[str] = ()) -> TyperGroup:
+    """The program with the command that ``argv`` begins with, or else, for help and completion, with all of them.
+
+    To read the options of all commands takes longer than all else of the start. typer's installer of completion is not in it:
+    its script for bash cuts a URI at its colons.
+    """
+    app.registered_commands.clear()
+    app.registered_groups.clear()
+    wanted = argv[0] if argv else None
+    alone = [module for module, commands in MODULES.items() if wanted in commands]
+    for module in alone or MODULES:
+        import_module(f"imgtool.cli.{module}").register(app)
+    if alone:
+        app.registered_commands[:] = [each for each in app.registered_commands if _name(each) == wanted]
+    tree = cast("TyperGroup", typer.main.get_command(app))
+    tree.params = [one for one in tree.params if one.name not in ("install_completion", "show_completion")]
+    return tree
+
+
+def _name(command: CommandInfo) -> str | None:
+    return command.name or getattr(command.callback, "__name__", None)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from imgtool import __version__
+
         typer.echo(f"imgtool {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each program that is started, to stderr.")] = False,
 ) -> None:
-    """Options before the command."""
+    """Convert disk images and machines, and prove each copy equal.
+
+    Images: VMDK, QCOW2, raw, VHDX, VHD, VDI, thin or thick. Machines: VMware's .vmx, libvirt's domain XML, OVF and OVA; they move
+    between ESXi, KVM and bare metal.
+
+    \b
+    Examples:
+      imgtool convert web01.vmdk --to qcow2 --thick
+      imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system --dry-run
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
     if verbose:
         import logging
 
@@ -61,7 +106,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = program(sys.argv[1:])(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own end then is 1
@@ -87,6 +132,9 @@ def _told(error: Exception) -> ImgtoolError:
             return UsageError(getattr(error, "format_message", error.__str__)(), "imgtool --help, or imgtool COMMAND --help")
         case typer.Abort():
             return StoppedError(signal.SIGINT)
+        case UnicodeEncodeError():
+            return ImgtoolError(f"{error.encoding}, which stdout is in, has no sign for {error.object[error.start]!a}",
+                                "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
         case OSError():

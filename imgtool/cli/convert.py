@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imgtool.cli import machines, output
+from imgtool.cli import completion, machines, output
 from imgtool.cli.images import (
     AsJson,
     DryRun,
@@ -32,7 +31,28 @@ from imgtool.runs.wishes import is_machine, spec_of
 
 if TYPE_CHECKING:
     from imgtool.model.translation import TranslateRequest
+    from imgtool.progress import Control
 
+Given = Annotated[Path, typer.Argument(
+    metavar="SRC|MACHINE", help="A disk image; or a machine: .vmx, .xml, .ovf, .ova.",
+    autocompletion=completion.machine_files)]
+Wanted = Annotated[Path | None, typer.Argument(
+    metavar="DST|DIR", help="Default: beside SRC, with FORMAT's suffix. Of a machine: a new folder, or an .ova.")]
+Format = Annotated[str, typer.Option(
+    "--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.", autocompletion=completion.formats)]
+Subformat = Annotated[str | None, typer.Option(
+    metavar="NAME", help="Of vmdk: monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, "
+    "streamOptimized, vmfs.", autocompletion=completion.subformats)]
+CompressType = Annotated[str | None, typer.Option(
+    metavar="zlib|zstd", help="Of a compressed qcow2.", autocompletion=lambda: ("zlib", "zstd"))]
+Rewrite = Annotated[Path | None, typer.Option(
+    metavar="FILE", help="Beside DST, write what this description says, changed for the side that can use FORMAT.",
+    autocompletion=completion.descriptions)]
+RewriteTo = Annotated[Path | None, typer.Option(metavar="FILE", help="Name of what --rewrite writes.")]
+Options = Annotated[list[str] | None, typer.Option(
+    "-o", metavar="KEY=VALUE", help="As for qemu-img, e.g. cluster_size=2M.")]
+DetectZeroes = Annotated[bool | None, typer.Option(
+    "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")]
 
 def register(app: typer.Typer) -> None:
     """Adds the command of this module to the program."""
@@ -40,36 +60,31 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC|MACHINE", help="A disk image; or a machine: .vmx, .xml, .ovf, .ova.")],
-    destination: Annotated[Path | None, typer.Argument(
-        metavar="DST|DIR", help="Default: beside SRC, with FORMAT's suffix. Of a machine: a new folder, or an .ova.")] = None,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.")] = "",
-    thin: Thin = False, thick: Thick = False, eager: Eager = False,
-    subformat: Annotated[str | None, typer.Option(help="Of vmdk: monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "
-                                                  "twoGbMaxExtentFlat, streamOptimized, vmfs.")] = None,
+    source: Given, destination: Wanted = None, to: Format = "",
+    thin: Thin = False, thick: Thick = False, eager: Eager = False, subformat: Subformat = None,
     compress: Annotated[bool, typer.Option("--compress", help="Compress (qcow2, streamOptimized vmdk).")] = False,
-    compress_type: Annotated[str | None, typer.Option(metavar="zlib|zstd", help="Of a compressed qcow2.")] = None,
+    compress_type: CompressType = None,
     compress_level: Annotated[int | None, typer.Option(metavar="N", help="1 (fast) to 9 (small).")] = None,
-    option: Annotated[list[str] | None, typer.Option(
-        "-o", metavar="KEY=VALUE", help="As for qemu-img, e.g. cluster_size=2M.")] = None,
-    detect_zeroes: Annotated[bool | None, typer.Option(
-        "--detect-zeroes/--no-detect-zeroes", help="Look for written zeros and leave them out of a thin image.")] = None,
+    option: Options = None, detect_zeroes: DetectZeroes = None,
     no_clone: Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")] = False,
     only_used: Annotated[bool, typer.Option(
         "--only-used", help="What the guest's file systems do not use becomes zeros.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the result with the source.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
-    rewrite: Annotated[Path | None, typer.Option(metavar="FILE", help="Beside DST, write what this description says, changed for "
-                                                 "the side that can use FORMAT.")] = None,
-    rewrite_to: Annotated[Path | None, typer.Option(metavar="FILE", help="Name of what --rewrite writes.")] = None,
+    rewrite: Rewrite = None, rewrite_to: RewriteTo = None,
     map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, name: Name = None,
     new_identity: NewIdentity = False, hardware_version: HardwareVersion = None, strict: Strict = False,
     rate_limit: RateLimit = None, source_format: SourceFormat = None, allow_external: External = False,
     ignore_lock: IgnoreLock = False, dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Convert a disk image, or all disks of a machine and its description, and prove each copy equal.
+    """Convert a disk image or a whole machine, and prove it equal.
 
-    Examples: imgtool convert x.vmdk --to qcow2 --thick; imgtool convert vm.vmx DIR --to qcow2
+    Of a machine: all disks, and its description, rewritten for the other side. The source is only read.
+
+    \b
+    Examples:
+      imgtool convert web01.vmdk --to qcow2 --thick
+      imgtool convert web01.vmx kvm/ --to qcow2 --map-network 'VM Network=br0'
     """
     if not to:
         raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
@@ -81,21 +96,32 @@ def convert(
         source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
         spec=spec, reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         force=force, verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
-    how = machines.translate_options(
-        map_network=map_network, map_storage=map_storage, disk_root=disk_root, name=name, new_identity=new_identity,
-        hardware_version=hardware_version, strict=strict, force=force)
+    of_machine: dict[str, Any] = {
+        "map_network": map_network, "map_storage": map_storage, "disk_root": disk_root, "name": name,
+        "new_identity": new_identity, "hardware_version": hardware_version, "strict": strict}
+    if whole or rewrite or rewrite_to:
+        how = machines.translate_options(**of_machine, force=force)
+        _with_description(request, how, rewrite, rewrite_to, control_of(progress, rate_limit), dry_run=dry_run, as_json=as_json)
+        return
+    if any(of_machine.values()):
+        raise UsageError("an option that changes a machine's description, but there is none",
+                         "convert MACHINE DIR, or --rewrite FILE")
+    from imgtool.runs import build
+
     control = control_of(progress, rate_limit)
+    carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+
+
+def _with_description(request: ConvertRequest, how: TranslateRequest, rewrite: Path | None, rewrite_to: Path | None,
+                      control: Control, *, dry_run: bool, as_json: bool) -> None:
+    """A machine; or one disk, and the description that names it."""
+    whole = is_machine(request.source)
     if whole and not (rewrite or rewrite_to):
         machines.convert_machine(request, how, control, dry_run=dry_run, as_json=as_json)
     elif rewrite and not whole:
         machines.convert_and_rewrite(request, how, str(rewrite), rewrite_to, control, dry_run=dry_run, as_json=as_json)
-    elif rewrite or rewrite_to:
-        raise UsageError("--rewrite FILE goes with one disk image", "convert MACHINE DIR writes a description in any case")
     else:
-        _refuse_options(how)
-        from imgtool.runs import build
-
-        carry_out(build.convert_plan(request, control), control, output.convert_lines, dry_run=dry_run, as_json=as_json)
+        raise UsageError("--rewrite FILE goes with one disk image", "convert MACHINE DIR writes a description in any case")
 
 
 def _destination(source: str, destination: str | None, to: str, *, whole: bool) -> str:
@@ -106,13 +132,6 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
     if destination is None:
         raise UsageError("convert MACHINE DIR: DIR is missing", "a new folder, for the disks and their description")
     return os.path.realpath(destination)
-
-
-def _refuse_options(how: TranslateRequest) -> None:
-    """Options of a description mean nothing for a disk. Raises UsageError."""
-    if how != replace(machines.nothing_said(), force=how.force):
-        raise UsageError("an option that changes a machine's description, but there is none",
-                         "convert MACHINE DIR, or --rewrite FILE")
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -10,13 +10,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
 from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
 from imgtool.progress import Control
 
-Machine = Annotated[list[Path], typer.Argument(metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.")]
+Machine = Annotated[list[Path], typer.Argument(
+    metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.", autocompletion=completion.machine_files)]
 KeyFile = Annotated[list[Path] | None, typer.Option(
     "--key-file", metavar="FILE", help="A file with the passphrase of an encrypted volume. May be repeated.")]
 DiskRoot = Annotated[list[Path] | None, typer.Option(
@@ -44,9 +45,14 @@ def inspect(
     images: Machine, as_json: AsJson = False, key_file: KeyFile = None, disk_root: DiskRoot = None,
     source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
 ) -> None:
-    """The operating system inside: distribution, kernels, boot loader, file systems, network, drivers, tools.
+    """Look at the system inside: kernels, drivers, network.
 
-    Examples: imgtool inspect disk.vmdk; imgtool inspect --json system.qcow2 data.qcow2
+    Also its distribution, boot loader, file systems and tools. Nothing is changed.
+
+    \b
+    Examples:
+      imgtool inspect disk.vmdk
+      imgtool inspect --json system.qcow2 data.qcow2
     """
     from imgtool.model.guest import InspectRequest
     from imgtool.steps.inspect import inspect as run
@@ -62,7 +68,8 @@ def inspect(
 
 def adapt(
     images: Machine,
-    platform: Annotated[str, typer.Option("--for", metavar="kvm|esxi|metal", help="Where the guest shall run.")],
+    platform: Annotated[str, typer.Option(
+        "--for", metavar="kvm|esxi|metal", help="Where the guest shall run.", autocompletion=lambda: ("kvm", "esxi", "metal"))],
     mac: Annotated[list[str] | None, typer.Option(
         "--mac", metavar="OLD=NEW", help="A network card gets another address. May be repeated.")] = None,
     rebuild_initramfs: Annotated[bool, typer.Option(
@@ -72,17 +79,24 @@ def adapt(
     drivers: Annotated[Path | None, typer.Option(
         "--drivers", metavar="DIR|ISO", help="Windows on ESXi: the drivers of VMware Tools (pvscsi, vmxnet3).")] = None,
     packages: Annotated[Path | None, typer.Option(
-        "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")] = None,
+        "--packages", metavar="DIR",
+        help="Packages (deb, rpm, apk and the like) that the guest installs when it first boots.")] = None,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep each changed file as *.imgtool-orig.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed; change nothing.")] = False,
     machine: Annotated[Path | None, typer.Option(
-        "--machine", metavar="MACHINE", help="Its description: addresses of its network cards are followed.")] = None,
+        "--machine", metavar="MACHINE", help="Its description: addresses of its network cards are followed.",
+        autocompletion=completion.descriptions)] = None,
     key_file: KeyFile = None, disk_root: DiskRoot = None, as_json: AsJson = False,
     source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
 ) -> None:
-    """Change the guest, in place, so that it boots and has its network on other hardware. All of it, or nothing.
+    """Change a guest so that it boots and has its network elsewhere.
 
-    Examples: imgtool adapt disk.qcow2 --for kvm; imgtool adapt a.vmdk b.vmdk --for esxi --dry-run
+    The image is changed in place: all of it, or nothing.
+
+    \b
+    Examples:
+      imgtool adapt disk.qcow2 --for kvm
+      imgtool adapt a.vmdk b.vmdk --for esxi --dry-run
     """
     from imgtool.model.guest import AdaptRequest, Platform
     from imgtool.steps.adapt import adapt as run

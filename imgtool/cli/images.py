@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.errors import DamagedError, DifferError, MissingToolError, UsageError
 from imgtool.model import AllocateRequest, AllocateResult, Allocation, ConvertResult, SourceOptions
 from imgtool.progress import Control, Rate, Stop
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 STOP = Stop()
 """Set by the signal handlers of ``app.main``."""
+PROGRESS = ("auto", "bar", "json", "none")
 MULTIPLIERS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="A disk image.")]
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="A disk image.", autocompletion=completion.disks)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SourceFormat = Annotated[str | None, typer.Option(
-    "--source-format", metavar="FORMAT", help="What the image is, where name and header do not agree: raw, qcow2, vmdk, …")]
+    "--source-format", metavar="FORMAT", help="What the image is, where name and header do not agree: raw, qcow2, vmdk, ...",
+    autocompletion=completion.formats)]
 External = Annotated[bool, typer.Option("--allow-external", help="Follow names in the image that lead outside its directory.")]
 IgnoreLock = Annotated[bool, typer.Option("--ignore-lock", help="Go on although a lock says that the machine runs.")]
 RateLimit = Annotated[str | None, typer.Option("--rate-limit", metavar="BYTES", help="Bytes a second at most, as in 100M.")]
-ShowProgress = Annotated[str, typer.Option("--progress", metavar="auto|bar|json|none", help="How progress is shown, on stderr.")]
+ShowProgress = Annotated[str, typer.Option(
+    "--progress", metavar="auto|bar|json|none", help="How progress is shown, on stderr.", autocompletion=lambda: PROGRESS)]
 Thin = Annotated[bool, typer.Option("--thin", help="Space is taken when it is written (default).")]
 Thick = Annotated[bool, typer.Option("--thick", help="All space is reserved now (VMware: lazily zeroed thick).")]
 Eager = Annotated[bool, typer.Option("--eager", help="All space is reserved and written with zeros now.")]
@@ -45,8 +48,8 @@ def register(app: typer.Typer) -> None:
 
 def control_of(progress: str = "none", rate_limit: str | None = None) -> Control:
     """What the options say of progress and rate. Raises UsageError."""
-    if progress not in ("auto", "bar", "json", "none"):
-        raise UsageError(f"--progress {progress}: one of auto, bar, json, none")
+    if progress not in PROGRESS:
+        raise UsageError(f"--progress {progress}: one of {', '.join(PROGRESS)}")
     return Control(progress=output.progress_of(progress), stop=STOP, rate=Rate(_bytes(rate_limit) if rate_limit else None))
 
 
@@ -78,12 +81,17 @@ def carry_out(plan: Plan, control: Control, lines: Callable[[Any], Iterable[str]
 
 
 def info(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Disk images.", autocompletion=completion.disks)],
     as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False,
 ) -> None:
-    """What an image is: format, sizes, thin or thick, files, chain, snapshots.
+    """Say what an image is: format, sizes, thin or thick, its chain.
 
-    Examples: imgtool info disk.vmdk; imgtool info --json *.qcow2
+    Sizes and allocation are measured on the disk, not read from a header. Of a physical disk: its model, serial and partitions.
+
+    \b
+    Examples:
+      imgtool info disk.vmdk
+      imgtool info --json *.qcow2
     """
     from imgtool.formats.disk import open_disk
     from imgtool.formats.measure import describe
@@ -115,9 +123,12 @@ def _physical(path: Path) -> DiskInfo | None:
 
 
 def map_(image: Image, as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False) -> None:
-    """Where the data is: a picture, or the exact ranges with --json.
+    """Draw where the data is, or list its exact ranges (--json).
 
-    Examples: imgtool map disk.qcow2; imgtool map --json disk.vmdk
+    \b
+    Examples:
+      imgtool map disk.qcow2
+      imgtool map --json disk.vmdk
     """
     from imgtool.formats.disk import open_disk
     from imgtool.formats.measure import mapped
@@ -133,9 +144,14 @@ def map_(image: Image, as_json: AsJson = False, source_format: SourceFormat = No
 
 
 def check(image: Image, as_json: AsJson = False, source_format: SourceFormat = None, allow_external: External = False) -> None:
-    """Is the image sound: its tables, its chain, its files? An unsound one ends with exit code 5.
+    """Check that an image is sound: its tables, chain and files.
 
-    Examples: imgtool check disk.qcow2; imgtool check --json snapshot-000001.vmdk
+    An image that is not sound ends with exit code 5.
+
+    \b
+    Examples:
+      imgtool check disk.qcow2
+      imgtool check --json snapshot-000001.vmdk
     """
     from imgtool.steps.check import check as run
 
@@ -151,9 +167,14 @@ def allocate(
     source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Change the allocation of an image in place, without a second copy.
+    """Make an image thin, thick or eager, in place.
 
-    Examples: imgtool allocate disk.qcow2 --thick; imgtool allocate disk-flat.vmdk --thin
+    There is no second copy. What the guest reads stays as it is.
+
+    \b
+    Examples:
+      imgtool allocate disk.qcow2 --thick
+      imgtool allocate disk-flat.vmdk --thin
     """
     from imgtool.runs import build
 
@@ -167,15 +188,20 @@ def allocate(
 
 
 def verify(
-    left: Annotated[Path, typer.Argument(metavar="A", help="A disk image.")],
-    right: Annotated[Path, typer.Argument(metavar="B", help="Another, of any format.")],
+    left: Annotated[Path, typer.Argument(metavar="A", help="A disk image.", autocompletion=completion.disks)],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another, of any format.", autocompletion=completion.disks)],
     only_used: Annotated[bool, typer.Option("--only-used", help="Only what the file systems of A use.")] = False,
     source_format: SourceFormat = None, allow_external: External = False, rate_limit: RateLimit = None,
     progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Compare what a guest would read from two images, whatever their formats. Exit code 3 if they differ.
+    """Compare what a guest would read from two images.
 
-    Examples: imgtool verify x.vmdk x.qcow2; imgtool verify --json disk.raw disk.vhdx
+    Their formats do not matter. Exit code 3 if they differ.
+
+    \b
+    Examples:
+      imgtool verify x.vmdk x.qcow2
+      imgtool verify --json disk.raw disk.vhdx
     """
     from imgtool.steps.verify import verify as run
 
@@ -188,9 +214,14 @@ def verify(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """What of the system tools is there, what is missing, and the command that installs it. Exit code 6 if something is missing.
+    """Say which system tools are missing, and how to install them.
 
-    Examples: imgtool doctor; imgtool doctor --json
+    Exit code 6 if one is missing that must be there.
+
+    \b
+    Examples:
+      imgtool doctor
+      imgtool doctor --json
     """
     from imgtool.steps.doctor import examine
 

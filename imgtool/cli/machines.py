@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import AsJson, DryRun, control_of
 from imgtool.errors import UsageError
 from imgtool.runs.wishes import network, side
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 SUFFIXES = {"vmx": ".vmx", "xml": ".xml", "ovf": ".ovf"}
 
 MapNetwork = Annotated[list[str] | None, typer.Option(
-    "--map-network", metavar="OLD=NEW", help="A network there → here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
+    "--map-network", metavar="OLD=NEW",
+    help="A network there, and the one here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
 MapStorage = Annotated[list[str] | None, typer.Option(
-    "--map-storage", metavar="OLD=NEW", help="A folder there → here: '[datastore1]=/srv/images'.")]
+    "--map-storage", metavar="OLD=NEW", help="A folder there, and the one here: '[datastore1]=/srv/images'.")]
 DiskRoot = Annotated[list[str] | None, typer.Option(
     "--disk-root", metavar="DIR", help="Disks that the description names may lie here too.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A new name for the machine.")]
@@ -48,19 +49,29 @@ def nothing_said() -> TranslateRequest:
 
 
 def translate(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .vmx, domain .xml, .ovf or .ova.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A .vmx, .xml or .ovf; - is stdout.")],
-    to: Annotated[str | None, typer.Option("--to", metavar="vmx|xml|ovf", help="Where DST's suffix does not say it.")] = None,
-    onto: Annotated[Path | None, typer.Option("--onto", metavar="FILE", help="Change only what must change in this one.")] = None,
+    source: Annotated[Path, typer.Argument(
+        metavar="SRC", help="A .vmx, domain .xml, .ovf or .ova.", autocompletion=completion.descriptions)],
+    destination: Annotated[Path, typer.Argument(
+        metavar="DST", help="A .vmx, .xml or .ovf; - is stdout.", autocompletion=completion.descriptions)],
+    to: Annotated[str | None, typer.Option(
+        "--to", metavar="vmx|xml|ovf", help="Where DST's suffix does not say it.", autocompletion=lambda: SUFFIXES)] = None,
+    onto: Annotated[Path | None, typer.Option(
+        "--onto", metavar="FILE", help="Change only what must change in this one.",
+        autocompletion=completion.descriptions)] = None,
     map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, name: Name = None,
     new_identity: NewIdentity = False, hardware_version: HardwareVersion = None, strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Each setting: key there, field, key here, and why.")] = False,
     dry_run: DryRun = False, as_json: AsJson = False,
 ) -> None:
-    """Translate a machine's description for the other side; the disks stay as they are.
+    """Translate a machine's description: .vmx, domain XML, OVF.
 
-    Examples: imgtool translate vm.vmx vm.xml --map-network 'VM Network=br0'; imgtool translate vm.xml vm.vmx --explain
+    The disks stay as they are.
+
+    \b
+    Examples:
+      imgtool translate vm.vmx vm.xml --map-network 'VM Network=br0'
+      imgtool translate vm.xml vm.vmx --explain
     """
     from imgtool.runs import build, local
 

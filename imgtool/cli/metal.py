@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.guests import DiskRoot, KeyFile, mac_pair, with_keys
 from imgtool.cli.images import AsJson, DryRun, External, IgnoreLock, RateLimit, ShowProgress, SourceFormat, control_of
 from imgtool.errors import RefusedError, UsageError
@@ -19,6 +19,24 @@ from imgtool.model import SourceOptions
 if TYPE_CHECKING:
     from imgtool.model.v2p import DiskChoice, V2pPlan
 
+Machine = Annotated[str, typer.Argument(
+    metavar="NAME|IMAGE", help="A machine of --from; or a disk image, or a description.",
+    autocompletion=completion.machines_or_files)]
+Disks = Annotated[list[str], typer.Option(
+    "--disk", metavar="SOURCE=DEVICE", help="A disk of the machine (vda, 0) and the physical disk for it, best by its name "
+    "under /dev/disk/by-id. May be repeated.", autocompletion=completion.metal_disks)]
+From = Annotated[str | None, typer.Option(
+    "--from", metavar="URI|PATH", help="Where the machine is: esx://, qemu:///, or its description.",
+    autocompletion=completion.sources)]
+To = Annotated[str | None, typer.Option(
+    "--to", metavar="metal+ssh://USER@HOST", help="The machine that has the disks; default: this one.",
+    autocompletion=completion.metal_hosts)]
+Confirmed = Annotated[list[str] | None, typer.Option(
+    "--yes-write-to", metavar="SERIAL",
+    help="Serial or by-id name of a disk that may be written over. May be repeated.")]
+Wipe = Annotated[bool, typer.Option("--wipe", help="Zero all that the image does not have; write over what a RAID, LVM or ZFS "
+                                   "has left.")]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module to the program."""
@@ -26,23 +44,14 @@ def register(app: typer.Typer) -> None:
 
 
 def v2p(
-    name: Annotated[str, typer.Argument(metavar="NAME|IMAGE", help="A machine of --from; or a disk image, or a description.")],
-    disk: Annotated[list[str], typer.Option(
-        "--disk", metavar="SOURCE=DEVICE", help="A disk of the machine (vda, 0) and the physical disk for it, best by its name "
-        "under /dev/disk/by-id. May be repeated.")],
-    source: Annotated[str | None, typer.Option("--from", metavar="URI|PATH", help="Where the machine is: esx://, qemu:///, or "
-                                               "its description.")] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="metal+ssh://USER@HOST", help="The machine that has the disks; "
-                                           "default: this one.")] = None,
-    yes_write_to: Annotated[list[str] | None, typer.Option(
-        "--yes-write-to", metavar="SERIAL",
-        help="Serial or by-id name of a disk that may be written over. May be repeated.")] = None,
+    name: Machine, disk: Disks, source: From = None, to: To = None, yes_write_to: Confirmed = None,
     grow: Annotated[bool, typer.Option("--grow", help="The last partition and its file system reach to the disk's end.")] = False,
-    wipe: Annotated[bool, typer.Option("--wipe", help="Zero all that the image does not have; write over what a RAID, LVM or ZFS "
-                                       "has left.")] = False,
+    wipe: Wipe = False,
     no_adapt: Annotated[bool, typer.Option("--no-adapt", help="Write the guest as it is: no drivers, no boot loader.")] = False,
     mac: Annotated[list[str] | None, typer.Option(
         "--mac", metavar="OLD=NEW", help="A network card gets another address. May be repeated.")] = None,
+    boot_entry: Annotated[bool, typer.Option(
+        "--boot-entry", help="The firmware (UEFI) of the machine that has the disks starts it first: efibootmgr.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Read the disk back and compare.")] = True,
     discard_partial: Annotated[bool, typer.Option(
         "--discard-partial", help="Forget a run that was stopped, and do nothing else.")] = False,
@@ -52,10 +61,15 @@ def v2p(
     allow_external: External = False, ignore_lock: IgnoreLock = False, dry_run: DryRun = False, progress: ShowProgress = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Write a virtual machine to physical disks, so that it boots there. Stopped, the same command goes on.
+    """Write a virtual machine to physical disks that boot.
 
-    Examples: imgtool v2p web.qcow2 --disk vda=/dev/disk/by-id/ata-X_123 --dry-run;
-    imgtool v2p web --from qemu:///system --disk vda=/dev/disk/by-id/nvme-X --to metal+ssh://root@new --yes-write-to S3X0
+    What is on these disks will be gone: the serial of each must be typed, or said. Stopped, the same command goes on.
+
+    \b
+    Examples:
+      imgtool v2p web.qcow2 --disk vda=/dev/disk/by-id/ata-X_123 --dry-run
+      imgtool v2p web --from qemu:///system --disk vda=/dev/disk/by-id/nvme-X \\
+          --to metal+ssh://root@new --yes-write-to S3X0
     """
     from imgtool.model.endpoint import Credentials
     from imgtool.model.v2p import V2pRequest
@@ -67,7 +81,7 @@ def v2p(
         reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         disk_roots=tuple(map(str, disk_root or ())), adapt=not no_adapt, macs=tuple(map(mac_pair, mac or ())),
         credentials=Credentials(password_file=str(password_file) if password_file else None, thumbprint=thumbprint),
-        key_files=tuple(map(str, key_file or ())), grow=grow, wipe=wipe, verify=verify)
+        key_files=tuple(map(str, key_file or ())), grow=grow, wipe=wipe, verify=verify, boot_entry=boot_entry)
     control = control_of(progress, rate_limit)
     if discard_partial:
         found = discard(request)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.guests import KeyFile, with_keys
 from imgtool.cli.images import (
     AsJson,
@@ -27,15 +27,18 @@ from imgtool.cli.images import (
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, translate_options
 from imgtool.errors import ImgtoolError, UsageError
 from imgtool.model import Allocation
+from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.endpoint import Credentials
     from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
     from imgtool.progress import Control
 
-From = Annotated[str, typer.Option("--from", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a .vmx, "
-                                   ".xml, .ovf, .ova.")]
-To = Annotated[str, typer.Option("--to", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a folder.")]
+From = Annotated[str, typer.Option(
+    "--from", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a .vmx, .xml, .ovf, .ova.",
+    autocompletion=completion.sources)]
+To = Annotated[str, typer.Option(
+    "--to", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a folder.", autocompletion=completion.targets)]
 FromPassword = Annotated[Path | None, typer.Option(
     "--from-password-file", metavar="FILE", help="Its first line is the password at the source.")]
 ToPassword = Annotated[Path | None, typer.Option(
@@ -47,7 +50,8 @@ Storage = Annotated[str | None, typer.Option("--storage", metavar="NAME", help="
 Pool = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Resource pool at the target.")]
 InFolder = Annotated[str | None, typer.Option("--folder", metavar="NAME", help="Folder of machines at the target.")]
 OnHost = Annotated[str | None, typer.Option("--host", metavar="NAME", help="Host of a vCenter.")]
-DiskFormat = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="Of the disks at the target: qcow2, raw.")]
+DiskFormat = Annotated[str | None, typer.Option(
+    "--format", metavar="FORMAT", help="Of the disks at the target: qcow2, raw.", autocompletion=lambda: ("qcow2", "raw"))]
 Staging = Annotated[Path | None, typer.Option(
     "--staging", metavar="DIR", help="Where copies lie that are on their way. Default: imgtool's state folder.")]
 VirtioWin = Annotated[Path | None, typer.Option(
@@ -55,7 +59,7 @@ VirtioWin = Annotated[Path | None, typer.Option(
 Drivers = Annotated[Path | None, typer.Option(
     "--drivers", metavar="DIR|ISO", help="Windows on ESXi: the drivers of VMware Tools (pvscsi, vmxnet3).")]
 Packages = Annotated[Path | None, typer.Option(
-    "--packages", metavar="DIR", help="Packages (deb, rpm, apk, …) that the guest installs when it first boots.")]
+    "--packages", metavar="DIR", help="Packages (deb, rpm, apk and the like) that the guest installs when it first boots.")]
 NoClone = Annotated[bool, typer.Option("--no-clone", help="Share no blocks with the source.")]
 Adapt = Annotated[bool, typer.Option("--adapt/--no-adapt", help="Change the guest for its new hardware.")]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Compare what arrived with what was sent.")]
@@ -73,7 +77,8 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate(
-    machine: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the machine at the source.")] = None,
+    machine: Annotated[str | None, typer.Argument(
+        metavar="NAME", help="Of the machine at the source.", autocompletion=completion.machines)] = None,
     source: From = "", target: To = "", name: Name = None,
     storage: Storage = None, pool: Pool = None, folder: InFolder = None, host: OnHost = None,
     map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, disk_format: DiskFormat = None,
@@ -88,10 +93,16 @@ def migrate(
     report: Report = None, rate_limit: RateLimit = None, ignore_lock: IgnoreLock = False, dry_run: DryRun = False,
     progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Move a machine, powered off, from one hypervisor to another: copied, adapted, verified, defined. Stopped, it goes on.
+    """Move a machine from one hypervisor to another, the whole way.
 
-    Examples: imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system --map-network 'VM Network=br0';
-    imgtool migrate web01 --from qemu:///system --to esx://root@esxi1/ --storage datastore1 --dry-run
+    It is powered off. It is copied, adapted, verified and defined; the source stays. Stopped, the same command goes on.
+
+    \b
+    Examples:
+      imgtool migrate web01 --from esx://root@esxi1/ --to qemu:///system \\
+          --map-network 'VM Network=br0'
+      imgtool migrate web01 --from qemu:///system --to esx://root@esxi1/ \\
+          --storage datastore1 --dry-run
     """
     from imgtool.endpoints.uri import parse
     from imgtool.model.endpoint import Placing
@@ -122,13 +133,16 @@ def migrate(
 def p2v(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of the new machine. Default: the host's name.")] = None,
     source: Annotated[str, typer.Option(
-        "--from", metavar="URI", help="metal+ssh://user@host[/dev/X,/dev/Y], or metal:///dev/X.")] = "",
+        "--from", metavar="URI", help="metal+ssh://user@host[/dev/X,/dev/Y], or metal:///dev/X.",
+        autocompletion=completion.metal)] = "",
     target: To = "", storage: Storage = None, pool: Pool = None, folder: InFolder = None, host: OnHost = None,
     map_network: MapNetwork = None, disk_format: DiskFormat = None,
     thin: Thin = False, thick: Thick = False, eager: Eager = False,
     live: Annotated[bool, typer.Option("--live", help="Disks in use: passes over what changes, the last one frozen.")] = False,
     snapshot: Annotated[str | None, typer.Option(
-        "--snapshot", metavar="fsfreeze", help="Disks in use: one pass, with the file systems frozen.")] = None,
+        "--snapshot", metavar="fsfreeze|lvm", help="Disks in use: one pass, with the file systems frozen; or logical volumes "
+        "from snapshots, which are made and removed there.",
+        autocompletion=lambda: ("fsfreeze", "lvm"))] = None,
     freeze_seconds: Annotated[float, typer.Option(
         "--freeze-seconds", metavar="N", help="File systems that were frozen thaw by themselves after so long.")] = 60.0,
     whole: Annotated[bool, typer.Option("--whole", help="Every byte, not only what file systems use.")] = False,
@@ -141,18 +155,21 @@ def p2v(
     staging: Staging = None, discard_partial: Discard = False, report: Report = None, rate_limit: RateLimit = None,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Make a virtual machine of a physical one: hardware, disks (what their file systems use), drivers, network. Resumes.
+    """Make a virtual machine of a physical one.
 
-    Examples: imgtool p2v web01 --from metal+ssh://root@old-server --to qemu:///system;
-    imgtool p2v --from metal:///dev/sdb --to DIR
+    Its hardware, its disks (what their file systems use), drivers and network. Stopped, the same command goes on.
+
+    \b
+    Examples:
+      imgtool p2v web01 --from metal+ssh://root@old-server --to qemu:///system
+      imgtool p2v old --from metal:///dev/sdb --to /srv/old
     """
     from imgtool.endpoints.uri import parse
     from imgtool.model.endpoint import Placing
     from imgtool.model.metal import Reading
     from imgtool.model.migration import MigrateRequest
 
-    if snapshot not in (None, "fsfreeze"):
-        raise UsageError(f"--snapshot {snapshot}: imgtool can fsfreeze", "or take the snapshot yourself, and name it in --from")
+    _refuse_snapshot(snapshot, live=live)
     how = translate_options(map_network=map_network, map_storage=None, disk_root=None, name=name, new_identity=False,
                             hardware_version=hardware_version, strict=False, force=False)
     rescued = _folder(rescue) if rescue else None
@@ -165,10 +182,22 @@ def p2v(
         allocation=allocation_of(thin=thin, thick=thick, eager=eager) or Allocation.THIN,
         guest=_guest(adapt, key_file, virtio_win or drivers, packages, rebuild_initramfs=False),
         hardware_version=hardware_version, verify=verify, start=start, staging=str(staging.absolute()) if staging else None,
-        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", rescue=rescued,
+        reading=Reading(whole=whole, live=live, frozen=snapshot == "fsfreeze", lvm=snapshot == "lvm", rescue=rescued,
                         freeze_seconds=freeze_seconds))
     _carry_out(request, control_of(progress, rate_limit), discard_partial=discard_partial, dry_run=dry_run, as_json=as_json,
                report=report)
+
+
+def _refuse_snapshot(kind: str | None, *, live: bool) -> None:
+    """Raises UsageError."""
+    if kind == "btrfs":
+        raise UsageError("--snapshot btrfs: a snapshot of btrfs is a folder of the same file system, no disk that can be copied",
+                         "--snapshot fsfreeze or --live: btrfs can be frozen")
+    if kind not in (None, "fsfreeze", "lvm"):
+        raise UsageError(f"--snapshot {kind}: imgtool can fsfreeze and lvm",
+                         "or take the snapshot yourself, and name it in --from")
+    if kind == "lvm" and live:
+        raise UsageError("--live and --snapshot lvm exclude each other", "--live needs no snapshot")
 
 
 def _guest(adapt: bool, key_file: list[Path] | None, drivers: Path | None, packages: Path | None, *,
@@ -202,7 +231,7 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         output.say_problems(result.problems)
         output.say_warnings((*result.warnings, *(text for disk in result.disks for text in disk.warnings)))
         if report:
-            from imgtool.runs.report import write_report
+            from imgtool.runs.pages.job import write_report
 
             write_report(result.job, str(report))
         if lost := sum(disk.bytes_lost for disk in result.disks):
@@ -241,10 +270,13 @@ def lines(result: Migrated) -> Iterable[str]:
     """What a person is told at the end."""
     yield f"{result.machine}: at {result.target} as {result.id}, {len(result.disks)} disks, in {result.seconds:.1f} s"
     for disk in result.disks:
-        moved = [f"{output.size(disk.bytes_read)} read"] if disk.bytes_read else []
-        moved += [f"{output.size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
+        moved = [f"{size(disk.bytes_read)} read"] if disk.bytes_read else []
+        moved += [f"{size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
             disk.bytes_cloned else []
-        yield f"  {os.path.basename(disk.destination)}: {output.size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
+        yield f"  {os.path.basename(disk.destination)}: {size(disk.virtual_size)}, {', '.join(moved) or disk.engine}"
+        if disk.passes:
+            passes = (f"{one.name} {size(one.bytes_read)} in {one.seconds:.1f} s" for one in disk.passes)
+            yield f"    passes: {', '.join(passes)}"
     if result.changes:
         yield f"the guest: {len(result.changes)} changes for its new hardware (imgtool jobs show {result.job})"
     if result.started:

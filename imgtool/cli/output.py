@@ -13,6 +13,7 @@ from imgtool.errors import ImgtoolError
 from imgtool.model import AllocateResult, CheckResult, ConvertResult, ImageInfo, Mapped, VerifyResult
 from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
+from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.guest import AdaptResult, GuestInfo
@@ -28,7 +29,6 @@ WIDEST = 70
 """Columns of ``--explain``, in characters."""
 MAP_AT_ONCE = 200_000
 """Ranges that are read before anything is printed, so that an error leaves no half document; more would take memory."""
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(value: object, lines: Iterable[str], *, as_json: bool) -> None:
@@ -80,14 +80,9 @@ def progress_of(kind: str) -> Progress:
     return Silent()
 
 
-def size(count: int) -> str:
-    """1536 → "1.5 KiB"."""
-    value = float(count)
-    for unit in UNITS:
-        if value < 1024 or unit == UNITS[-1]:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError(count)
+def counted(count: int, what: str) -> str:
+    """1, "disk" → "1 disk"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def info_lines(info: ImageInfo) -> Iterable[str]:
@@ -166,7 +161,7 @@ def translate_lines(result: TranslateResult, *, explain: bool) -> Iterable[str]:
         for row in rows:
             yield "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip()
     yield f"{result.destination or 'stdout'}: {result.format} of {result.name}" + (
-        f", {len(result.problems)} warnings" if result.problems else ", nothing lost")
+        f", {counted(len(result.problems), 'warning')}" if result.problems else ", nothing lost")
 
 
 def _setting(key: str, value: str) -> str:
@@ -174,12 +169,14 @@ def _setting(key: str, value: str) -> str:
 
 
 def machine_lines(result: MachineResult) -> Iterable[str]:
-    yield f"{result.destination}: {result.name}, {len(result.disks)} disks, in {result.seconds:.1f} s"
+    yield f"{result.destination}: {result.name}, {counted(len(result.disks), 'disk')}, in {result.seconds:.1f} s"
     for disk in result.disks:
         kind = f"{disk.allocation} {disk.subformat or disk.format}"
         yield f"  {os.path.basename(disk.destination)}: {kind}, {size(disk.virtual_size)}"
     yield f"  {os.path.basename(result.description)}: the machine's description"
     yield "verified: the guest reads the same bytes" if result.verified else "not verified"
+
+
 def guest_lines(info: GuestInfo) -> Iterable[str]:
     system = info.os
     yield f"system:     {system.name or system.family}" + (f", {system.arch}" if system.arch else "")
@@ -209,7 +206,7 @@ def adapt_lines(result: AdaptResult, *, dry_run: bool) -> Iterable[str]:
     verb = "would be made" if dry_run else "made"
     for change in result.changes:
         yield f"{change.where}: {change.what} ({change.why})"
-    count = f"{len(result.changes)} change{'' if len(result.changes) == 1 else 's'}" if result.changes else "no change"
+    count = counted(len(result.changes), "change") if result.changes else "no change"
     yield f"{result.os.name or result.os.family}: {count} {verb}, in {result.seconds:.1f} s"
     if result.disk_bus or result.nic_model:
         yield f"hardware:   disk on {result.disk_bus or '?'}, network card {result.nic_model or '?'}"
@@ -243,7 +240,9 @@ def v2p_lines(result: V2pResult) -> Iterable[str]:
         yield (f"{disk.source} → {disk.device}: {size(disk.bytes_written)} written, {size(disk.bytes_zeroed)} zeroed{before}, "
                f"{'verified' if disk.verified else 'not verified'}")
         yield from (f"  {note}" for note in disk.notes)
-    yield f"{result.machine}: {len(result.disks)} disk{'' if len(result.disks) == 1 else 's'} in {result.seconds:.1f} s"
+    if result.boot_entry:
+        yield f"the firmware starts first: {result.boot_entry}"
+    yield f"{result.machine}: {counted(len(result.disks), 'disk')} in {result.seconds:.1f} s"
 
 
 def map_json(virtual_size: int, extents: Iterable[Mapped]) -> None:

@@ -6,16 +6,17 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgtool.cli import output
+from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson, DryRun, ShowProgress, control_of
 from imgtool.errors import ImgtoolError, MissingToolError, UsageError
+from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.runbook import Outcome, Runbook, Summary
@@ -39,18 +40,26 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    runbook: Annotated[Path, typer.Argument(metavar="RUNBOOK", help="A YAML file: machines, and what shall become of them.")],
+    runbook: Annotated[Path, typer.Argument(
+        metavar="RUNBOOK", help="A YAML file: machines, and what shall become of them.", autocompletion=completion.runbooks)],
     check: Annotated[bool, typer.Option("--check", help="Say all that is wrong in the runbook, and do nothing.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="A machine, or a glob; repeatable.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try machines again that have failed or were cancelled.")] = False,
     notify: Annotated[str | None, typer.Option(
         "--notify", metavar="COMMAND", help="Run it at the end, with the summary as JSON on its standard input.")] = None,
+    report: Annotated[Path | None, typer.Option(
+        "--report", metavar="FILE", help="The page about the batch; default: reports/BATCH.html in the state folder.")] = None,
     database: Database = None, sees: Sees = None, identity: Identity = None,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
-    """Carry out a runbook: hundreds of machines, in waves, within limits. Stopped, crashed or rebooted, it goes on.
+    """Carry out a runbook: hundreds of machines, in waves.
 
-    Examples: imgtool run wave1.yaml --dry-run; imgtool run wave1.yaml; imgtool run wave1.yaml --only 'web-*'
+    Within limits; stopped, crashed or rebooted, the same command goes on.
+
+    \b
+    Examples:
+      imgtool run wave1.yaml --dry-run
+      imgtool run wave1.yaml --only 'web-*'
     """
     control_of(progress)
     book = _loaded(runbook)
@@ -66,6 +75,7 @@ def run(
         _plan(groups, as_json=as_json)
         return
     summary = _carry_out(book, groups, database=database, sees=sees, identity=identity, retry=retry, quiet=progress == "none")
+    summary = replace(summary, report=_report(report, book.name, database))
     output.show(summary, table(summary), as_json=as_json)
     _notify([notify] if notify else book.notify or (), summary)
     if summary.done != len(summary.machines):
@@ -76,9 +86,15 @@ def worker(
     database: Database = None, sees: Sees = None, identity: Identity = None,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, max=64, help="Done at once on this host.")] = 2,
 ) -> None:
-    """Take work from a shared database, until it is stopped. Each host has one worker.
+    """Take work from a shared database, until it is stopped.
 
-    Examples: imgtool worker --database postgresql://imgtool@db1/imgtool --sees san1,nfs2
+    Each host has one worker.
+
+    \b
+    Examples:
+      imgtool worker --database postgresql://imgtool@db1/imgtool
+      imgtool worker --database postgresql://imgtool@db1/imgtool \\
+          --sees san1,nfs2 --steps 4
     """
     engine = _engine()
     with engine.working(engine.database(database), identity=identity, sees=_labels(sees), steps=steps, stop=STOP) as here:
@@ -186,7 +202,7 @@ def plan_table(found: Sequence[Planned]) -> Iterable[str]:
         bytes_, seconds = sum(step.bytes for step in one.plan.steps), sum(step.estimate_seconds or 0 for step in one.plan.steps)
         verbs = ", ".join(step.verb for step in one.plan.steps) or "nothing"
         about = f", about {seconds:.0f} s" if seconds else ""
-        yield f"{one.name.ljust(width)}  {one.wave}  {verbs}; {output.size(bytes_)}{about}"
+        yield f"{one.name.ljust(width)}  {one.wave}  {verbs}; {size(bytes_)}{about}"
         for problem in one.plan.problems:
             yield f"{'':{width}}  {'FATAL' if problem.fatal else 'warning'}: {problem.what}" + (
                 f" ({problem.hint})" if problem.hint else "")
@@ -200,10 +216,33 @@ def table(summary: Summary) -> Iterable[str]:
     for one in summary.machines:
         yield f"{one.name.ljust(width)}  {one.state:<9}  {one.seconds:8.1f} s" + _why(one)
     yield f"{summary.batch}: {summary.done} of {len(summary.machines)} done, in {summary.seconds:.1f} s"
+    if summary.report:
+        yield f"report: {summary.report}"
 
 
 def _why(one: Outcome) -> str:
     return (f"  {one.error}" if one.error else "") + (f" (hint: {one.hint})" if one.hint else "")
+
+
+def _report(path: Path | None, batch: str, database: str | None) -> str | None:
+    """The page about all machines of the batch; where it is. What goes wrong here is said, and changes nothing."""
+    from imgtool import files
+    from imgtool.journal import state_folder
+    from imgtool.runs.jobs import stores
+    from imgtool.runs.jobs.overview import overview
+    from imgtool.runs.pages.overview import page
+
+    place = path or state_folder() / "reports" / f"{batch}.html"
+    try:
+        if path is None:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with stores(database) as known:
+            seen = overview(known, lambda job: job.batch == batch)
+        files.put(str(place), page(seen, title=batch).encode("utf-8", "replace"), replace=True)
+    except (ImgtoolError, OSError) as error:
+        output.say_warnings([f"no report was written: {error}"])
+        return None
+    return str(place.absolute())
 
 
 def _notify(argv: Sequence[str], summary: Summary) -> None:

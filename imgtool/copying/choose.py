@@ -38,7 +38,8 @@ def choose(disk: Disk, spec: ImageSpec, directory: str, *, clone: bool) -> Choic
         return Choice("native", "copy: --no-clone")
     if _may_share(disk, directory):
         return Choice("native", "clone where ranges align: same file system, which has reflinks", share=True, clones=True)
-    return Choice("native", "copy in the kernel: no reflinks between source and destination", share=True)
+    return Choice("native", "copy: no reflinks between source and destination; long ranges past the page cache",
+                  share=True)
 
 
 def _may_share(disk: Disk, directory: str) -> bool:

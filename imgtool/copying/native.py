@@ -54,6 +54,8 @@ class Blob(NamedTuple):
     runs: list[tuple[int, int]]
 
 
+Move = tuple[int, int, Place]
+"""What is copied as it is: file and offset in the source, and where to."""
 SCRATCH, PLAIN = Scratch(), Scratch()
 """For what must be decoded or looked through, a batch of it; for what only passes through, piece by piece."""
 
@@ -115,12 +117,13 @@ class Copier:
         finally:
             turns.over(number)
         for item, places in placed:
-            for place in places:
-                self.control.stop.check()
-                if isinstance(item, Blob):
+            if isinstance(item, Blob):
+                for place in places:
+                    self.control.stop.check()
                     self._write(item, place)
-                else:
-                    self._move(item, place)
+        for move in _joined(_moves(placed)):
+            self.control.stop.check()
+            self._move(*move)
         self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
         return [place for _, places in placed for place in places]
 
@@ -181,12 +184,11 @@ class Copier:
         self.direct.write(place.fd, blob.data[place.start - blob.start:][:place.length], place.offset)
         self._count("buffer", place.length)
 
-    def _move(self, extent: Extent, place: Place) -> None:
-        assert extent.file is not None  # noqa: S101 - else it went through a buffer
+    def _move(self, source: int, offset: int, place: Place) -> None:
         self.control.rate.take(place.length, self.control.stop)
-        ahead = extent.offset - extent.start  # of the guest's offsets, in the source
-        for part in self._parts_to_clone(place, (ahead + place.start - place.offset) % BLOCK):
-            self._move_part(extent.file.fd, ahead + part.start, part)
+        ahead = offset - place.start  # of the guest's offsets, in the source
+        for part in self._parts_to_clone(place, (offset - place.offset) % BLOCK):
+            self._move_part(source, ahead + part.start, part)
 
     def _parts_to_clone(self, place: Place, apart: int) -> Iterator[Place]:
         """Whole blocks by themselves, where they may be cloned: the ends around them are copied."""
@@ -207,7 +209,7 @@ class Copier:
         whole = not (offset % BLOCK or place.offset % BLOCK or place.length % BLOCK)
         if whole and self._clones() and self._clone(source, offset, place):
             self._count("clone", place.length)
-        elif not storage.offloads_copies(place.fd) and self.direct.takes(place.fd, place.length):
+        elif self.direct.takes(place.fd, place.length) and not storage.offloads_copies(place.fd):
             self._count("direct", self._copy_direct(source, offset, place))
         elif self.share or not storage.shares_on_copy(place.fd):
             done = self._copy_range(source, offset, place)
@@ -265,3 +267,26 @@ class Copier:
             write_all(place.fd, memoryview(data), place.offset + done)
             done += len(data)
         return done - began
+
+
+def _moves(placed: list[tuple[Extent | Blob, list[Place]]]) -> Iterator[Move]:
+    for item, places in placed:
+        if isinstance(item, Extent) and item.file is not None:
+            for place in places:
+                yield item.file.fd, item.offset + place.start - item.start, place
+
+
+def _joined(moves: Iterator[Move]) -> Iterator[Move]:
+    """Neighbours in both files as one, though the guest has a hole between them: ``start`` means the first of them."""
+    held = next(moves, None)
+    for move in moves:
+        assert held is not None  # noqa: S101 - there was a first one
+        source, offset, place = held
+        follows = (source, offset + place.length, place.fd, place.offset + place.length)
+        if follows == (move[0], move[1], move[2].fd, move[2].offset):
+            held = source, offset, place._replace(length=place.length + move[2].length)
+        else:
+            yield held
+            held = move
+    if held is not None:
+        yield held

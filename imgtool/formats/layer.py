@@ -41,6 +41,9 @@ class Layer:
     files: tuple[ImageFile, ...]
     """All files of this image; the first is the one that ``path`` names."""
     extents: ExtentsOf
+    folded: ExtentsOf | None = None
+    """As ``extents``, with ZERO for UNALLOCATED: for the lowest layer of a chain, where a guest reads the same. Where a format
+    has both in turn, that saves an extent for each."""
     decode: BytesOf
     cluster_size: int | None = None
     backing: Backing | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Kinds = npt.NDArray[np.uint8]
     Offsets = npt.NDArray[np.int64]
 
-KINDS = tuple(Kind)
+KINDS, DATA = tuple(Kind), Kind.DATA
 """Looking a kind up takes a tenth of the time of ``Kind(kind)``, and a disk has millions of extents."""
 
 
@@ -37,16 +37,11 @@ def table_extents(first: int, unit: int, kinds: Kinds, offsets: Offsets, file: I
                            "the file may be cut off: compare its size with the original's")
     breaks = kinds[1:] != kinds[:-1]
     breaks |= data[1:] & (offsets[1:] != offsets[:-1] + unit)
-    starts = np.concatenate(([0], np.flatnonzero(breaks) + 1)).tolist()
-    ends = [*starts[1:], len(kinds)]
-    run_kinds = kinds[starts].tolist()
-    run_offsets = offsets[starts].tolist()
-    for begin, end, kind, offset in zip(starts, ends, run_kinds, run_offsets, strict=True):
-        start, length = first + begin * unit, (end - begin) * unit
-        if kind == Kind.DATA:
-            yield Extent(start, length, Kind.DATA, file, file.base + offset)
-        else:
-            yield Extent(start, length, KINDS[kind])
+    starts = np.concatenate(([0], np.flatnonzero(breaks) + 1))
+    lengths = np.diff(starts, append=len(kinds)) * unit
+    rows = (column.tolist() for column in (first + starts * unit, lengths, kinds[starts], file.base + offsets[starts]))
+    for start, length, kind, offset in zip(*rows, strict=True):
+        yield Extent(start, length, DATA, file, offset) if kind == DATA else Extent(start, length, KINDS[kind])
 
 
 def cut(extents: Iterator[Extent], start: int, end: int) -> Iterator[Extent]:
@@ -65,23 +60,23 @@ def shifted(extents: Iterator[Extent], by: int) -> Iterator[Extent]:
 
 def merged(extents: Iterator[Extent]) -> Iterator[Extent]:
     """Joins neighbours that are one: no payload on both, or the payload of one follows that of the other."""
-    held: Extent | None = None
-    length = 0
+    held = next(extents, None)
+    if held is None:
+        return
+    length = held.length
     for extent in extents:
-        if held is not None and _joins(held, length, extent):
+        if held.kind == extent.kind and _joins(held, length, extent):
             length += extent.length
             continue
-        if held is not None:
-            yield held if held.length == length else held._replace(length=length)
-        held, length = extent, extent.length
-    if held is not None:
         yield held if held.length == length else held._replace(length=length)
+        held, length = extent, extent.length
+    yield held if held.length == length else held._replace(length=length)
 
 
 def _joins(left: Extent, length: int, right: Extent) -> bool:
-    """Whether ``left``, which has grown to ``length``, and ``right`` are one."""
-    if left.kind != right.kind or left.layer != right.layer or left.coded or right.coded:
+    """Whether ``left``, which has grown to ``length``, and ``right``, of the same kind, are one."""
+    if left.layer != right.layer or left.coded or right.coded:
         return False
-    if left.kind != Kind.DATA:
+    if left.kind != DATA:
         return True
-    return left.file is not None and left.file == right.file and left.offset + length == right.offset
+    return left.file is not None and left.offset + length == right.offset and left.file == right.file

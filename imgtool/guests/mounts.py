@@ -196,7 +196,7 @@ def resolve(name: str, names: Mapping[str, str], volumes: Volumes) -> str | None
         return names[name]
     known = {one.device for one in volumes.filesystems}
     match = re.fullmatch(r"/dev/(?:[shv]d|xvd)([a-z]{1,2})(\d*)", name)
-    nvme = re.fullmatch(r"/dev/nvme(\d+)n1(?:p(\d+))?", name)
+    nvme = re.fullmatch(r"/dev/nvme(\d{1,3})n1(?:p(\d{1,3}))?", name)
     if match and match[1] in (known_letters := letters(len(volumes.disks))):
         candidate = volumes.disks[known_letters.index(match[1])] + match[2]
     elif nvme and int(nvme[1]) < len(volumes.disks):

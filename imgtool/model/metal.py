@@ -35,6 +35,8 @@ class Reading:
     """A disk in use: passes over what has changed, the last one while its file systems are frozen."""
     frozen: bool = False
     """A disk in use: one pass, while its file systems are frozen."""
+    lvm: bool = False
+    """A disk in use: its logical volumes from snapshots, which are made and removed there."""
     freeze_seconds: float = 60.0
     """Then they thaw by themselves."""
     rescue: str | None = None
@@ -43,6 +45,17 @@ class Reading:
 
 USED_BLOCKS = Reading()
 """Of disks at rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass over a disk in use."""
+
+    name: str
+    """first, pass 2, …; frozen: the last one."""
+    bytes_read: int
+    """Of the disk, to be sent: what was missing, or had changed."""
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from imgtool.model.devices import Network
 from imgtool.model.endpoint import ANYWHERE, NO_CREDENTIALS, Credentials, Placing, Uri
 from imgtool.model.guest import Change
 from imgtool.model.image import Allocation
-from imgtool.model.metal import USED_BLOCKS, Reading
+from imgtool.model.metal import USED_BLOCKS, Pass, Reading
 from imgtool.model.problem import Problem
 
 
@@ -70,6 +70,8 @@ class MovedDisk:
     bytes_cloned: int = 0
     bytes_lost: int = 0
     """That could not be read (``--rescue``): zeros at the target."""
+    passes: tuple[Pass, ...] = ()
+    """Over a disk in use (``p2v --live``)."""
     warnings: tuple[str, ...] = ()
     checksum: str | None = None
     """BLAKE2b over the digests of its chunks of 4 MiB, as they came from the source, in hexadecimal; None: cloned."""

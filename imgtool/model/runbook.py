@@ -90,6 +90,7 @@ class P2vStep:
 
     live: bool = said("Disks in use: passes over what changes, the last one frozen.", False)
     frozen: bool = said("Disks in use: one pass, with the file systems frozen.", False)
+    lvm: bool = said("Disks in use: logical volumes from snapshots, which are made and removed there.", False)
     freeze_seconds: Count = said("File systems that were frozen thaw by themselves after so long.", Count(60))
     whole: bool = said("Every byte, not only what file systems use.", False)
     rescue: str | None = said("Go on at bad sectors; this folder gets a map of them.")
@@ -104,6 +105,7 @@ class V2pStep:
     confirm: tuple[str, ...] = said("Serials of the physical disks, as a person would type them.", ())
     grow: bool = said("The last partition is extended to the end of the disk.", False)
     wipe: bool = said("All of the disk is zeroed where nothing is written.", False)
+    boot_entry: bool = said("The firmware (UEFI) of the machine that has the disks starts it first.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +207,7 @@ class Machine(Settings):
     name: str | None = said("Of the machine at its source.")
     glob: str | None = said("All machines of the source with such a name: web-*.")
     folder: str | None = said("All machines in this folder of the source, and below.")
-    tag: str | None = said("All machines of the source with this tag.")
+    tag: str | None = said("All machines of the source with this tag. No source tells its tags yet: refused with what there is.")
     csv: str | None = said("A file beside the runbook: a row a machine; columns are name and other keys with texts.")
     line: int = field(default=0, metadata={"hidden": True})
     """Where it stands in the runbook."""
@@ -274,3 +276,5 @@ class Summary:
     done: int
     failed: int
     seconds: float
+    report: str | None = None
+    """Path of the page about it."""

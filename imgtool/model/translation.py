@@ -58,6 +58,8 @@ class Wishes:
     name: str | None = None
     new_identity: bool = False
     """New uuid, generation id and MAC addresses: for a clone or a template."""
+    draw: str | None = None
+    """A machine that is described twice with the same words here, for its plan and for good, gets the same new identity."""
     hardware_version: int | None = None
 
 

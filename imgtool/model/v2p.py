@@ -45,6 +45,8 @@ class V2pRequest:
     """The last partition and its file system are extended to the end of the disk."""
     wipe: bool = False
     """All of the disk is zeroed where nothing is written, and signatures of RAID, LVM and ZFS are written over."""
+    boot_entry: bool = False
+    """The firmware of the machine that has the disks gets an entry (UEFI)."""
     verify: bool = True
 
 
@@ -101,5 +103,7 @@ class V2pResult:
     disks: tuple[WrittenDisk, ...]
     changes: tuple[Change, ...] = ()
     """What ``adapt`` has changed on the way."""
+    boot_entry: str | None = None
+    """What the firmware starts first now (``--boot-entry``)."""
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0

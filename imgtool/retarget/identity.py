@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import uuid
@@ -16,6 +17,9 @@ NO_NAME = re.compile(r"[/\x00-\x1f\x7f]")
 """libvirt makes a file of the name: no slash, no newline (virXMLCheckIllegalChars)."""
 STATIC_LIMIT = 0x40
 """VMware takes 00:50:56:00:00:00 to 00:50:56:3f:ff:ff for addresses that a person gives."""
+
+CHANCE = secrets.token_bytes(32)
+"""Of this process."""
 
 
 def identity(machine: Machine, wishes: Wishes, log: Log) -> Machine:
@@ -36,10 +40,11 @@ def identity(machine: Machine, wishes: Wishes, log: Log) -> Machine:
 
 def _renewed(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     why = "--new-identity"
-    new_uuid, new_genid = str(uuid.uuid4()), str(uuid.uuid4()) if machine.genid else None
+    draw = Draw(wishes.draw)
+    new_uuid, new_genid = draw.uuid("uuid"), draw.uuid("genid") if machine.genid else None
     kind = "static" if wishes.to is World.ESXI else None
     nics = tuple(replace(nic, mac_kind=kind, mac_check=None,
-                         mac=log.change(f"nics[{index}].mac", nic.mac, new_mac(wishes.to), why))
+                         mac=log.change(f"nics[{index}].mac", nic.mac, draw.mac(index, wishes.to), why))
                  for index, nic in enumerate(machine.nics))
     if nics:
         log.problem(f"new MAC addresses, drawn at random: {', '.join(str(nic.mac) for nic in nics)}",
@@ -49,12 +54,25 @@ def _renewed(machine: Machine, wishes: Wishes, log: Log) -> Machine:
                    genid=log.change("genid", machine.genid, new_genid, why))
 
 
-def new_mac(to: World) -> str:
-    """QEMU's prefix and 24 bits drawn by chance; of VMware's range for static addresses 22."""
-    tail = bytearray(secrets.token_bytes(3))
-    if to is World.ESXI:
-        tail[0] %= STATIC_LIMIT
-    return ("00:50:56:" if to is World.ESXI else "52:54:00:") + tail.hex(":")
+class Draw:
+    """What is drawn by chance for one machine; with the same words, in the same process, the same."""
+
+    def __init__(self, words: str | None) -> None:
+        self._words = (words or "").encode("utf-8", "surrogateescape")
+        self._key = secrets.token_bytes(32) if words is None else CHANCE
+
+    def uuid(self, what: str) -> str:
+        return str(uuid.UUID(bytes=self._bytes(what), version=4))
+
+    def mac(self, number: int, to: World) -> str:
+        """QEMU's prefix and 24 bits; of VMware's range for static addresses 22."""
+        tail = bytearray(self._bytes(f"mac {number}")[:3])
+        if to is World.ESXI:
+            tail[0] %= STATIC_LIMIT
+        return ("00:50:56:" if to is World.ESXI else "52:54:00:") + tail.hex(":")
+
+    def _bytes(self, what: str) -> bytes:
+        return hashlib.blake2b(what.encode() + b"\0" + self._words, key=self._key, digest_size=16).digest()
 
 
 def esxi_mac(nic: Nic) -> tuple[str | None, bool | None]:

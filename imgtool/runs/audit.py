@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from imgtool import __version__
-from imgtool.journal import Journal, state_folder, user
+from imgtool.journal import Journal, events, state_folder, user
 from imgtool.storage import raise_os
 
 NAME = "audit.jsonl"
@@ -18,6 +20,12 @@ NAME = "audit.jsonl"
 
 def path() -> Path:
     return state_folder() / NAME
+
+
+def told() -> Iterator[dict[str, Any]]:
+    """All events of this host, oldest first."""
+    if path().is_file():
+        yield from events(path())
 
 
 class Audit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imgtool.plan import Plan
 from imgtool.progress import Control
-from imgtool.steps.verbs import VERBS
+from imgtool.steps.verbs import function
 
 
 def run(plan: Plan, control: Control) -> list[object]:
@@ -12,5 +12,5 @@ def run(plan: Plan, control: Control) -> list[object]:
     results = []
     for step in plan.steps:
         control.stop.check()
-        results.append(VERBS[step.verb](step.request, control))
+        results.append(function(step.verb)(step.request, control))
     return results

@@ -78,7 +78,7 @@ def _migrate(task: Task, step: object) -> tuple[str, MigrateRequest]:
 
 
 def _reading(task: Task, step: P2vStep) -> Reading:
-    return Reading(whole=step.whole, live=step.live, frozen=step.frozen, freeze_seconds=float(step.freeze_seconds),
+    return Reading(whole=step.whole, live=step.live, frozen=step.frozen, lvm=step.lvm, freeze_seconds=float(step.freeze_seconds),
                    rescue=_path(task, step.rescue) if step.rescue else None)
 
 
@@ -98,7 +98,7 @@ def _v2p(task: Task, step: V2pStep) -> tuple[str, V2pRequest]:
         reading=SourceOptions(ignore_lock=bool(said.ignore_lock)), disk_roots=_paths(task, said.disk_roots),
         credentials=credentials(source) if source else NO_CREDENTIALS, adapt=_is(said.adapt, usual=True),
         key_files=_paths(task, said.key_files), drivers=_path(task, said.virtio_win) if said.virtio_win else None,
-        grow=step.grow, wipe=step.wipe, verify=_is(said.verify, usual=True))
+        grow=step.grow, wipe=step.wipe, boot_entry=step.boot_entry, verify=_is(said.verify, usual=True))
 
 
 def _uri(task: Task, endpoint: Endpoint | None) -> str | None:

@@ -38,6 +38,11 @@ def parts(task: Task) -> list[str]:
     return [*(["before"] if task.settings.before else []), *middle, *(["after"] if task.settings.after else [])]
 
 
+def copies(part: str) -> bool:
+    """Whether it tells of each disk when that is whole (``Control.disks``)."""
+    return part.partition("-")[2] in ("migrate", "p2v", "v2p")
+
+
 def work_id(task: Task, part: str) -> str:
     """The same for the same work: a hash of what is done."""
     settings = {key: value for key, value in frozen(task.settings).items() if key not in ASIDE}
@@ -72,12 +77,12 @@ def _refuse_lost(done: Result, task: Task) -> None:
 
 
 def _function(verb: str, task: Task) -> Callable[[Any, Control], object]:
-    from imgtool.steps.verbs import VERBS
+    from imgtool.steps.verbs import VERBS, function
 
-    found = VERBS.get(verb) or (VERBS.get("migrate") if verb == "p2v" else None)
-    if found is None:
+    known = "migrate" if verb == "p2v" else verb
+    if known not in VERBS:
         raise UsageError(f"{task.name}: this version of imgtool has no {verb}", f"it has {', '.join(VERBS)}")
-    return found
+    return function(known)
 
 
 def _step(task: Task, part: str) -> object:

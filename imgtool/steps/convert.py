@@ -27,7 +27,6 @@ from imgtool.formats.measure import allocation, data_bytes, data_limit
 from imgtool.formats.qcow2.write import Qcow2Target
 from imgtool.formats.target import FileTarget, Payload, Target
 from imgtool.formats.vmdk.write import VmdkTarget
-from imgtool.guests.used import only_used
 from imgtool.model import Allocation, ConvertRequest, ConvertResult, CopyStats, ImageFile, ImageSpec
 from imgtool.plan import Step
 from imgtool.progress import Control
@@ -94,7 +93,11 @@ def convert_disk(request: ConvertRequest, disk: Disk, control: Control) -> Conve
 
 def _source(request: ConvertRequest, disk: Disk, control: Control) -> AbstractContextManager[tuple[Disk, tuple[str, ...]]]:
     """What is copied: all of the disk, or what its file systems use; and warnings."""
-    return only_used(disk, control.stop) if request.only_used else nullcontext((disk, ()))
+    if not request.only_used:
+        return nullcontext((disk, ()))
+    from imgtool.guests.used import only_used
+
+    return only_used(disk, control.stop)
 
 
 def check(request: ConvertRequest, disk: Disk) -> None:
@@ -145,7 +148,7 @@ def refuse_without_room(directory: str, needed: int) -> None:
     """Raises NoSpaceError before the copy, not in its middle."""
     free = storage.free_space(directory)
     if needed > free:
-        raise NoSpaceError(f"{directory} has {free} bytes free, the result needs {needed}",
+        raise NoSpaceError(f"{directory} has {free >> 20} MiB free, the result needs {-(-needed >> 20)} MiB",
                            "free some space, or choose another file system")
 
 

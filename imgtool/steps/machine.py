@@ -103,7 +103,7 @@ def _check_destination(request: MachineRequest) -> None:
     """DIR must be new or empty; an archive is replaced only with ``force``."""
     path = request.convert.destination
     if not os.path.isdir(os.path.dirname(path)):
-        raise UsageError(f"the directory {os.path.dirname(path)} does not exist")
+        raise UsageError(f"the directory {os.path.dirname(path)} does not exist", "mkdir -p makes it")
     if not os.path.lexists(path):
         return
     if is_package(request):

@@ -114,7 +114,7 @@ def destination_of(source: str, destination: str | None, format_name: str) -> st
     if os.path.isdir(path):
         raise UsageError(f"{destination} is a directory", "name the file")
     if not os.path.isdir(os.path.dirname(path)):
-        raise UsageError(f"the directory {os.path.dirname(path)} does not exist")
+        raise UsageError(f"the directory {os.path.dirname(path)} does not exist", "mkdir -p makes it")
     named = "raw" if FLAT_NAME.search(path) else SUFFIXES.get(os.path.splitext(path)[1].lower())
     if named and named != format_name:
         raise UsageError(f"{destination} is a name for {named}, not for {format_name}",

@@ -85,7 +85,8 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
         to=WORLDS[request.suffix], whose=whose,
         accelerator="kvm" if kvm_state()[0] else "qemu", networks=request.networks,
         storage=request.storage, files=(*_files(source, request.disk_roots), *request.placed), origin=source.directory, home=home,
-        name=request.name, new_identity=request.new_identity, hardware_version=request.hardware_version)
+        name=request.name, new_identity=request.new_identity, draw=f"{request.source}\0{request.destination}",
+        hardware_version=request.hardware_version)
     machine = _with_capacity(source, request.disk_roots) if request.suffix == ".ovf" else source.parsed.machine
     target, parsed = retarget(machine, wishes), source.parsed
     onto = read_text(request.onto) if request.onto else None

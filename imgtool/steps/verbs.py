@@ -1,25 +1,25 @@
-"""The verbs of a plan, one module each, and one line here: request → result."""
+"""The verbs of a plan, one module each, and one line here: request → result. Loaded when they are needed, none for another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any
 
 from imgtool.progress import Control
-from imgtool.steps.adapt import adapt
-from imgtool.steps.allocate import allocate
-from imgtool.steps.convert import convert
-from imgtool.steps.machine import convert_machine
-from imgtool.steps.migrate import migrate
-from imgtool.steps.translate import translate
-from imgtool.steps.v2p import v2p
 
-VERBS: dict[str, Callable[[Any, Control], object]] = {
-    "convert": convert,
-    "allocate": allocate,
-    "machine": convert_machine,
-    "translate": translate,
-    "adapt": adapt,
-    "migrate": migrate,
-    "v2p": v2p,
+VERBS = {
+    "convert": "imgtool.steps.convert:convert",
+    "allocate": "imgtool.steps.allocate:allocate",
+    "machine": "imgtool.steps.machine:convert_machine",
+    "translate": "imgtool.steps.translate:translate",
+    "adapt": "imgtool.steps.adapt:adapt",
+    "migrate": "imgtool.steps.migrate:migrate",
+    "v2p": "imgtool.steps.v2p:v2p",
 }
+
+
+def function(verb: str) -> Callable[[Any, Control], object]:
+    """Of a key of ``VERBS``."""
+    found: Callable[[Any, Control], object] = resolve_name(VERBS[verb])
+    return found

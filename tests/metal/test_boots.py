@@ -10,6 +10,7 @@ from fixtures import debian_guests
 from fixtures.boot import boot
 from fixtures.debian_guests import Guest
 from fixtures.hardware import AHCI, NVME, Hardware
+from fixtures.sshd import sshd
 from tests.e2e.boots import TIMEOUT, sha256
 from tests.metal.physical import physical, result, serial
 from tests.metal.tables import sound
@@ -56,4 +57,7 @@ def test_it_boots_by_uefi(tmp_path: Path) -> None:
 
 @pytest.mark.boot_matrix
 def test_a_guest_of_esxi_boots(tmp_path: Path) -> None:
-    moved(tmp_path, Guest("esxi", layout="lvm", stable=True, network="netplan"), {"AHCI": AHCI, "NVMe": NVME})
+    """Sent over ssh to the machine that has the disk: this one."""
+    with sshd(tmp_path / "sshd") as server:
+        moved(tmp_path, Guest("esxi", layout="lvm", stable=True, network="netplan"), {"AHCI": AHCI, "NVMe": NVME}, "--to",
+              server.uri("metal+ssh", ""))

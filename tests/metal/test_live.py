@@ -140,11 +140,12 @@ def test_while_a_writer_is_busy(tmp_path: Path, fs: str, monkeypatch: pytest.Mon
         assert writer.rounds > after, "the file system is still frozen"
     assert {"old", "file-1"} <= manifest.keys()
     check_copy(tmp_path / "copy", fs, tmp_path / "m", manifest)
+    print(fs, *(f"{one.name}: {one.bytes_read >> 20} MiB in {one.seconds} s" for one in reader.passes), sep="; ")
     names = [one.name for one in reader.passes]
     assert names[0] == "first"
     assert names[-1] == "frozen"
     assert len(names) >= 3
-    first, last = reader.passes[0].read, reader.passes[-1].read
+    first, last = reader.passes[0].bytes_read, reader.passes[-1].bytes_read
     assert last < first / 4
     if fs == "btrfs":
         assert "does not say what it uses" in reader.warnings[0]
@@ -180,8 +181,8 @@ def test_a_live_copy_goes_on(tmp_path: Path) -> None:
         (point / "new").write_bytes(b"new" * 100_000)
         manifest = sums(point)
         reader = copied(device, tmp_path / "copy", reading=Reading(live=True))
-    assert reader.passes[0].read == 0
-    assert sum(one.read for one in reader.passes) < 60 << 20
+    assert reader.passes[0].bytes_read == 0
+    assert sum(one.bytes_read for one in reader.passes) < 60 << 20
     check_copy(tmp_path / "copy", "ext4", tmp_path / "m", manifest)
 
 

@@ -24,13 +24,13 @@ BAD = (1 << 20, (1 << 20) + 512, CHUNK + 700 * 512, 2 * CHUNK + 8 * 512)
 
 
 @contextmanager
-def failing(place: Path, data: bytes) -> Iterator[Path]:
-    """A file that holds ``data`` but for the sectors BAD."""
+def failing(place: Path, data: bytes, bad: tuple[int, ...] = BAD) -> Iterator[Path]:
+    """A file that holds ``data`` but for the sectors at ``bad``, which cannot be read."""
     raw, shown, rules = place / "good", place / "shown", place / "rules"
     raw.write_bytes(data)
     shown.touch()
     rules.write_text("".join(f'[inject-error]\nevent = "none"\niotype = "read"\nerrno = "5"\nsector = "{start // 512}"\n\n'
-                             for start in BAD))
+                             for start in bad))
     argv = ["qemu-storage-daemon", "--blockdev", f"driver=file,filename={raw},node-name=f",
             "--blockdev", f"driver=blkdebug,image=f,config={rules},node-name=b", "--blockdev", "driver=raw,file=b,node-name=r",
             "--export", f"type=fuse,id=e,node-name=r,mountpoint={shown}"]

@@ -18,7 +18,7 @@ from imgtool.endpoints.far.file import data_of
 from imgtool.endpoints.metal import Metal, packing
 from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.endpoints.uri import parse
-from imgtool.errors import RefusedError, UnreachableError
+from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
 from imgtool.model.metal import Reading
 from tests import oracle
 from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on
@@ -138,7 +138,7 @@ def test_without_python(raw: Path, tmp_path: Path) -> None:
             assert found.name == os.uname()[1].split(".")[0]
             seen = source.look(found, CONTROL)
             assert not seen.state.can_resume
-            assert any("no python3" in problem.what for problem in seen.parsed.problems)
+            assert any("neither python3 nor qemu-nbd" in problem.what for problem in seen.parsed.problems)
             assert (seen.parsed.machine.disks[0].capacity, seen.parsed.machine.cpu.count) == (SIZE, os.cpu_count())
             with source.reader(seen, 0, CONTROL) as reader:
                 assert not isinstance(reader, MetalReader)
@@ -156,6 +156,49 @@ def test_without_python(raw: Path, tmp_path: Path) -> None:
                 os.truncate(raw, SIZE // 2)
                 with pytest.raises(UnreachableError, match=f"{device} came to byte {SIZE // 2} of {SIZE}"):
                     reader.read([], Into(), CONTROL)
+
+
+def test_without_python_by_qemu_nbd(raw: Path, tmp_path: Path) -> None:
+    """In parts: a copy that was cut goes on, what file systems do not use is not read, a bad sector is told from a cut."""
+    tools = ["dd", "head", "readlink", "printf", "qemu-nbd", "qemu-img"]
+    with sshd(tmp_path / "sshd", tools=tools) as server, disk(raw) as device:
+        uri = parse(server.uri("metal+ssh", str(device)))
+        with copying(device, tmp_path / "copy", reading=WHOLE, uri=uri) as (reader, receiver), CONTROL.progress.bar(0, "") as bar:
+            reader.read([(0, 5 * CHUNK)], Chunks(receiver, bar), CONTROL)
+            receiver.save()
+        reader = copied(device, tmp_path / "copy", reading=WHOLE, uri=uri)
+        assert reader.bytes_read == SIZE - 5 * CHUNK
+        oracle.same(raw, "raw", tmp_path / "copy", "raw")
+        with metal(uri=uri, reading=WHOLE) as source:
+            seen = source.look(source.machines()[0], CONTROL)
+            assert seen.state.can_resume
+            assert any("qemu-nbd gives its disks" in problem.what for problem in seen.parsed.problems)
+            os.truncate(raw, 2 * CHUNK)
+            with pytest.raises(ImgtoolError, match=f"{device} cannot be read at byte"), \
+                    source.reader(seen, 0, CONTROL) as whole:
+                whole.read([(CHUNK, 4 * CHUNK)], Nowhere(), CONTROL)
+
+
+class Nowhere:
+    def write(self, offset: int, data: memoryview) -> None: ...
+
+    def zero(self, offset: int, length: int) -> None: ...
+
+
+@pytest.mark.long
+def test_used_blocks_by_qemu_nbd(tmp_path: Path) -> None:
+    path = tmp_path / "fs"
+    with path.open("wb") as file:
+        file.truncate(256 << 20)
+    tool("mkfs.ext4", "-q", path)
+    with sshd(tmp_path / "sshd", tools=["dd", "head", "readlink", "printf", "qemu-nbd"]) as server, disk(path) as device:
+        with mounted_on(device, tmp_path / "m") as point:
+            (point / "file").write_bytes(random.Random(3).randbytes(20 << 20))
+        uri = parse(server.uri("metal+ssh", str(device)))
+        reader = copied(device, tmp_path / "copy", uri=uri)
+        assert 20 << 20 < reader.bytes_read < 60 << 20
+    with disk(tmp_path / "copy") as copy, mounted_on(copy, tmp_path / "c") as point:
+        assert (point / "file").read_bytes() == random.Random(3).randbytes(20 << 20)
 
 
 def test_a_busy_disk_without_python_is_refused(raw: Path, tmp_path: Path) -> None:

@@ -38,6 +38,21 @@ def test_a_disk_of_any_size_that_holds_it(tmp_path: Path, size: int) -> None:
     assert state_of(tmp_path)["image.raw"] == before
 
 
+@pytest.mark.long
+def test_a_disk_of_more_than_2_tib(tmp_path: Path) -> None:
+    """And an odd number of sectors."""
+    size = (2 << 40) + 3 * 512
+    with physical(tmp_path, size, full=False) as device:
+        source = image(tmp_path)
+        found = result(v2p(source, device, "--json", timeout=600))
+        assert found["disks"][0]["verified"]
+        sound(device)
+        has(device, source)
+        with device.open("rb") as file:
+            file.seek(size - 512)
+            assert file.read(8) == b"EFI PART"
+
+
 @pytest.mark.parametrize("kind", ["qcow2", "vmdk", "vhdx"])
 def test_any_format(tmp_path: Path, kind: str) -> None:
     source = image(tmp_path)

@@ -230,7 +230,13 @@ def test_jobs(tmp_path: Path) -> None:
     wait_for(target / "web01.qcow2.imgtool-partial", MIB)
     (job,) = result("jobs", "list")["jobs"]
     assert (job["state"], job["machine"], job["verb"]) == ("running", "web01", "migrate")
-    assert job["steps"] == [{"verb": "copy", "of": "d0.vmdk", "seconds": None, "state": "running", "bytes_read": None}]
+    (step,) = job["steps"]
+    assert (step["verb"], step["of"], step["state"], step["bytes_read"]) == ("copy", "d0.vmdk", "running", None)
+    (going,) = result("jobs", "show", job["id"])["going"]
+    assert (going["what"], going["total"]) == ("copy web01.qcow2", 64 * MIB)
+    assert MIB <= going["done"] < 64 * MIB
+    assert 0 < going["rate"] < 16 * MIB
+    assert going["remaining"] is not None
     child.kill()
     child.communicate()
     assert result("jobs", "show", job["id"])["state"] == "stopped"
@@ -247,3 +253,19 @@ def test_jobs(tmp_path: Path) -> None:
     assert len(imgtool("jobs", "logs", job["id"]).stdout.splitlines()) > 6
     assert imgtool("jobs", "show", "nothing").returncode == 2
     assert result("jobs", "list", "--state", "done")["jobs"] == []
+
+
+def test_cancelled_by_its_journal(tmp_path: Path) -> None:
+    """That process, and no other, gets SIGTERM; the same command then goes on, and imgtool says which that is."""
+    source, target = vmx(tmp_path / "in", disks=(64 * MIB,)), tmp_path / "out"
+    child = start(source, target, "--rate-limit", "1M", "--no-clone")
+    wait_for(target / "web01.qcow2.imgtool-partial", MIB)
+    assert imgtool("jobs", "cancel", "migrate-").returncode == 0
+    child.communicate(timeout=60)
+    assert child.returncode == 143
+    (job,) = result("jobs")["jobs"]
+    assert (job["state"], job["exit_code"], job["going"]) == ("stopped", 143, [])
+    assert imgtool("jobs", "cancel", job["id"]).returncode == 4
+    resumed = imgtool("jobs", "resume", job["id"])
+    assert resumed.returncode == 2
+    assert f"run it again: imgtool migrate web01 --from {source} --to {target} …" in resumed.stderr

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from fixtures.postgres import Postgres, postgres
-from imgtool.runs.engine.store import Store, database
+from imgtool.errors import UsageError
+from imgtool.runs.engine.store import Store, database, machine_of
 from tests.migrate.machines import MIB, same, vmx
 from tests.program import ENVIRONMENT, imgtool
 from tests.runbooks.batches import audit, count, events, started, until
@@ -30,6 +31,8 @@ defaults:
 limits: {per-source-host: 3, per-worker: 2, bytes-per-second: 6M}
 machines:
 """
+OUTAGE = 20
+"""Seconds."""
 SAN, NFS = ["s0", "s1", "s2", "s3"], ["n0", "n1", "n2"]
 
 
@@ -78,16 +81,25 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
         run = stack.enter_context(
             started("run", path, "--database", server.url, "--json", "--progress", "none", log=tmp_path / "log"))
         until(lambda: events(hosts.states["lost"], "begin"), f"the first works: {(tmp_path / 'log').read_text()}")
+        store = Store(database(server.url))
+        stack.callback(store.close)
+        hosts.start("other", "nothing", monkeypatch)
+        with pytest.raises(UsageError, match="nobody is not at work"):
+            store.hand_over("nobody")
+        assert store.hand_over("other") == []
         os.kill(lost.pid, signal.SIGKILL)
         lost.wait()
-        hosts.start("other", "san1", monkeypatch)
-        store = Store(database(server.url))
-        assert store.take_over("lost")
-        store.close()
+        until(lambda: store.workers()["lost"] is False, "its lock goes")
+        left = {one["machine"] for one in events(hosts.states["lost"], "begin")}
+        left -= {one["machine"] for one in events(hosts.states["lost"], "end")}
+        taken = {machine_of(one) for one in store.hand_over("other")}
+        assert {f"wave1/{one}" for one in left} <= taken
         until(lambda: events(hosts.states["other"], "begin"), "the other works")
+        hosts.start("third", "san1", monkeypatch)
         server.stop()
-        time.sleep(3)
+        time.sleep(OUTAGE)
         server.start()
+        until(lambda: store.alive("stays") and store.alive("other"), "they have their locks again")
         until(lambda: run.poll() is not None, f"all is done: {hosts.audit()[-1]}", seconds=300)
         said = json.loads((tmp_path / "log").read_text().splitlines()[-1])
         assert run.returncode == 0, said
@@ -95,7 +107,8 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
     for name in [*SAN, *NFS]:
         same(tmp_path / "in" / name / "0.raw", tmp_path / "out" / name / f"{name}.qcow2", "qcow2")
     begun = [one for one in hosts.audit() if one["event"] == "begin"]
-    assert {one["worker"] for one in begun if one["machine"] in SAN} == {"lost", "other"}
+    assert {one["worker"] for one in begun if one["machine"] in SAN} <= {"lost", "other", "third"}
+    assert {one["machine"] for one in begun if one["worker"] == "other"} == left
     assert {one["worker"] for one in begun if one["machine"] in NFS} == {"stays"}
     said_by = [one for one in hosts.audit() if one["worker"] != "lost" or one["event"] != "begin"]
     counted = count(said_by)

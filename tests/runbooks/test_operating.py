@@ -60,9 +60,9 @@ def running(folder: Path, text: str, state: Path, *, begun: int) -> Iterator[tup
         yield process.pid, log
 
 
-def tools(pid: int) -> list[str]:
-    """What runs below a process: qemu-img's command lines."""
-    found = []
+def tools(pid: int | None = None) -> dict[int, str]:
+    """The qemu-img that run below a process, or at all: their command lines."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -70,8 +70,8 @@ def tools(pid: int) -> list[str]:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, IndexError):
                 continue
-            if words[0].endswith(b"qemu-img") and parent == pid:
-                found.append(b" ".join(words).decode(errors="replace"))
+            if words[0].endswith(b"qemu-img") and pid in (None, parent):
+                found[int(entry.name)] = b" ".join(words).decode(errors="replace")
     return found
 
 
@@ -81,10 +81,10 @@ def gone(pid: int) -> bool:
 
 def test_cancelled_and_resumed(tmp_path: Path, state: Path, store: Store) -> None:
     """A cancelled step ends its qemu-img, and the others go on; resumed, it is done."""
-    raw_disk(tmp_path / "a.raw", 32 * MIB)
+    raw_disk(tmp_path / "a.raw", 16 * MIB)
     text = HEAD + CONVERT % ("a", "a") + CONVERT % ("long", "a")
     with running(tmp_path, text, state, begun=2) as (pid, log):
-        until(lambda: any("long.vhdx" in one for one in tools(pid)) or any("long" in one for one in tools(pid)), "qemu-img runs")
+        until(lambda: any("long" in one for one in tools(pid).values()), "qemu-img runs")
         store.cancel([machine_id("b", "long")])
         until(lambda: [one["machine"] for one in events(state, "stopped")] == ["long"], f"it stops: {log.read_text()}")
         until(lambda: gone(pid) or not tools(pid), "qemu-img ends")
@@ -124,10 +124,17 @@ def test_paused_it_holds(tmp_path: Path, state: Path, store: Store) -> None:
 
 
 def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> None:
-    """SIGINT ends it with 130 and fails nothing; a second process of the same database is refused; an edited program goes on."""
-    raw_disk(tmp_path / "a.raw", 32 * MIB)
+    """Killed, its qemu-img dies with it. SIGINT ends it with 130 and fails nothing; a second process of the same database is
+    refused; an edited program goes on."""
+    raw_disk(tmp_path / "a.raw", 16 * MIB)
     text = HEAD + CONVERT % ("a", "a")
-    with running(tmp_path, text, state, begun=1) as (pid, log):
+    with running(tmp_path, text, state, begun=1) as (pid, _):
+        (orphan,) = until(lambda: tools(pid), "qemu-img runs")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: orphan not in tools(), "qemu-img dies")
+    with running(tmp_path, text, state, begun=2) as (pid, log):
+        (busy,) = until(lambda: tools(pid), "qemu-img runs")
+        os.kill(busy, signal.SIGSTOP)
         for command in (("run", tmp_path / "b.yaml"), ("worker",)):
             second = imgtool(*command)
             assert second.returncode == 4, second.stderr
@@ -140,7 +147,8 @@ def test_interrupted_it_goes_on_and_is_alone(tmp_path: Path, state: Path) -> Non
     again = imgtool("run", tmp_path / "b.yaml", cwd=edited(tmp_path))
     assert again.returncode == 0, again.stderr
     assert "edited" in again.stderr
-    assert [one["event"] for one in events(state, "begin", "stopped", "failed", "end")] == ["begin", "stopped", "begin", "end"]
+    assert [one["event"] for one in events(state, "begin", "stopped", "failed", "end")] == [
+        "begin", "begin", "stopped", "begin", "end"]
 
 
 def edited(folder: Path) -> Path:
@@ -149,9 +157,9 @@ def edited(folder: Path) -> Path:
     shutil.copytree(ROOT / "imgtool", package, ignore=shutil.ignore_patterns("__pycache__"))
     workflows = package / "runs/engine/workflows.py"
     text = workflows.read_text()
-    assert "    attempts = task" in text
+    assert "    attempts, seen = task" in text
     said = '    print("edited", file=__import__("sys").stderr)\n'
-    workflows.write_text(text.replace("    attempts = task", f"{said}    attempts = task"))
+    workflows.write_text(text.replace("    attempts, seen = task", f"{said}    attempts, seen = task"))
     return package.parent
 
 

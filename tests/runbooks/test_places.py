@@ -89,5 +89,9 @@ def test_a_plan_of_all(tmp_path: Path, state: Path) -> None:
     nobody = imgtool("run", path, "--only", "x")
     assert nobody.returncode == 2
     assert "there are: good, gone" in nobody.stderr
+    path.write_text(path.read_text().replace("[good, gone]", "[{tag: prod, from: good/good.vmx}]"))
+    tagged = imgtool("run", path, "--dry-run")
+    assert tagged.returncode == 2
+    assert "does not see tags" in tagged.stderr
     assert not (tmp_path / "out").exists()
     assert not state.exists()

@@ -6,16 +6,27 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fixtures.esxi import Datastore, Registered, Simulator, esxi
+from fixtures.libvirtd import Libvirtd
+from tests.esxi.machines import machine
+from tests.libvirt_endpoint.conftest import daemon, pool
 from tests.migrate.machines import MIB, left_behind, same, vmx
+from tests.migrate.test_near_libvirt import address
 from tests.program import ENVIRONMENT, imgtool
 from tests.runbooks.batches import audit, count, events, started, until
 
+__all__ = ["daemon", "pool"]
+
 BOOK = """
 name: wave1
+endpoints:
+  esxi1: {uri: "%s", password: {env: WAVE_PASSWORD}}
+  kvm1: {uri: "%s"}
 defaults:
   from: "in/{name}/{name}.vmx"
   to: "out/{name}"
@@ -25,28 +36,44 @@ defaults:
 limits: {per-source-host: 2, per-worker: 3, bytes-per-second: 12M}
 """
 CONVERT = '{convert: {source: "in/{name}/d0.vmdk", destination: "{name}.qcow2", to: qcow2}}'
-MIGRATED, CONVERTED = [f"m{number}" for number in range(6)], [f"c{number}" for number in range(4)]
+MIGRATED, CONVERTED = [f"m{number}" for number in range(5)], [f"c{number}" for number in range(4)]
+FROM_ESXI = [f"e{number}" for number in range(3)]
+ESXI = '- {glob: "e*", from: esxi1, to: kvm1, new-identity: true, networks: {VM Network: none}}'
 BAD = ["shared", "absent", "far"]
 FAR = '- {name: far, from: "esx://root@127.0.0.1:1/", attempts: 2}'
 
 
-def book(folder: Path) -> Path:
-    """13 machines: 6 migrate, 4 convert; one cannot go, one is not there, and one cannot be reached."""
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Simulator]:
+    """A simulated ESXi with three machines."""
+    store = tmp_path / "store"
+    store.mkdir()
+    paths = [machine(store, name, (8 * MIB,), data=((0, 3 * MIB),)) for name in FROM_ESXI]
+    with esxi([Datastore(name="datastore1", directory=store)],
+              [Registered(path=f"[datastore1] {path}", running=False) for path in paths]) as running:
+        yield running
+
+
+def book(folder: Path, server: Simulator, kvm: str) -> Path:
+    """15 machines: 3 from ESXi to libvirt, 5 from files to files, 4 converted; one cannot go, one is not there, and one cannot be
+    reached."""
     (folder / "in").mkdir()
     for name in [*MIGRATED, *CONVERTED, "shared"]:
         vmx(folder / "in" / name, name, (16 * MIB,))
     shared = folder / "in/shared/shared.vmx"
     shared.write_text(shared.read_text() + 'scsi0:0.sharing = "multi-writer"\n')
     lines = [*(f"- {name}" for name in [*MIGRATED, "shared", "absent"]), FAR]
-    lines += [f"- {{name: {name}, steps: [{CONVERT}]}}" for name in CONVERTED]
+    lines += [ESXI, *(f"- {{name: {name}, steps: [{CONVERT}]}}" for name in CONVERTED)]
     path = folder / "wave1.yaml"
-    path.write_text(BOOK + "machines:\n" + "\n".join(lines) + "\n")
+    path.write_text(BOOK % (server.uri(), kvm) + "machines:\n" + "\n".join(lines) + "\n")
     return path
 
 
-def test_killed_three_times(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_three_times(daemon: Libvirtd, pool: Path, server: Simulator, tmp_path: Path, state: Path,
+                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_PASSWORD", "secret")
-    runbook, log = book(tmp_path), tmp_path / "log"
+    monkeypatch.setitem(ENVIRONMENT, "WAVE_PASSWORD", server.password)
+    runbook, log = book(tmp_path, server, address(daemon)), tmp_path / "log"
     for number in range(3):
         with started("run", runbook, log=log) as process:
             begun = len(events(state, "begin"))
@@ -57,13 +84,16 @@ def test_killed_three_times(tmp_path: Path, state: Path, monkeypatch: pytest.Mon
     assert done.returncode == 1, done.stderr
     summary = json.loads(done.stdout)
     states = {one["name"]: one["state"] for one in summary["machines"]}
-    assert states == {**dict.fromkeys([*MIGRATED, *CONVERTED], "done"), **dict.fromkeys(BAD, "failed")}
+    assert states == {**dict.fromkeys([*MIGRATED, *FROM_ESXI, *CONVERTED], "done"), **dict.fromkeys(BAD, "failed")}
     check_machines(tmp_path)
+    check_libvirt(daemon, pool, tmp_path)
     counted = count(audit(state))
     assert counted.redone == []
     assert counted.interrupted >= 3
     assert counted.most == 3
-    assert counted.most_of_host == {"localhost": 2, "127.0.0.1": 1}
+    assert counted.most_of_host == {"localhost": 2, "127.0.0.1": 2}
+    copied = [(one["machine"], one["disk"]) for one in events(state, "disk") if one["result"]["engine"] != "kept"]
+    assert sorted(copied) == [(name, 0) for name in sorted([*MIGRATED, *FROM_ESXI])]
     failed = {one["name"]: one for one in summary["machines"] if one["state"] == "failed"}
     assert failed["shared"]["exit_code"] == 4
     assert "[source.disk.shared]" in failed["shared"]["error"]
@@ -84,6 +114,13 @@ def check_machines(folder: Path) -> None:
     assert left_behind(folder) == []
 
 
+def check_libvirt(daemon: Libvirtd, pool: Path, folder: Path) -> None:
+    assert sorted(daemon.virsh("list", "--all", "--name").split()) == FROM_ESXI
+    assert sorted(os.listdir(pool)) == [f"{name}.qcow2" for name in FROM_ESXI]
+    for name in FROM_ESXI:
+        same(folder / "store" / name / f"{name}-flat.vmdk", pool / f"{name}.qcow2", "qcow2")
+
+
 def check_retry(folder: Path, state: Path, runbook: Path) -> None:
     """Repaired, the three that failed go, one of them in another way, and no other is touched; a third time nothing is done."""
     before = len(events(state, "begin"))
@@ -94,9 +131,9 @@ def check_retry(folder: Path, state: Path, runbook: Path) -> None:
     runbook.write_text(runbook.read_text().replace(FAR, "- far"))
     again = imgtool("run", runbook, "--retry", "--json")
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["done"] == 13
+    assert json.loads(again.stdout)["done"] == 15
     assert sorted(one["machine"] for one in events(state, "begin")[before:]) == sorted(BAD)
     third = imgtool("run", runbook)
     assert third.returncode == 0, third.stderr
-    assert "wave1: 13 of 13 done" in third.stdout
+    assert "wave1: 15 of 15 done" in third.stdout
     assert len(events(state, "begin")) == before + 3

@@ -46,6 +46,14 @@ def refused(code: int, words: str, *args: object) -> None:
 # -- convert MACHINE DIR
 
 
+def test_the_new_addresses_that_are_told_are_those_that_it_has(vmx: Path, tmp_path: Path) -> None:
+    """It is described twice: for the plan, whose problems are told, and for good."""
+    done = imgtool("convert", vmx, tmp_path / "twin", "--to", "qcow2", "--name", "twin", "--new-identity")
+    told = set(re.findall(r"52:54:00(?::[0-9a-f]{2}){3}", done.stderr))
+    assert told
+    assert told == set(re.findall(r'mac address="([^"]*)"', (tmp_path / "twin" / "twin.xml").read_text()))
+
+
 @pytest.mark.parametrize("fmt", ["qcow2", "raw"])
 def test_from_vmware_to_kvm(vmx: Path, tmp_path: Path, fmt: str) -> None:
     before = oracle.state(vmx.parent)

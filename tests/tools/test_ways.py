@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.disks import fragmented
 from fixtures import patterns, vmdk_kinds
 from imgtool import storage
 from imgtool.copying import direct
@@ -22,7 +23,7 @@ from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
 from imgtool.errors import ImgtoolError
 from imgtool.formats.disk import open_disk
-from imgtool.model import ConvertResult
+from imgtool.model import ConvertResult, Kind
 from imgtool.progress import Control, Rate
 from imgtool.steps.convert import convert
 from tests import mounts, oracle, targets
@@ -123,6 +124,25 @@ def test_clone(xfs: Path, folder: Folder, kind: str, to: str) -> None:
         assert made.bytes_cloned >= 500 << 10
     shared = any(oracle.space(path).flagged("shared") for path in targets.payload(made.files))
     assert shared == bool(made.bytes_cloned)
+
+
+@pytest.mark.parametrize("to", ["raw-thin", "qcow2-thin", "qcow2-thick"])
+def test_neighbours_in_both_files_are_one_piece(xfs: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    """Clusters with data and holes by turns, which follow each other in the source; zeros behind them."""
+    here, calls, plain = folder(xfs), [], fcntl.ioctl
+    monkeypatch.setattr(fcntl, "ioctl", lambda fd, code, *rest: (calls.append(code), plain(fd, code, *rest))[1])
+    image = fragmented(here / "x" / "fragmented.qcow2", 32 << 20, 8 << 20)
+    with open_disk(str(image)) as disk:
+        content, said = list(disk.content()), list(disk.extents())
+    assert [(extent.start, extent.length) for extent in content if extent.kind == Kind.DATA] == [
+        (start, 64 << 10) for start in range(0, 8 << 20, 128 << 10)]
+    assert (len(content), {extent.kind for extent in content}) == (128, {Kind.DATA, Kind.ZERO})
+    assert (len(said), {extent.kind for extent in said}) == (512, set(Kind))
+    made = convert(targets.request(Source(image, "qcow2", ()), GOALS[to], here / "y"), Control())
+    oracle.same(Path(made.destination), made.format, image, "qcow2")
+    oracle.clean(Path(made.destination), made.format)
+    clones = calls.count(FICLONERANGE)
+    assert clones == {"raw-thin": 64, "qcow2-thin": 1, "qcow2-thick": 0}[to]
 
 
 @pytest.mark.usefixtures("never_direct")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -117,6 +118,18 @@ def test_all_run_first_and_then_the_fastest_of_each_family(tmp_path: Path) -> No
     assert [(each.name, each.runs) for each in (done.ours, *done.rivals)] == [("imgtool", 3), ("slow", 1), ("quick", 3)]
     assert not list((tmp_path / "quick").iterdir())
     assert count.read_text() == "\n"
+
+
+def test_who_takes_longer_than_another_of_its_family_is_stopped(tmp_path: Path) -> None:
+    quick = Contender("q", "quick", (("sleep", "0.2"),), tmp_path / "quick")
+    slow = Contender("q", "slow", (("sleep", "0.1"), ("sh", "-c", f"echo x > {tmp_path}/slow/x; exec sleep 60"), ("false",)),
+                     tmp_path / "slow")
+    other = Contender("r", "other", (("sleep", "0.4"),))
+    done = race(Case("case", OURS, (quick, slow, other)), 2)
+    assert [(each.name, each.runs, each.size) for each in done.rivals] == [("quick", 2, 0), ("slow", 1, 0), ("other", 2, 0)]
+    assert done.rivals[0].seconds < done.rivals[1].seconds
+    with pytest.raises(RuntimeError):
+        race(Case("case", OURS, (quick, replace(slow, commands=(("false",),)))), 1)
 
 
 def test_what_takes_long_is_not_run_again(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from imgtool.descriptions import ovf
 from imgtool.descriptions.domain_xml import HOLDS, parse, render
 from imgtool.descriptions.domain_xml.document import opened
 from imgtool.descriptions.fields import pattern, said
@@ -32,6 +33,26 @@ from tests.machines import machines
 PLAIN = Machine(name="plain", accelerator="kvm")
 DISK = DiskSlot(path="/x", bus=Bus.VIRTIO, format="raw")
 OVIRT = (DESCRIPTIONS / "domain_xml" / "132-r9-gita.kreonet.net.xml").read_bytes()
+
+
+@pytest.mark.parametrize(("count", "read"), [(1, 4096), (1024, 4096), (1025, 0)])
+def test_a_list_of_processors_ends_somewhere(count: int, read: int) -> None:
+    """100,000 parts took 12 seconds."""
+    cpus = ",".join(["0-4095"] * count)
+    parsed = parse(f"<domain type='kvm'><name>x</name><vcpu cpuset='{cpus}'>2</vcpu><memory>1024</memory></domain>".encode())
+    assert len(parsed.machine.resources.cpu_affinity) == read
+    assert any("no list of processors" in problem.what for problem in parsed.problems) == (not read)
+
+
+def test_a_boot_device_that_is_none_is_left_out() -> None:
+    """It went into the packages of the other side, where there is no word for it."""
+    os = "<os><type>hvm</type><boot dev='hd'/><boot dev=''/><boot dev='usb'/><boot/><boot dev='network'/></os>"
+    parsed = parse(f"<domain type='kvm'><name>x</name><memory>1024</memory>{os}</domain>".encode())
+    assert parsed.machine.boot == ("disk", "network")
+    assert [problem.what for problem in parsed.problems if "boot order" in problem.what] == [
+        f"/domain/os/boot[{number}]: {word!r} is no device that is known: left out of the boot order"
+        for number, word in ((2, ""), (3, "usb"), (4, ""))]
+    assert b'vmw:type="disk net"' in ovf.render(parsed.machine).text
 
 
 @given(machines())

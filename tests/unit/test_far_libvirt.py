@@ -7,24 +7,41 @@ from collections.abc import Iterator
 
 import pytest
 
+from imgtool.endpoints import uri
+from imgtool.endpoints.far import nbd, tunnel
 from imgtool.endpoints.libvirt import define, far, watch
-from imgtool.errors import RefusedError
+from imgtool.endpoints.libvirt.disks import Behind
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.progress import Stop
 
 MIB = 1 << 20
 
 
 def test_graph_names_each_format_and_file() -> None:
-    said = json.loads(far.graph([("/a/top", "qcow2"), ("/b/base", "raw")], block=False).removeprefix("json:"))
+    said = json.loads(nbd.graph([("/a/top", "qcow2"), ("/b/base", "raw")], block=False).removeprefix("json:"))
     assert said == {"driver": "qcow2", "file": {"driver": "file", "filename": "/a/top"},
                     "backing": {"driver": "raw", "file": {"driver": "file", "filename": "/b/base"}}}
-    alone = json.loads(far.graph([("/dev/vg/lv", "qcow2")], block=True).removeprefix("json:"))
-    assert alone == {"driver": "qcow2", "file": {"driver": "host_device", "filename": "/dev/vg/lv"}, "backing": None}
+    alone = json.loads(nbd.graph([("/dev/vg/lv", "qcow2")], block=True).removeprefix("json:"))
+    assert alone == {"driver": "qcow2", "file": {"driver": "host_device", "filename": "/dev/vg/lv", "cache": {"direct": True}},
+                     "backing": None}
+
+
+@pytest.mark.parametrize("said", [
+    "", "[]", "{}", "null", "[1]", "[[]]", "[" * 20000, '[{"filename": "/a"}]', '[{"filename": "/a", "format": 5}]',
+    '[{"filename": "/a\\u0000", "format": "qcow2"}]',
+    '[{"filename": "/p/a", "format": "qcow2"}, {"filename": "/p/b\\u0000", "format": "raw"}]'])
+def test_a_chain_that_is_none(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """What the host says may be a stranger's words."""
+    monkeypatch.setattr(tunnel, "run", lambda *_words, **_options: said)
+    behind = Behind(name="a", device="vda", path="/p/a", format="qcow2", kind="qcow2")
+    with pytest.raises(DamagedError, match=r"cannot be understood|names no files"):
+        far.chain(uri.parse("qemu+ssh://root@kvm1/system"), behind, ["/p"], Stop())
 
 
 def test_joined_ranges() -> None:
     zeros = [(0, 4096, True), (4096, 8192, False), (8192, 12288, True), (12288, 16384, False), (16384, MIB, True),
              (MIB, 2 * MIB, False)]
-    assert list(far._joined(iter(zeros))) == [(0, 4096, True), (4096, 16384, False), (16384, MIB, True), (MIB, 2 * MIB, False)]
+    assert list(nbd._joined(iter(zeros))) == [(0, 4096, True), (4096, 16384, False), (16384, MIB, True), (MIB, 2 * MIB, False)]
 
 
 def test_joined_ranges_do_not_wait_for_the_end() -> None:
@@ -34,9 +51,9 @@ def test_joined_ranges_do_not_wait_for_the_end() -> None:
             yield at, at + MIB, False
             at += MIB
 
-    found = far._joined(endless())
-    assert next(found) == (0, far.MOST, False)
-    assert next(found) == (far.MOST, 2 * far.MOST, False)
+    found = nbd._joined(endless())
+    assert next(found) == (0, nbd.MOST, False)
+    assert next(found) == (nbd.MOST, 2 * nbd.MOST, False)
 
 
 def test_disks_get_their_places_in_the_description() -> None:

@@ -10,15 +10,17 @@ import pytest
 
 from fixtures import machine_folder
 from imgtool import kvm
-from imgtool.cli.app import app
+from imgtool.cli.app import program
 from imgtool.cli.output import guest_lines
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
-from imgtool.guests import inside, knowledge, other
+from imgtool.guests import inside, knowledge, mounts, other
 from imgtool.guests.keys import read_keys
+from imgtool.guests.linux.drivers import capabilities
 from imgtool.guests.mounts import Mount, Mounted
 from imgtool.guests.volumes import Volumes
 from imgtool.guests.windows import versions
-from imgtool.model.guest import AdaptRequest, AdaptResult, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo
+from imgtool.guests.windows.inspect import _prefix
+from imgtool.model.guest import AdaptRequest, AdaptResult, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo, Platform
 from imgtool.steps import machine_disks
 from tests.folder_tree import FolderTree
 from tests.program import imgtool
@@ -92,6 +94,33 @@ def test_the_subvolumes_that_the_guest_mounts(tmp_path: Path) -> None:
     assert (one.mounted_at, one.subvolumes) == ("/", ("@", "@home"))
 
 
+@pytest.mark.parametrize(("name", "device"), [
+    ("/dev/sda1", "/dev/vda1"), ("/dev/nvme0n1p1", "/dev/vda1"), ("/dev/nvme1n1p1", None), (f"/dev/nvme{'9' * 5000}n1p1", None),
+    (f"/dev/nvme0n1p{'9' * 5000}", None), ("/dev/nvme\u00b2n1p1", None), (f"/dev/sda{'1' * 5000}", None)])
+def test_names_of_an_fstab(name: str, device: str | None) -> None:
+    volumes = Volumes(filesystems=(FileSystem(device="/dev/vda1", type="ext4"),), names={}, disks=("/dev/vda",))
+    assert mounts.resolve(name, {}, volumes) == device
+
+
+@pytest.mark.parametrize(("said", "build"), [
+    ("19045", 19045), (None, 0), ("", 0), ("\u00b2\u00b2", 0), ("9" * 5000, 0), ("-1", 0)])
+def test_builds_of_windows(said: str | None, build: int) -> None:
+    assert versions.build_number(said) == build
+
+
+@pytest.mark.parametrize(("mask", "prefix"), [
+    ("255.255.252.0", "22"), ("255.255.255.\u00b2", "255.255.255.\u00b2"), (f"255.0.0.{'0' * 5000}", f"255.0.0.{'0' * 5000}")])
+def test_masks_of_windows(mask: str, prefix: str) -> None:
+    assert _prefix(mask) == prefix
+
+
+@pytest.mark.parametrize(("version", "machine"), [
+    ("6.1.0-18-amd64", "q35"), ("2.6.18-8.el5", "i440fx"), ("6.\u00b2-x", "q35"), ("\u00b2", "i440fx"), ("9" * 5000, "q35")])
+def test_versions_of_kernels_are_names_of_folders(version: str, machine: str) -> None:
+    able = capabilities(Platform.KVM, version, early=lambda _: True, has=lambda _: True, agent=False)
+    assert able.machine == machine
+
+
 def test_what_inspect_says_to_a_person() -> None:
     card = NicConfig(name="eth0", system="ifcfg", path="/x", mac="52:54:00:00:00:01", addresses=("192.0.2.7/24",))
     info = GuestInfo(os=OsInfo(family="linux"), selinux="enforcing", cloud_init=True, tools=("open-vm-tools",), nics=(card,),
@@ -155,7 +184,7 @@ def test_adapt_takes_the_cards_of_the_machine(words: list[str], nics: tuple[str,
     monkeypatch.setattr("imgtool.steps.adapt.adapt", lambda request, *_, **__: asked.append(request) or AdaptResult(os=OsInfo()))
     vmx = tmp_path / "vm.vmx"
     vmx.write_text(machine_folder.vmx("vm", ("vm.vmdk",)))
-    app(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
+    program(["adapt"])(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
     assert (asked[0].nics, asked[0].macs) == (nics, macs)
     assert asked[0].images == ((str(tmp_path / "vm.vmdk"),) if words[0] == "{vmx}" else ("a.raw",))
 

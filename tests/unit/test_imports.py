@@ -7,20 +7,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
 from imgtool import errors
+from imgtool.cli.app import MODULES
 from tests.program import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "imgtool"
-LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm", "frozen"), ("qemu",),
+LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm", "frozen", "units"),
+          ("qemu",),
           ("formats", "descriptions", "partitions"),
           ("copying",), ("guests", "ova", "endpoints"), ("retarget",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
-            "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set(), "frozen": {"model"}}
+            "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set(), "frozen": {"model"},
+            "units": set()}
 """These may import less than their layer."""
 ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
 """Ways to do the same thing: they know nothing of each other."""
@@ -33,7 +38,7 @@ ONLY_IN = {"subprocess": {"imgtool.proc"}, "nbd": {"imgtool.formats.foreign"}, "
            "pyVim": {"imgtool.endpoints.vsphere.login"},
            "dbos": {f"imgtool.runs.engine.{name}" for name in ("store", "worker", "workflows")},
            "sqlalchemy": {"imgtool.runs.engine.store"},
-           "psycopg": {f"imgtool.runs.engine.{name}" for name in ("store", "worker")},
+           "psycopg": {f"imgtool.runs.engine.{name}" for name in ("store", "identity")},
            "libvirt": {f"imgtool.endpoints.libvirt.{name}" for name in (
                "connection", "define", "disks", "far_target", "inventory", "source", "storage", "target", "upload", "watch")}}
 MAX_MODULE, MAX_FUNCTION, USUAL_FUNCTION = 400, 60, 40
@@ -170,6 +175,23 @@ def test_help_and_info_load_nothing_large(tmp_path: Path) -> None:
     assert not loaded("--help") & large
     assert not loaded("info", descriptor) & large
     assert "imgtool.formats.vmdk.read" in loaded("info", descriptor)
+
+
+def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(b"x" * 512)
+    found = loaded("convert", tmp_path / "x.raw", "--to", "qcow2")
+    assert "imgtool.cli.convert" in found
+    assert not found & {"imgtool.cli.migrate", "imgtool.cli.jobs", "imgtool.model.translation", "imgtool.model.machine",
+                        "imgtool.steps.migrate", "imgtool.steps.adapt", "imgtool.guests.used", "imgtool.guests.appliance",
+                         "imgtool.retarget", "imgtool.endpoints", "lxml", "pyVmomi"}
+
+
+def test_each_command_is_where_the_program_looks_for_it() -> None:
+    for module, commands in MODULES.items():
+        program = typer.Typer()
+        import_module(f"imgtool.cli.{module}").register(program)
+        names = [each.name or each.callback.__name__ for each in program.registered_commands if each.callback]
+        assert (*names, *(each.typer_instance.info.name for each in program.registered_groups if each.typer_instance)) == commands
 
 
 def functions() -> Iterator[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from imgtool.endpoints import ranges
 from imgtool.endpoints.far import program as far
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.metal import disks, hardware
+from imgtool.endpoints.metal.describe import health_of
 from imgtool.endpoints.metal.nbd import served
+from imgtool.endpoints.metal.rescue import BadSectors
 from imgtool.endpoints.metal.signatures import SEEN, signatures
 from imgtool.endpoints.ranges import Ranges
-from imgtool.errors import ImgtoolError, UnreachableError, UsageError
+from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, UsageError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology
 
@@ -179,6 +182,60 @@ def test_who_asks_when_the_far_end_is_gone_is_told() -> None:
             wire.ask("hello")
 
 
+@pytest.mark.parametrize("words", [
+    b"[1]", b"7", b'"id"', b"{}", b'{"id": [1]}', b'{"id": null}', b'{"id": true}', b"[" * 20000, b"{", b"\xff",
+    b'{"id": 1, "size": "1"}', b'{"id": 1, "size": -1}', b'{"id": 1, "size": NaN}', b'{"id": 1, "sector": 0}',
+    b'{"id": 1, "sector": 513}', b'{"id": 1, "ranges": 5}', b'{"id": 1, "ranges": [[1]]}', b'{"id": 1, "ranges": [[-1, 4096]]}',
+    b'{"id": 1, "files": {"/proc/swaps": null}}', b'{"id": 1, "error": {}}', b'{"id": 1, "device": []}'])
+def test_a_far_end_that_says_nonsense_is_gone(words: bytes) -> None:
+    """Who waits for it is told: no thread dies silently."""
+    near, other = socket.socketpair()
+    with near, other, near.makefile("rwb") as pipe:
+        wire = Wire(pipe, pipe, "far")  # type: ignore[arg-type]
+        waiting = wire.ask("hello")
+        other.sendall(struct.pack(">II", len(words), 0) + words)
+        with pytest.raises(UnreachableError, match="something else than answers"):
+            waiting.result(10)
+        other.close()
+
+
+def test_a_far_end_cannot_fill_the_memory() -> None:
+    near, other = socket.socketpair()
+    with near, other, near.makefile("rwb") as pipe:
+        wire = Wire(pipe, pipe, "far")  # type: ignore[arg-type]
+        waiting = wire.ask("hello")
+        other.sendall(struct.pack(">II", 9, 0xFFFFFFFF) + b'{"id": 1}')
+        other.close()
+        with pytest.raises(UnreachableError, match="something else than answers"):
+            waiting.result(10)
+
+
+def test_what_the_far_end_leaves_out_is_damage() -> None:
+    near, other = socket.socketpair()
+    with near, other, near.makefile("rwb") as pipe:
+        wire = Wire(pipe, pipe, "far")  # type: ignore[arg-type]
+        waiting = wire.ask("open")
+        words = b'{"id": 1, "size": 512, "errno": [5]}'
+        other.sendall(struct.pack(">II", len(words), 0) + words)
+        said, _ = waiting.result(10)
+        assert said["size"] == 512
+        with pytest.raises(DamagedError, match="has no 'sector'"):
+            said["sector"]
+        other.close()
+
+
+@pytest.mark.parametrize(("said", "bad"), [
+    ({"ata_smart_attributes": {"table": [{"id": 5, "raw": {"value": 3}}, {"id": 9, "raw": {"value": 1}}]}}, {"reallocated": 3}),
+    ({"nvme_smart_health_information_log": {"media_errors": 2}}, {"uncorrectable": 2}),
+    ({"ata_smart_attributes": {"table": [{"id": 5, "raw": {}}, {"id": [], "raw": {"value": 1}}, 7, {"id": 197}]}}, {}),
+    ({"ata_smart_attributes": {"table": 5}, "nvme_smart_health_information_log": {"media_errors": float("inf")}}, {}),
+    ({"nvme_smart_health_information_log": [], "temperature": 5, "power_on_time": {"hours": "x"}}, {})])
+def test_what_smartctl_says_of_bad_sectors(said: dict[str, object], bad: dict[str, int]) -> None:
+    found = health_of({"smart_status": {"passed": True}, **said})
+    assert found
+    assert found.bad_sectors == bad
+
+
 def test_a_disk_is_offered_as_nbd(tmp_path: Path) -> None:
     data = random.Random(5).randbytes(3_000_320)
     (tmp_path / "raw").write_bytes(data)
@@ -246,6 +303,26 @@ def test_a_mount_that_another_hides_comes_last(over: str) -> None:
     mounts = ("1 1 8:1 / /srv/a rw - ext4 /dev/sda1 rw\n1 1 8:1 / /other rw - ext4 /dev/sda1 rw\n"
               f"1 1 0:50 / {over} rw - tmpfs tmpfs rw\n")
     assert only(SDA | {"/proc/self/mountinfo": mounts}).mounts == ("/other",)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "0x10", " "])
+def test_numbers_of_sys_that_are_none(number: str) -> None:
+    """They come from another machine."""
+    disk = only(SDA | {"/sys/block/sda/sda1/start": number, "/sys/block/sda/queue/logical_block_size": number})
+    assert (disk.sector, [part.start for part in disk.partitions]) == (512, [0, 512_000_000])
+    files = {"/sys/devices/system/cpu/online": f"0-3,{number}", "/proc/meminfo": f"MemTotal: {number} kB\n"}
+    assert hardware.machine(files, [])[0].cpu.count == 4
+
+
+def test_a_bad_place_of_no_length_in_a_map_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "map"
+    path.write_text("0x0 + 1\n0x0 0x0 -\n0x0 0x200 -\n0x200 0x0 ?\n0x200 0xE00 +\n")
+    assert list(BadSectors(str(path), 4096, 512)) == [(0, 512)]
+
+
+def test_processors_without_end() -> None:
+    files = {"/sys/devices/system/cpu/online": ",".join(["0-999999"] * 1000)}
+    assert hardware.machine(files, [])[0].cpu.count == 8192
 
 
 def test_disks_by_any_of_their_names() -> None:

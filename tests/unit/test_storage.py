@@ -119,6 +119,24 @@ def test_pieces_are_in_order_and_complete(where: str, request: pytest.FixtureReq
     assert list(storage.pieces(fd, 7, 7)) == []
 
 
+def test_pieces_of_very_many_extents(ext4: Path, opened: Callable[[Path], int]) -> None:
+    """Written blocks, and here and there one that is only reserved, but was read: data to lseek(2)."""
+    fd, written, at = opened(ext4), [], 0
+    for number in range(300):
+        if number in (0, 5, 70, 71, 140, 299):
+            os.posix_fallocate(fd, at, 4096)
+        else:
+            os.pwrite(fd, b"x" * 4096, at)
+            written += [at]
+        at += 4096 if number % 4 else 8192
+    os.fsync(fd)
+    assert len(os.pread(fd, at, 0)) >= at - 8192
+    found = [block for piece in storage.pieces(fd, 0, at) if piece.data
+             for block in range(piece.offset, piece.offset + piece.length, 4096)]
+    assert len(list(storage.physical_extents(fd, 0, at))) > storage.ASKED
+    assert found == written
+
+
 @pytest.mark.parametrize("where", ["ext4", "tmpfs"])
 def test_reserve_takes_space_and_punch_gives_it_back(where: str, request: pytest.FixtureRequest,
                                                      opened: Callable[[Path], int]) -> None:

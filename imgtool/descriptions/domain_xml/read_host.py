@@ -24,6 +24,8 @@ from imgtool.model.machine import (
 )
 
 MAX_CPUS, MAX_SLOTS = 1 << 16, 1 << 16
+MAX_PARTS = 1024
+"""Of a list of processors: each costs as much as the whole."""
 UEFI_FILE = re.compile(r"OVMF|AAVMF|edk2|efi", re.IGNORECASE)
 """How distributions name the file of UEFI for QEMU."""
 HEX = 16
@@ -160,10 +162,13 @@ def boot(domain: Node) -> tuple[tuple[str, ...], bool | None]:
     node = domain.child("os")
     if node is None:
         return (), None
-    kinds = []
-    for number, one in enumerate(node.children("boot")):
-        word = one.of("").get("@dev", f"boot[{number}]") or ""
-        kinds.append(BOOT.get(word, word))
+    kinds: list[str] = []
+    for one in node.children("boot"):
+        word = one.of("").get("@dev", f"boot[{len(kinds)}]") or ""
+        if word in BOOT:
+            kinds.append(BOOT[word])
+        else:
+            one.problem(f"{word[:40]!r} is no device that is known: left out of the boot order")
     return tuple(kinds), node.yes("bootmenu/@enable", "boot_menu")
 
 
@@ -197,13 +202,14 @@ def resources(domain: Node, hypervisor: str) -> Resources:
 def _processors(domain: Node, text: str | None) -> tuple[int, ...]:
     """``0-3,^2,8`` → 0, 1, 3, 8."""
     chosen: set[int] = set()
-    for part in (text or "").replace(" ", "").split(","):
-        match = re.fullmatch(r"(\^?)([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+    parts = (text or "").replace(" ", "").split(",")
+    for part in parts:
+        match = re.fullmatch(r"(\^?)([0-9]{1,4})(?:-([0-9]{1,4}))?", part) if len(parts) <= MAX_PARTS else None
         if match:
             numbers = range(int(match[2]), int(match[3] or match[2]) + 1)
             chosen = chosen.difference(numbers) if match[1] else chosen.union(numbers)
         elif part:
-            domain.problem(f"vcpu/@cpuset {text!r} is no list of processors: not carried over"[:200])
+            domain.problem(f"vcpu/@cpuset {(text or '')[:80]!r} is no list of processors: not carried over")
             return ()
     return tuple(sorted(chosen))
 

@@ -1,7 +1,7 @@
 """The other end of an ssh connection, or this machine's own devices by the same words.
 
 ``program`` runs there (Python's standard library only, sent over the connection, gone with it); ``wire`` is what both ends say to
-each other; ``file`` is a file or block device there; ``ssh`` the command line.
+each other, ``answers`` what is believed of it; ``file`` is a file or block device there; ``ssh`` the command line.
 """
 
 from __future__ import annotations

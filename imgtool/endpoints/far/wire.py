@@ -7,13 +7,16 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import IO, Any
 
+from imgtool.endpoints.far.answers import Said, understood
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 
 HEAD = struct.Struct(">II")
+LARGEST = 256 << 20
+"""Bytes of the words of an answer, or of what comes with them."""
 Answer = tuple[dict[str, Any], bytes]
 ERRORS: dict[int, type[ImgtoolError]] = {errno.ENOSPC: NoSpaceError, errno.EBUSY: RefusedError, errno.EROFS: RefusedError}
 """What an error number at the far end is here; others are ImgtoolError."""
@@ -70,8 +73,7 @@ class Wire:
         try:
             while True:
                 text, length = HEAD.unpack(self._exactly(HEAD.size))
-                answer = json.loads(self._exactly(text))
-                self._deliver(answer, self._exactly(length))
+                self._deliver(understood(self._exactly(text)), self._exactly(length))
                 self.received += HEAD.size + text + length
         except EOFError:  # also in the middle of an answer
             pass
@@ -86,21 +88,24 @@ class Wire:
             future.set_exception(UnreachableError(f"{self.name}: {why}"))
 
     def _exactly(self, count: int) -> bytes:
+        if count > LARGEST:
+            raise ValueError(f"{count} bytes at once")
         data = self._from.read(count)
         if len(data) < count:
             raise EOFError
         return data
 
-    def _deliver(self, answer: Mapping[str, Any], payload: bytes) -> None:
+    def _deliver(self, answer: Said, payload: bytes) -> None:
         with self._lock:
-            future = self._waiting.pop(answer.get("id", 0), None)
+            future = self._waiting.pop(answer["id"], None)
         if future is None:
             return
         if "error" in answer:
-            kind = ERRORS.get(answer.get("errno") or 0, FarError)
-            error = kind(f"{self.name}: {answer['error']}")
-            if isinstance(error, FarError) and isinstance(answer.get("errno"), int):
-                error.errno = answer["errno"]
+            number = answer.get("errno")
+            number = number if isinstance(number, int) else None
+            error = ERRORS.get(number or 0, FarError)(f"{self.name}: {answer['error']}")
+            if isinstance(error, FarError):
+                error.errno = number
             future.set_exception(error)
         else:
-            future.set_result((dict(answer), payload))
+            future.set_result((answer, payload))

@@ -8,26 +8,31 @@
 ``chunks``      chunks of a copy: fetched, compared
 ``free``        what need not be read
 ``live``        a disk in use
+``lvm``         a disk in use: its volumes from snapshots; ``composed`` puts them in their places
 ``rescue``      bad sectors
 ``packing``     whether the way is worth packing for
 ``nbd``         a far disk for QEMU and the appliance
-``plain``       a machine without python3
+``served``      a machine without python3: qemu-nbd
+``plain``       a machine without either: dd
 ==============  ==============================================================
 """
 
 from __future__ import annotations
 
 import glob
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from imgtool.endpoints import far
+from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal import disks, free, hardware, plain
+from imgtool.endpoints.metal import disks, free, hardware, lvm, plain, served
 from imgtool.endpoints.metal.packing import Packing, best_codec
 from imgtool.endpoints.metal.plain import PlainReader
 from imgtool.endpoints.metal.reader import MetalReader
+from imgtool.endpoints.metal.served import Readable, ServedFile
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.model.description import Parsed
 from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
@@ -54,8 +59,11 @@ class Metal:
         self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
         self._maps: dict[str, free.Map] = {}
         """Of disks at rest, by path."""
+        self._snapshots: lvm.Snapshots | None = None
+        self._lock = threading.Lock()
         self._stack = ExitStack()
         self._wire = self._connected()
+        self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
         said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
         self.host = printable(str(said)).split(".")[0] or "metal"
         self._packing = Packing(best_codec(self._wire) if uri.host and self._wire else None)
@@ -84,12 +92,30 @@ class Metal:
         machine, problems = hardware.machine(files, chosen, found.name)
         seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block",
                                 data=self._used(chosen, disk, control)) for disk in chosen)
-        problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *([] if self._wire else [plain.PROBLEM]))
-        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=self._wire is not None),
+        problems = (*problems, *(self._in_use(disk) for disk in chosen if disk.busy), *self._without())
+        goes_on = self._in_parts and not self.reading.lvm
+        return Seen(found=found, suffix="", text=b"", state=SourceState(disks=seen, can_resume=goes_on),
                     parsed=Parsed(machine=machine, problems=problems))
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether more than whole disks can be read."""
+        return self._wire is not None or self._serves
+
+    def _without(self) -> Iterator[Problem]:
+        if self._wire is None:
+            yield served.PROBLEM if self._serves else plain.PROBLEM
+
+    def _opened(self, disk: PhysicalDisk, control: Control) -> Readable:
+        if self._snapshots:
+            return self._snapshots.opened(disk)
+        return FarFile(self._wire, disk.path) if self._wire else ServedFile(self._uri, disk, control)
 
     def _in_use(self, disk: PhysicalDisk) -> Problem:
         why = f"{disk.path} is in use: {'; '.join(disk.busy)}"
+        if self.reading.lvm and self._wire:
+            return Problem(what=why, hint="its volumes are read from snapshots, for which their group is changed for a while; a "
+                                          "copy that is stopped begins anew; who writes elsewhere on the disk ends it")
         if disks.not_mounted(disk):
             return Problem(what=why, hint="deactivate what is not mounted: vgchange -an, mdadm --stop", fatal=True)
         if self._lives():
@@ -101,47 +127,58 @@ class Metal:
         files = self._files(disks.PATTERNS)
         return [disks.named(files, slot.path) for slot in seen.parsed.machine.disks if slot.path]
 
+    def _now(self, seen: Seen, control: Control) -> list[PhysicalDisk]:
+        """Of what snapshots hold still: as if it were at rest."""
+        found = self.physical(seen)
+        if not self.reading.lvm or self._wire is None:
+            return found
+        with self._lock:
+            if self._snapshots is None:
+                self._snapshots = lvm.Snapshots(self._uri, self._wire, found, self._stack, control.stop)
+        return [lvm.still(one) for one in found]
+
     @contextmanager
     def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader | PlainReader]:
         """Raises RefusedError where the disk is in use, and neither live nor frozen reading was asked for."""
-        every = self.physical(seen)
+        every = self._now(seen, control)
         disk = every[number]
         if not self._lives():
             disks.refuse_busy(disk)
-        if self._wire is None:
+        if not self._in_parts:
             yield PlainReader(self._uri, disk)
             return
-        file = FarFile(self._wire, disk.path)
+        file = self._opened(disk, control)
         try:
             yield MetalReader(file, disk, self.reading, packing=self._packing,
-                              mapped=lambda: self._map(every, disk, control), refresh=lambda: self.physical(seen)[number])
+                              mapped=lambda: self._map(every, disk, control), refresh=lambda: self._now(seen, control)[number])
         finally:
             file.close()
 
     def _lives(self) -> bool:
         """Whether a disk in use can be read so that the copy is that of one moment."""
-        return (self.reading.live or self.reading.frozen) and self._wire is not None
+        return (self.reading.live or self.reading.frozen or self.reading.lvm) and self._wire is not None
 
     def _used(self, chosen: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> int | None:
         """Bytes that will be read at most; None where all of it may be."""
-        if self._wire is None or self.reading.whole or (any(one.busy for one in chosen) and not self._lives()):
+        if not self._in_parts or self.reading.whole or (any(one.busy for one in chosen) and not self._lives()):
             return None
-        if disk.busy:
+        if disk.busy and self._wire:
             with closing(FarFile(self._wire, disk.path)) as file:
                 return disk.size - free.in_use(file, disk).free.bytes
+        if self.reading.lvm:
+            return None
         return disk.size - self._map(chosen, disk, control).free.bytes
 
     def _map(self, every: Sequence[PhysicalDisk], disk: PhysicalDisk, control: Control) -> free.Map:
         """Of all disks that are at rest, found together; anew where it is old and the disk has changed."""
-        assert self._wire is not None  # noqa: S101 - a reader asks
         with ExitStack() as stack:
             known = self._maps.get(disk.path)
-            file = stack.enter_context(closing(FarFile(self._wire, disk.path)))
+            file = stack.enter_context(closing(self._opened(disk, control)))
             if known and (known.young() or known.holds(file, control.stop)):
                 return known
-            resting = [one.path for one in every if not one.busy]
-            opened = [stack.enter_context(closing(FarFile(self._wire, path))) for path in resting]
-            self._maps |= dict(zip(resting, free.at_rest(opened, control.stop), strict=True))
+            resting = [one for one in every if not one.busy]
+            opened = [stack.enter_context(closing(self._opened(one, control))) for one in resting]
+            self._maps |= dict(zip((one.path for one in resting), free.at_rest(opened, control.stop), strict=True))
         return self._maps[disk.path]
 
     def shut_down(self, found: Found, control: Control) -> None:

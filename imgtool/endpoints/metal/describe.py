@@ -24,8 +24,10 @@ from imgtool.model.metal import DiskHealth, DiskInfo, Member, PartitionInfo, Phy
 from imgtool.progress import Stop
 
 LIMITS = proc.Limits(seconds=30, memory=1 << 30)
-SECTORS = {5: "reallocated", 197: "pending", 198: "uncorrectable"}
+UNCORRECTABLE = 198
+SECTORS = {5: "reallocated", 197: "pending", UNCORRECTABLE: "uncorrectable"}
 """Numbers of ATA attributes that count sectors (their raw values)."""
+NVME = "nvme_smart_health_information_log"
 
 
 def physical(path: str, stop: Stop) -> DiskInfo | None:
@@ -84,13 +86,18 @@ def health_of(said: Any) -> DiskHealth | None:
     status = _at(said, "smart_status", "passed")
     if not isinstance(status, bool):
         return None
-    nvme = _at(said, "nvme_smart_health_information_log") or {}
-    table = _at(said, "ata_smart_attributes", "table") or []
-    counts = {SECTORS[row["id"]]: int(row["raw"]["value"]) for row in table if row.get("id") in SECTORS}
-    if "media_errors" in nvme:
-        counts["uncorrectable"] = int(nvme["media_errors"])
-    return DiskHealth(passed=status, temperature=_at(said, "temperature", "current"), hours=_at(said, "power_on_time", "hours"),
-                      worn_percent=nvme.get("percentage_used"), bad_sectors=counts)
+    table = _at(said, "ata_smart_attributes", "table")
+    rows = [(_number(row, "id"), _number(row, "raw", "value")) for row in (table if isinstance(table, list) else [])]
+    rows.append((UNCORRECTABLE, _number(said, NVME, "media_errors")))
+    return DiskHealth(
+        passed=status, temperature=_number(said, "temperature", "current"), hours=_number(said, "power_on_time", "hours"),
+        worn_percent=_number(said, NVME, "percentage_used"),
+        bad_sectors={SECTORS[attribute]: count for attribute, count in rows if attribute in SECTORS and count is not None})
+
+
+def _number(said: Any, *keys: str) -> int | None:
+    found = _at(said, *keys)
+    return found if isinstance(found, int) else None
 
 
 def _at(said: Any, *keys: str) -> Any:

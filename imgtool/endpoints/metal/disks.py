@@ -114,7 +114,7 @@ def _said(files: Files, name: str, key: str) -> str | None:
 
 def _number(files: Files, name: str, key: str, default: int = 0) -> int:
     text = _said(files, name, key) or ""
-    return int(text) if text.isdecimal() else default
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else default
 
 
 def _model(files: Files, name: str) -> str | None:

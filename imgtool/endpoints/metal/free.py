@@ -17,6 +17,7 @@ from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import FarError
 from imgtool.endpoints.metal.chunks import in_threads
 from imgtool.endpoints.metal.nbd import BLOCK, served
+from imgtool.endpoints.metal.served import Readable
 from imgtool.endpoints.ranges import Range, Ranges, inward
 from imgtool.errors import ImgtoolError, MissingToolError
 from imgtool.journal import digest
@@ -42,7 +43,7 @@ class Map:
     def young(self) -> bool:
         return time.monotonic() - self.made < YOUNG
 
-    def holds(self, file: FarFile, stop: Stop) -> bool:
+    def holds(self, file: Readable, stop: Stop) -> bool:
         """Whether the disk still has those blocks: nobody has written to a file system without changing one of them."""
         todo, lock = iter(sorted(self.seen)), threading.Lock()
         changed: list[int] = []
@@ -63,7 +64,7 @@ class Map:
         return not changed
 
 
-def at_rest(files: Sequence[FarFile], stop: Stop) -> list[Map]:
+def at_rest(files: Sequence[Readable], stop: Stop) -> list[Map]:
     """Of disks that nobody writes to. A disk that the appliance cannot make sense of is read whole. Raises MissingToolError."""
     from imgtool.guests.used import unused
 
@@ -82,7 +83,7 @@ def at_rest(files: Sequence[FarFile], stop: Stop) -> list[Map]:
     return [Map(Ranges(inward(ranges, UNIT)), blocks, warnings) for ranges, blocks in zip(free, seen, strict=True)]
 
 
-def _watched(file: FarFile, blocks: dict[int, bytes]) -> Callable[[int, int], bytes]:
+def _watched(file: Readable, blocks: dict[int, bytes]) -> Callable[[int, int], bytes]:
     def read(offset: int, length: int) -> bytes:
         data = bytes(file.read(offset, length))
         blocks.setdefault(offset // BLOCK, digest(data))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from imgtool.model.devices import Bus, DiskSlot, Network, NetworkKind, Nic
 from imgtool.model.machine import Cpu, Firmware, FirmwareKind, GuestOs, Machine, Memory, Topology, Tpm
@@ -32,6 +33,8 @@ VIRTIO = "0x1af4"
 """Devices of a hypervisor: a machine that is virtual already."""
 ETHERNET = "1"
 """ARPHRD_ETHER of net/if_arp.h."""
+MAX_CPUS = 8192
+"""As in the kernel (NR_CPUS of x86)."""
 MIB = 1 << 20
 Files = Mapping[str, str]
 
@@ -61,7 +64,7 @@ def _words(files: Files, path: str) -> str:
 
 
 def _cpu(files: Files) -> Cpu:
-    count = sum(1 for _ in _numbers(files.get("/sys/devices/system/cpu/online", "0").strip()))
+    count = sum(1 for _ in islice(_numbers(files.get("/sys/devices/system/cpu/online", "0").strip()), MAX_CPUS))
     sockets, cores = set(), set()
     for path, text in files.items():
         if path.endswith("/topology/physical_package_id"):
@@ -77,14 +80,13 @@ def _cpu(files: Files) -> Cpu:
 def _numbers(ranges: str) -> Iterator[int]:
     """``0-3,8`` → 0 1 2 3 8: the kernel's lists of processors."""
     for part in ranges.split(","):
-        low, _, high = part.partition("-")
-        if low.isdecimal() and (not high or high.isdecimal()):
-            yield from range(int(low), min(int(high or low), int(low) + 8192) + 1)
+        if match := re.fullmatch("([0-9]{1,6})(?:-([0-9]{1,6}))?", part):
+            yield from range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _memory(files: Files) -> Memory:
     """What the system sees, rounded up to whole GiB (from 1 GiB on): firmware keeps some of what is built in."""
-    match = re.search(r"^MemTotal:\s*(\d+) kB", files.get("/proc/meminfo", ""), re.MULTILINE)
+    match = re.search(r"^MemTotal:\s*(\d{1,15}) kB", files.get("/proc/meminfo", ""), re.MULTILINE)
     seen = int(match[1]) * 1024 if match else 1 << 30
     unit = 1 << 30 if seen > 1 << 30 else 64 * MIB
     return Memory(size=-(-seen // unit) * unit)

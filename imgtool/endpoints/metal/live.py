@@ -11,14 +11,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.metal import free
 from imgtool.endpoints.metal.chunks import differing, fetch, used_bytes
 from imgtool.endpoints.metal.disks import not_mounted, refuse_busy
 from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import ImgtoolError, RefusedError
-from imgtool.model.metal import Mounted
+from imgtool.model.metal import Mounted, Pass
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -32,15 +33,6 @@ SLOWEST = 0.8
 """A pass that did not take less of the last one's bytes has made no progress."""
 MARGIN = 0.7
 """Of the time of the freeze that comparing may take."""
-
-
-class Pass(NamedTuple):
-    """What one pass did, for the report."""
-
-    name: str
-    read: int
-    """Bytes of the disk that were sent."""
-    seconds: float
 
 
 def fill(reader: MetalReader, receiver: Receiver, control: Control) -> tuple[Pass, ...]:
@@ -63,7 +55,7 @@ def _passes(reader: MetalReader, receiver: Receiver, control: Control) -> Iterat
     for number in range(2, MOST_PASSES + 1):
         before, done = done, _pass(reader, receiver, f"pass {number}", control)
         yield done
-        if done.read < LITTLE or done.read > before.read * SLOWEST:
+        if done.bytes_read < LITTLE or done.bytes_read > before.bytes_read * SLOWEST:
             break
     _refuse_slow(reader, done)
 
@@ -77,13 +69,19 @@ def _pass(reader: MetalReader, receiver: Receiver, name: str, control: Control, 
     with control.progress.bar(count, name) as bar:
         fetch(reader, receiver, unused, changed, bar, control)
     receiver.save()
-    return Pass(name, count, time.monotonic() - began)
+    return Pass(name=name, bytes_read=count, seconds=round(time.monotonic() - began, 3))
+
+
+def _there(reader: MetalReader) -> FarFile:
+    """A disk in use asks for our own program at the far end: others cannot freeze."""
+    assert isinstance(reader.file, FarFile)  # noqa: S101 - Metal.reader has looked
+    return reader.file
 
 
 def _unused(reader: MetalReader) -> Ranges:
     if reader.reading.whole:
         return Ranges()
-    found = free.in_use(reader.file, reader.refresh())
+    found = free.in_use(_there(reader), reader.refresh())
     reader.warnings += [one for one in found.warnings if one not in reader.warnings]
     return found.free
 
@@ -110,7 +108,7 @@ def _refuse_hidden(reader: MetalReader, place: Mounted) -> None:
     """What is to be frozen must be what is found at its place; btrfs has device numbers of its own."""
     if place.mount is None:
         return
-    number = int(reader.file.wire.call("stat", path=place.mount)[0].get("device", 0))
+    number = int(_there(reader).wire.call("stat", path=place.mount)[0].get("device", 0))
     if os.major(number) and f"{os.major(number)}:{os.minor(number)}" != place.device:
         raise RefusedError(f"{place.mount} is hidden by another mount, and cannot be frozen", "unmount what lies over it")
 
@@ -118,7 +116,7 @@ def _refuse_hidden(reader: MetalReader, place: Mounted) -> None:
 @contextmanager
 def _frozen(reader: MetalReader, mounts: list[str]) -> Iterator[list[str]]:
     """Gives those that cannot be frozen (FAT). Thaws whatever happens, and says if it did so too early."""
-    wire, seconds = reader.file.wire, reader.reading.freeze_seconds
+    wire, seconds = _there(reader).wire, reader.reading.freeze_seconds
     answer, _ = wire.call("freeze", mounts=mounts, seconds=seconds)
     try:
         yield list(answer.get("skipped", ()))

@@ -1,4 +1,4 @@
-"""A machine at the far end of ssh that has no python3: a POSIX shell says what it is made of, dd gives whole disks.
+"""A machine at the far end of ssh that has neither python3 nor qemu-nbd: a POSIX shell says what it is made of, dd gives disks.
 
 No part of a disk can be asked for, nothing is hashed or frozen there: a copy begins anew after a stop.
 """
@@ -29,8 +29,9 @@ SAY = """for f in {patterns}; do
 done"""
 """Shell: what ``files`` of the far program gives. The mark is not to be guessed by who wrote the files."""
 LIMITS = proc.Limits(seconds=120, memory=4 << 30)
-PROBLEM = Problem(what="there is no python3 on that machine: dd reads whole disks, and a copy that was stopped begins anew",
-                  hint="install python3 there, if it can be: then only used blocks are read, and a copy goes on")
+PROBLEM = Problem(what="there is neither python3 nor qemu-nbd on that machine: dd reads whole disks, a copy that was "
+                       "stopped begins anew, and no disk in use can be copied",
+                  hint="install one of them there, if it can be: then only used blocks are read, and a copy goes on")
 
 
 def files(uri: Uri, patterns: Sequence[str], paths: Sequence[str]) -> dict[str, str]:

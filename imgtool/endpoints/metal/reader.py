@@ -10,18 +10,19 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from imgtool.copying.receive import Receiver
-from imgtool.endpoints.far.file import PIECE, FarFile, data_of
+from imgtool.endpoints.far.file import PIECE, data_of
 from imgtool.endpoints.far.wire import FarError
 from imgtool.endpoints.metal import disks, live, rescue
 from imgtool.endpoints.metal.chunks import differing, fetch, in_threads
 from imgtool.endpoints.metal.free import Map
 from imgtool.endpoints.metal.nbd import BLOCK
 from imgtool.endpoints.metal.packing import Packing
+from imgtool.endpoints.metal.served import Readable
 from imgtool.endpoints.ranges import Range, Ranges, pieces, spread
 from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.files import file_name
 from imgtool.journal import digest
-from imgtool.model.metal import PhysicalDisk, Reading
+from imgtool.model.metal import Pass, PhysicalDisk, Reading
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class MetalReader:
     resumes = True
     disk = None
 
-    def __init__(self, file: FarFile, disk: PhysicalDisk, reading: Reading, *, packing: Packing,
+    def __init__(self, file: Readable, disk: PhysicalDisk, reading: Reading, *, packing: Packing,
                  mapped: Callable[[], Map], refresh: Callable[[], PhysicalDisk]) -> None:
         """``mapped`` finds what is free, of a disk at rest; ``refresh`` describes the disk as it is now."""
         self.file, self.physical, self.reading = file, disk, reading
@@ -47,7 +48,7 @@ class MetalReader:
         self.bad = rescue.BadSectors(_map_path(reading.rescue, disk), file.size, file.sector) if reading.rescue else None
         self.state = self._state()
         self.warnings: list[str] = []
-        self.passes: tuple[live.Pass, ...] = ()
+        self.passes: tuple[Pass, ...] = ()
         self.bytes_read = 0
         """Of the disk, by ``read``."""
         self.refresh = refresh

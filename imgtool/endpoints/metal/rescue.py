@@ -120,7 +120,7 @@ def _load(path: str, size: int) -> list[Range]:
         if not match or int(match[1], 16) != at:
             break
         start, at = at, at + int(match[2], 16)
-        if match[3] != "+":
+        if match[3] != "+" and at > start:
             found.append((start, at))
     if at != size:
         raise DamagedError(f"{path} is no map of bad sectors of this disk", "move it away, or give another folder")

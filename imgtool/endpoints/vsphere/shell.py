@@ -75,7 +75,8 @@ class Shell:
     def state(self, disk: RemoteDisk, parts: Iterable[Extent], stop: Stop) -> dict[str, object]:
         """As ``folder.state``."""
         cid = vmdk.parse(self.run(["cat", place(disk.path)], stop), disk.path).cid
-        files = [[one.path, self.run(["stat", "-c", "%s %Y", place(one.path)], stop).decode().strip()] for one in parts]
+        files = [[one.path, self.run(["stat", "-c", "%s %Y", place(one.path)], stop).decode("utf-8", "replace").strip()]
+                 for one in parts]
         return {"path": disk.path, "capacity": disk.capacity, "cid": f"{cid:08x}", "files": files, "change_id": disk.change_id}
 
     def read(self, extents: tuple[Extent, ...], wanted: Iterable[tuple[int, int]], sink: Sink, control: Control,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imgtool import codec
@@ -35,7 +36,7 @@ def open_qcow2(file: ImageFile, opener: Opener) -> Layer:
     reader = _Reader(header, file, files[-1])
     return Layer(
         path=file.path, format="qcow2", virtual_size=header.virtual_size, cluster_size=header.cluster_size,
-        files=tuple(files), extents=reader.extents, decode=reader.decode,
+        files=tuple(files), extents=reader.extents, folded=replace(reader, gap=Kind.ZERO).extents, decode=reader.decode,
         backing=Backing(header.backing, header.backing_format) if header.backing else None,
         snapshots=read_snapshots(file, header), encrypted=bool(header.encryption), details=_details(header),
         compressed=reader.first_is_compressed(), warnings=tuple(_warnings(header)))
@@ -61,10 +62,17 @@ def _warnings(header: Header) -> Iterator[str]:
         yield f"{header.snapshot_count} internal snapshot(s): only the present state is converted"
 
 
+@dataclass(frozen=True)
 class _Reader:
-    def __init__(self, header: Header, file: ImageFile, data: ImageFile) -> None:
-        self.header, self.file, self.data = header, file, data
-        self._coded_shift = 62 - (header.cluster_bits - 8)
+    header: Header
+    file: ImageFile
+    data: ImageFile
+    gap: Kind = Kind.UNALLOCATED
+    """What a cluster without a place is."""
+
+    @property
+    def _coded_shift(self) -> int:
+        return 62 - (self.header.cluster_bits - 8)
 
     def _l1(self, first: int, count: int) -> list[int]:
         raw = read_at(self.file, count * 8, self.header.l1_offset + first * 8)
@@ -79,7 +87,7 @@ class _Reader:
             offsets = self._l1(index, min(batch, -(-end // covered) - index))
             if not any(offsets):
                 stop = min(end, (index + len(offsets)) * covered)
-                yield Extent(position, stop - position, Kind.UNALLOCATED)
+                yield Extent(position, stop - position, self.gap)
                 position = stop
                 continue
             for offset in offsets:
@@ -87,7 +95,7 @@ class _Reader:
                 if offset:
                     yield from cut(self._l2_extents(index * covered, offset, position, stop), position, stop)
                 else:
-                    yield Extent(position, stop - position, Kind.UNALLOCATED)
+                    yield Extent(position, stop - position, self.gap)
                 index, position = index + 1, stop
 
     def _l2_extents(self, first: int, offset: int, start: int, end: int) -> Iterator[Extent]:
@@ -129,7 +137,7 @@ class _Reader:
         zero = (entries & np.uint64(ZERO)) != 0
         if self.header.version == 2 and np.any(zero):
             raise DamagedError(f"{self.file.path}: a zero cluster in an image of version 2")
-        kinds = np.where(zero, Kind.ZERO, np.where(stored, Kind.DATA, Kind.UNALLOCATED)).astype(np.uint8)
+        kinds = np.where(zero, Kind.ZERO, np.where(stored, Kind.DATA, self.gap)).astype(np.uint8)
         yield from table_extents(first, self.header.cluster_size, kinds, offsets, self.data)
 
     def _subclusters(self, first: int, offsets: npt.NDArray[np.int64], stored: npt.NDArray[np.bool_],
@@ -143,7 +151,7 @@ class _Reader:
         zero = ((bitmaps[:, None] >> (shifts + np.uint64(SUBCLUSTERS))) & np.uint64(1)).astype(bool)
         if np.any(allocated & zero) or np.any(allocated & ~stored[:, None]):
             raise DamagedError(f"{self.file.path}: the bits of a subcluster contradict each other")
-        kinds = np.where(zero, Kind.ZERO, np.where(allocated, Kind.DATA, Kind.UNALLOCATED)).astype(np.uint8)
+        kinds = np.where(zero, Kind.ZERO, np.where(allocated, Kind.DATA, self.gap)).astype(np.uint8)
         places = offsets[:, None] + np.arange(SUBCLUSTERS, dtype=np.int64) * unit
         yield from table_extents(first, unit, kinds.reshape(-1), places.reshape(-1), self.data)
 

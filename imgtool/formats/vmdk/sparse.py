@@ -205,14 +205,20 @@ class SparseExtent:
         grain, limit = self.header.grain, _coded_limit(self.header.grain)
         room = np.diff(offsets, append=0)  # up to the next grain, where that follows: no need to read more
         limits = np.where((room > 0) & (room < limit), room, limit)
-        for index, (kind, offset, most) in enumerate(zip(kinds.tolist(), offsets.tolist(), limits.tolist(), strict=True)):
-            start = first + index * grain
-            if kind != Kind.DATA:
-                yield Extent(start, grain, Kind(kind))
-                continue
+        data, position = np.flatnonzero(kinds == Kind.DATA), 0
+        for index, offset, most in zip(data.tolist(), offsets[data].tolist(), limits[data].tolist(), strict=True):
+            yield from self._gap(first, kinds, position, index)
             if offset + MARKER.size > self.file.size:
                 raise DamagedError(f"{self.file.path}: a grain lies outside the file", "the file may be cut off")
-            yield Extent(start, grain, Kind.DATA, self.file, self.file.base + offset, most)
+            yield Extent(first + index * grain, grain, Kind.DATA, self.file, self.file.base + offset, most)
+            position = index + 1
+        yield from self._gap(first, kinds, position, len(kinds))
+
+    def _gap(self, first: int, kinds: npt.NDArray[np.uint8], low: int, high: int) -> Iterator[Extent]:
+        """The entries ``low`` to ``high`` of a table, none of them a grain."""
+        if low < high:
+            part = kinds[low:high]
+            yield from table_extents(first + low * self.header.grain, self.header.grain, part, part.astype("int64"), self.file)
 
     def decode(self, extent: Extent, base: int) -> bytes | bytearray:
         """(A part of) one compressed grain; ``base`` is the guest offset at which this file begins."""

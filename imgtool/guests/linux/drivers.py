@@ -6,6 +6,7 @@ Module names are those of the kernel's ``drivers/`` folder, with underscores. On
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from imgtool.model.guest import Capabilities, Platform
@@ -100,6 +101,6 @@ def lacking(platform: Platform, has: Callable[[str], bool]) -> tuple[str, ...]:
 def capabilities(platform: Platform, version: str, *, early: Callable[[str], bool], has: Callable[[str], bool],
                  agent: bool) -> Capabilities:
     """What a kernel can use: disks by what is there before the root file system (``early``), the rest by what it ``has``."""
-    number = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:3] if part.isdigit())
+    number = tuple(int(part) for part in re.findall("[0-9]{1,9}", version.split("-", maxsplit=1)[0])[:3])
     return Capabilities(disk_buses=buses(platform, early), nic_models=nics(platform, has), agent=agent,
                         machine="q35" if number >= Q35_KERNEL else "i440fx", rng=has("virtio_rng"), balloon=has("virtio_balloon"))

@@ -16,7 +16,7 @@ from imgtool.guests.windows.first_boot import Static
 from imgtool.guests.windows.given import Package
 from imgtool.guests.windows.hive import EXPAND_SZ, Hive, opened
 from imgtool.guests.windows.inspect import Paths, control_set, inspect, paths
-from imgtool.guests.windows.versions import DRIVER_DATABASE, OLDEST
+from imgtool.guests.windows.versions import DRIVER_DATABASE, OLDEST, build_number
 from imgtool.model.guest import AdaptRequest, AdaptResult, Capabilities, Change, FileSystem, GuestInfo, Platform
 
 BOOT, DISABLED = 0, 4
@@ -30,7 +30,7 @@ UNTESTED = "Windows guests are changed by the documented layout of the registry;
 def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], request: AdaptRequest) -> AdaptResult:
     """Raises RefusedError, DamagedError, UsageError (no such drivers)."""
     info = inspect(handle, tree, filesystems)
-    build = int(info.os.build) if info.os.build and info.os.build.isdigit() else 0
+    build = build_number(info.os.build)
     if build < OLDEST:
         return AdaptResult(os=info.os, warnings=("this Windows is older than 7 and 2008 R2: it is left as it is",))
     if info.details["fast_start"]:
@@ -80,7 +80,7 @@ def _boot_drivers(hive: Hive, tree: GuestTree, where: Paths, info: GuestInfo, pl
         if not hive.has(rf"{current}\Services\{driver.service}") and driver not in new:
             continue
         _start_at_boot(hive, current, driver, new=driver in new)
-        if int(info.os.build or 0) < DRIVER_DATABASE:
+        if build_number(info.os.build) < DRIVER_DATABASE:
             _critical_device(hive, current, driver)
         elif driver in new:
             _driver_database(hive, driver, info)

@@ -15,7 +15,7 @@ from imgtool.guests.guest_tree import GuestTree
 from imgtool.guests.windows import media
 from imgtool.guests.windows.drivers import PVSCSI, VIOSCSI, VIOSTOR, BootDriver
 from imgtool.guests.windows.media import MAX_FILE, Entry
-from imgtool.guests.windows.versions import FOLDERS, driver_folders, vmware_folders
+from imgtool.guests.windows.versions import FOLDERS, build_number, driver_folders, vmware_folders
 from imgtool.model.guest import Change, GuestInfo, Platform
 
 WANTED = (".sys", ".inf", ".cat", ".dll", ".exe")
@@ -71,7 +71,7 @@ def choose(path: str, info: GuestInfo, platform: Platform) -> Package:
     """Of each driver the one of the newest release that is not newer than this Windows. Raises UsageError, DamagedError."""
     maker = MAKERS[platform]
     server = "Server" in (info.os.edition or "") or "Server" in (info.os.name or "")
-    build = int(info.os.build or 0)
+    build = build_number(info.os.build)
     releases = driver_folders(build, server=server) if maker is VIRTIO else vmware_folders(build)
     architecture = FOLDERS.get(info.os.arch or "", "amd64")
     best: dict[str, tuple[int, Entry]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from imgtool.guests.appliance import Handle
 from imgtool.guests.guest_tree import GuestTree
 from imgtool.guests.windows.drivers import IN_BOX, TOOLS, VIRTIO
 from imgtool.guests.windows.hive import Hive, opened
-from imgtool.guests.windows.versions import ARCHITECTURES
+from imgtool.guests.windows.versions import ARCHITECTURES, build_number
 from imgtool.model.guest import BootLoader, FileSystem, GuestInfo, NicConfig, OsInfo
 
 SYSTEM32 = "/Windows/System32"
@@ -84,7 +85,7 @@ def _release(software: Hive) -> OsInfo:
     version = f"{major}.{minor or 0}" if major else said("CurrentVersion")
     build = said("CurrentBuildNumber") or said("CurrentBuild")
     name = said("ProductName")
-    if name and build and build.isdigit() and int(build) >= 22000 and name.startswith("Windows 10"):
+    if name and build_number(build) >= 22000 and name.startswith("Windows 10"):
         name = name.replace("Windows 10", "Windows 11", 1)  # so it stands in the registry of Windows 11
     return OsInfo(family="windows", version=version, build=build, edition=said("EditionID"), name=name)
 
@@ -106,6 +107,6 @@ def _nics(system: Hive, current: str) -> list[NicConfig]:
 def _prefix(mask: str) -> str:
     """255.255.255.0 → 24; as it stands where it is no mask."""
     parts = mask.split(".")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+    if len(parts) != 4 or not all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
         return mask
     return str(sum(int(part).bit_count() for part in parts))

@@ -15,14 +15,16 @@ from dbos import DBOS, DBOSClient
 from imgtool.errors import UnreachableError, UsageError
 from imgtool.frozen import frozen, thawed
 from imgtool.journal import state_folder
-from imgtool.model.runbook import Limits, MigrateStep, OnError, Outcome, P2vStep, Task, V2pStep
-from imgtool.runs.tasks import Group, steps_of
-from imgtool.runs.work import HOOKS, parts, work_id
+from imgtool.model.runbook import Limits, OnError, Outcome, Task
+from imgtool.runs.tasks import Group
+from imgtool.runs.work import copies, parts, work_id
 
 APPLICATION = "imgtool"
-VERSION = "1"
+VERSION = "2"
 """Of the order of calls in the workflows: raised when that changes. Work of another version stays where it is."""
 VMS, BATCHES, HERE = "vms", "batches", "here"
+STEPS = ("work-", "host-")
+"""How queues begin in which steps are done."""
 MACHINES = 50
 """Under way on one worker, most of them waiting."""
 MOST = 64
@@ -32,6 +34,13 @@ STATES = {"SUCCESS": "done", "ERROR": "failed", "CANCELLED": "cancelled", "PENDI
 """The engine's words → ours."""
 Edited = tuple[Task, Limits]
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+ALIVE = """
+    SELECT count(*) FROM pg_locks, (SELECT hashtext(%s)::bigint AS key) AS wanted
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid::bigint = (key >> 32) & 4294967295 AND objid::bigint = key & 4294967295
+"""
+"""Whether anybody has the advisory lock: its key in two halves, as PostgreSQL's manual says of pg_locks."""
 POLL = 0.5
 """Seconds between two looks at a queue."""
 logging.getLogger("dbos").setLevel(logging.CRITICAL)
@@ -39,6 +48,16 @@ logging.getLogger("dbos").setLevel(logging.CRITICAL)
 
 def queue_of(kind: str, limit: int) -> str:
     return f"{kind}-{min(limit, MOST)}"
+
+
+def host_queue(identity: str) -> str:
+    """Of what was handed over to one worker."""
+    return f"host-{identity}"
+
+
+def lock_of(identity: str) -> str:
+    """What PostgreSQL's advisory lock of a worker is the hash of."""
+    return f"imgtool {identity}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,11 @@ def machine_id(batch: str, name: str, attempt: int = 1) -> str:
     return f"{batch}/{quote(name, safe=' ')}" + (f":{attempt}" if attempt > 1 else "")
 
 
+def machine_of(workflow: str) -> str:
+    """The id of the machine's workflow that it is, or is below."""
+    return "/".join(workflow.split("/")[:2])
+
+
 def parsed_id(workflow: str) -> tuple[str, str, int]:
     """(batch, machine, attempt) of what ``machine_id`` made, and of what is below it."""
     batch, _, rest = workflow.partition("/")
@@ -123,21 +147,37 @@ def ways(task: Task, limits: Limits) -> dict[str, list[list[str]]]:
     hosts += [[queue_of("targets", target), task.target_host]] if target else []
     found = {}
     for part in parts(task):
-        moves = part not in HOOKS and isinstance(steps_of(task)[int(part.partition("-")[0])], MigrateStep | P2vStep | V2pStep)
-        found[part] = [*(hosts if moves else []), work]
+        found[part] = [*(hosts if copies(part) else []), work]
     return found
 
 
 class Store:
     """A client of the database, which is there already."""
 
-    def __init__(self, where: Database) -> None:
+    def __init__(self, where: Database, *, patient: bool = True) -> None:
+        """``patient``: an outage of the database is waited out; else it is an error."""
         self.where = where
         self._client: DBOSClient = reached(where, lambda: DBOSClient(
-            system_database_url=where.url, application_name=APPLICATION))
+            system_database_url=where.url, application_name=APPLICATION, retry_connection_errors=patient))
 
     def close(self) -> None:
         self._client.destroy()
+
+    @property
+    def made(self) -> bool:
+        """Whether the tables are there: the first worker makes them. Raises UnreachableError."""
+        from sqlalchemy.exc import OperationalError, ProgrammingError
+
+        try:
+            self._client.list_workflows(limit=1)
+            self._client.list_queues()
+        except ProgrammingError:  # PostgreSQL: undefined_table, invalid_schema_name
+            return False
+        except OperationalError as error:
+            if self.where.path and "no such" in str(error):
+                return False
+            reached(self.where, self._client.list_queues)
+        return True
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Of machines of one batch: id of the last attempt → the engine's state, of those that are there."""
@@ -155,6 +195,15 @@ class Store:
         """Name → the engine's row of its last attempt (``given``: with what it was given)."""
         found = self._client.list_workflows(workflow_id_prefix=f"{batch}/", name="machine", load_input=given)
         return {parsed_id(one.workflow_id)[1]: one for one in sorted(found, key=lambda one: parsed_id(one.workflow_id)[2])}
+
+    def every_machine(self) -> list[Any]:
+        """The engine's rows of all batches and attempts."""
+        return self._client.list_workflows(name="machine", load_input=False)
+
+    def at_work(self) -> dict[str, str]:
+        """Machine's id → who works on it now."""
+        rows = self._client.list_workflows(name="slot", status="PENDING", load_input=False, load_output=False)
+        return {machine_of(one.workflow_id): str(one.executor_id) for one in rows if (one.queue_name or "").startswith(STEPS)}
 
     def below(self, machine: str, *, given: bool = False) -> list[Any]:
         """The engine's rows of a machine's parts, in the order of their making."""
@@ -206,7 +255,7 @@ class Store:
         return taken
 
     def _begun(self, machine: str) -> bool:
-        return any((one.queue_name or "").startswith("work-") and one.status != "ENQUEUED" for one in self.below(machine))
+        return any((one.queue_name or "").startswith(STEPS) and one.status != "ENQUEUED" for one in self.below(machine))
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Machines, or batches, with all below. What runs is ended within two seconds."""
@@ -221,12 +270,42 @@ class Store:
             self._client.resume_workflow(one.workflow_id, queue_name=_queue(one))
         return [one.workflow_id for one in rows]
 
-    def take_over(self, identity: str) -> list[str]:
-        """What a worker, which is gone for good, had under way goes to the others; ids. Make sure that it is down."""
-        rows = self._client.list_workflows(executor_id=identity, status="PENDING")
-        for one in rows:
-            self._client.resume_workflow(one.workflow_id, queue_name=_queue(one))
-        return [one.workflow_id for one in rows]
+    def workers(self) -> dict[str, bool]:
+        """Who has work under way → whether that worker is there now. On SQLite all are taken to be."""
+        rows = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return {who: self.alive(who) for who in sorted({str(one.executor_id) for one in rows if one.executor_id})}
+
+    def alive(self, identity: str) -> bool:
+        """Whether a worker holds the lock of its identity. That it does not is no proof that its host is down."""
+        if self.where.path:
+            return True
+        import psycopg
+
+        with reached(self.where, lambda: psycopg.connect(self.where.url, autocommit=True)) as connection:
+            (found,) = connection.execute(ALIVE, [lock_of(identity)]).fetchone()
+        return bool(found)
+
+    def hand_over(self, to: str | None = None, machines: Sequence[str] = ()) -> list[str]:
+        """What workers that are gone for good had under way goes to the worker ``to``, or to all that see its storage; ids.
+
+        ``machines``: ids; only those. Make sure first that the hosts are down: what still runs there would be done twice.
+        Raises UsageError where ``to`` is not at work, or the database bears one worker only.
+        """
+        if self.where.path:
+            raise UsageError("this database has one worker: there is no other to hand over to",
+                             "imgtool run RUNBOOK goes on with its work; several workers need --database postgresql://…")
+        if to is not None:
+            if not self.alive(to):
+                raise UsageError(f"the worker {to} is not at work", f"start it: imgtool worker --identity {to} --database …")
+            self._client.register_queue(host_queue(to), worker_concurrency=self._per_worker(), polling_interval_sec=POLL,
+                                        on_conflict="never_update")
+        gone = [who for who, there in self.workers().items() if not there]
+        rows = self._client.list_workflows(executor_id=gone, status="PENDING", load_output=False) if gone else []
+        taken = [one for one in rows if not machines or machine_of(one.workflow_id) in machines]
+        for one in taken:
+            queue = _queue(one)
+            self._client.resume_workflow(one.workflow_id, queue_name=host_queue(to) if to and queue.startswith(STEPS) else queue)
+        return [one.workflow_id for one in taken]
 
     def retry(self, batch: str, names: Iterable[str], edited: Mapping[str, Edited] | None = None) -> list[str]:
         """Another attempt of machines that have failed, and those that were cancelled go on; what is done stays done. Their ids.
@@ -260,10 +339,14 @@ class Store:
 
     def unpause(self) -> None:
         """With the limits of the batch that was submitted last."""
-        last = self.batches(given=True)
-        limit = last[-1].input["args"][1]["per_worker"] if last else Limits().per_worker
+        limit = self._per_worker()
         for queue in self._client.list_queues():
-            queue.set_worker_concurrency(MACHINES if queue.name == VMS else limit if queue.name.startswith("work-") else None)
+            of_worker = queue.name.startswith(STEPS)
+            queue.set_worker_concurrency(MACHINES if queue.name == VMS else limit if of_worker else None)
+
+    def _per_worker(self) -> int:
+        last = self.batches(given=True)
+        return int(last[-1].input["args"][1]["per_worker"]) if last else Limits().per_worker
 
     @property
     def paused(self) -> bool:

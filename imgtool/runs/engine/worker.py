@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
-import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, error
 
-from imgtool import files, journal
-from imgtool.errors import ImgtoolError, NotAdmittedError, RefusedError, StoppedError, UnreachableError
+from imgtool.errors import ImgtoolError, NotAdmittedError, StoppedError, UnreachableError
+from imgtool.journal import progress_path
 from imgtool.model.runbook import Task
-from imgtool.progress import Control, Rate, Stop
+from imgtool.progress import Control, Disks, Kept, Rate, Stop
 from imgtool.runs.audit import Audit
-from imgtool.runs.engine.store import APPLICATION, BATCHES, HERE, MOST, VERSION, VMS, Database, Failed, Store, queue_of, reached
+from imgtool.runs.engine.identity import held, identity_here
+from imgtool.runs.engine.store import (
+    APPLICATION,
+    BATCHES,
+    HERE,
+    MOST,
+    VERSION,
+    VMS,
+    Database,
+    Failed,
+    Store,
+    host_queue,
+    queue_of,
+)
 from imgtool.runs.work import do, work_id
 
 SELDOM = 60.0
@@ -45,26 +55,29 @@ class Worker:
     rates: dict[str, Rate] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, task: Task, part: str, said: dict[str, Any], attempt: int) -> tuple[Stop, Future[dict[str, Any]]]:
-        """A step, in a thread. What it raises is an ImgtoolError."""
+    def begin(self, task: Task, part: str, said: dict[str, Any], attempt: int,
+              disks: Disks) -> tuple[Stop, Future[dict[str, Any]]]:
+        """A part, in a thread. What it raises is an ImgtoolError."""
         stop = Stop(self.stop)
         with self.lock:
             rate = self.rates.setdefault(task.batch, Rate(said.get("rate")))
-        return stop, self.threads.submit(self._do, task, part, said, attempt, Control(stop=stop, rate=rate))
+        going = Kept(progress_path(work_id(task, part)))
+        control = Control(stop=stop, rate=rate, progress=going, disks=disks, of=f"{task.batch}/{task.name}")
+        return stop, self.threads.submit(self._do, task, part, said, attempt, control)
 
     def _do(self, task: Task, part: str, said: dict[str, Any], attempt: int, control: Control) -> dict[str, Any]:
-        known = {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
-        self.audit.event("begin", **known, attempt=attempt, source_host=task.source_host, target_host=task.target_host)
+        what = known(task, part)
+        self.audit.event("begin", **what, attempt=attempt, source_host=task.source_host, target_host=task.target_host)
         try:
             control.stop.check()
             done = do(task, part, control, since=said["since"])
         except Exception as raised:
             told = raised if isinstance(raised, ImgtoolError) else ImgtoolError(f"{type(raised).__name__}: {raised}",
                                                                               "this is a bug of imgtool: report it")
-            what = "stopped" if isinstance(raised, StoppedError) else "failed"
-            self.audit.event(what, **known, error=told.message, hint=told.hint, exit_code=told.exit_code)
+            how = "stopped" if isinstance(raised, StoppedError) else "failed"
+            self.audit.event(how, **what, error=told.message, hint=told.hint, exit_code=told.exit_code)
             raise told from raised
-        self.audit.event("end", **known, result=done)
+        self.audit.event("end", **what, result=done)
         return short(done)
 
     async def forever_if_stopped(self) -> None:
@@ -73,8 +86,13 @@ class Worker:
             await asyncio.Event().wait()
 
 
+def known(task: Task, part: str) -> dict[str, str]:
+    """What each line of the audit says of a part."""
+    return {"batch": task.batch, "wave": task.wave, "machine": task.name, "part": part, "work": work_id(task, part)}
+
+
 SHORT = ("machine", "id", "destination", "description", "job", "bytes_read", "bytes_written", "bytes_cloned", "seconds",
-         "verified", "identical", "kept")
+         "verified", "identical", "kept", "source", "engine", "checksum")
 
 
 def short(result: dict[str, Any]) -> dict[str, Any]:
@@ -89,47 +107,6 @@ def current() -> Worker:
     return _current[-1]
 
 
-def identity_here() -> str:
-    """Stable over restarts, and another on each host."""
-    said = hashlib.blake2b(files.host_id().encode(), digest_size=4).hexdigest()
-    return f"{platform.node()}-{said}"
-
-
-@contextmanager
-def held(database: Database, identity: str) -> Iterator[None]:
-    """The lock of an identity; of an SQLite database, which bears one worker only, the lock of that. Raises RefusedError."""
-    folder = journal.state_folder() / "workers"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = f"{database.path}.lock" if database.path else str(folder / f"{identity}.lock")
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as lock:
-        try:
-            journal.hold(lock, path)
-        except RefusedError:
-            pid = lock.read(20).decode(errors="replace").strip()
-            what = f"the database {database.path}" if database.path else f"the worker {identity}"
-            raise RefusedError(f"{what} is in use by another process ({pid})",
-                               "imgtool jobs shows what it does; several workers need --database postgresql://…" if database.path
-                               else "end it, or give this one another name with --identity") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()).encode())
-        lock.flush()
-        with nullcontext() if database.path else _held_everywhere(database, identity):
-            yield
-
-
-@contextmanager
-def _held_everywhere(database: Database, identity: str) -> Iterator[None]:
-    """Two hosts may be copies of each other: the database knows of both. Raises RefusedError."""
-    import psycopg
-
-    with reached(database, lambda: psycopg.connect(database.url, autocommit=True)) as connection:
-        (free,) = connection.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [f"imgtool {identity}"]).fetchone()
-        if not free:
-            raise RefusedError(f"the worker {identity} works already, on another host",
-                               "end it, or give this one another name with --identity")
-        yield
-
-
 @contextmanager
 def working(database: Database, *, identity: str | None, sees: Sequence[str], steps: int, stop: Stop) -> Iterator[Worker]:
     """Takes work while the block lasts. ``steps``: at once; ``sees``: labels of storage.
@@ -140,18 +117,18 @@ def working(database: Database, *, identity: str | None, sees: Sequence[str], st
 
     who = identity or identity_here()
     database.create()
-    with held(database, who), ThreadPoolExecutor(steps, thread_name_prefix="step") as threads:
+    with held(database, who, stop), ThreadPoolExecutor(steps, thread_name_prefix="step") as threads:
         store = Store(database)
         worker = Worker(identity=who, store=store, audit=Audit(who), stop=stop, threads=threads)
         worker.audit.begins(database=database.shown, sees=list(sees), steps=steps)
         _current.append(worker)
         config: DBOSConfig = {
             "name": APPLICATION, "system_database_url": database.url, "executor_id": who,
-            "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": True,
+            "application_version": VERSION, "log_level": "CRITICAL", "run_migrations": False,
         }
         DBOS(config=config)
         _listen_to_engine()
-        DBOS.listen_queues(_queues(sees))
+        DBOS.listen_queues([*_queues(sees), host_queue(who)])
         DBOS.launch()
         try:
             yield worker

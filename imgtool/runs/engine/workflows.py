@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
@@ -14,13 +14,16 @@ from imgtool.errors import ImgtoolError
 from imgtool.frozen import thawed
 from imgtool.model.runbook import Task
 from imgtool.runs.engine import worker
+from imgtool.runs.engine.doing import Doing
 from imgtool.runs.engine.store import ENDED, VMS, Failed
+from imgtool.runs.work import copies
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 ATTEMPTS = 3
 RETRY_SECONDS, RETRY_MOST = 10.0, 600.0
 """Between two attempts: the first time, and at most."""
-WATCH_SECONDS = 1.0
+WATCH_SECONDS, WATCH_PART = 1.0, 10
+"""Between two looks at a wave; and how many times as long as a look takes, which grows with the batch."""
 Place = list[str]
 """A queue, and the partition of it, or ""."""
 
@@ -45,6 +48,7 @@ async def watch(ids: list[str], stops: bool) -> list[str]:
     """Until all have ended; those that failed. ``stops``: the first failure takes back what has not begun."""
     told: set[str] = set()
     while True:
+        begun = time.monotonic()
         states = await asyncio.to_thread(worker.current().store.states, ids)
         failed = [one for one, state in states.items() if state in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")]
         if stops and failed and not told:
@@ -52,7 +56,7 @@ async def watch(ids: list[str], stops: bool) -> list[str]:
             await asyncio.to_thread(worker.current().store.withdraw, ids)
         if all(state in ENDED for state in states.values()) and len(states) == len(ids):
             return failed
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(max(WATCH_SECONDS, WATCH_PART * (time.monotonic() - begun)))
 
 
 @DBOS.workflow(name="machine")
@@ -92,30 +96,61 @@ async def slot(way: list[Place], task: dict[str, Any], part: str, said: dict[str
     if len(way) > 1:
         handle = await enqueue(way[1], f"{DBOS.workflow_id}+", slot, way[1:], task, part, said)
         return await handle.get_result()  # type: ignore[no-any-return]
-    attempts = task["settings"]["attempts"] or ATTEMPTS
+    attempts, seen = task["settings"]["attempts"] or ATTEMPTS, Seen()
     for attempt in range(1, attempts + 1):
+        doing = Doing(thawed(Task, task), part, said, attempt)
         try:
-            return await work(task, part, said, attempt)
+            return await _steps(doing, seen, copies(part))
         except Failed as error:
             if not error.again or attempt == attempts:
                 raise
+        finally:
+            await doing.end()
         await DBOS.sleep_async(min(RETRY_SECONDS * 2 ** (attempt - 1), RETRY_MOST))
     raise AssertionError(attempts)
 
 
+@dataclass
+class Seen:
+    """What attempts before have done."""
+
+    count: int | None = None
+    copied: int = 0
+
+
+async def _steps(doing: Doing, seen: Seen, copying: bool) -> dict[str, Any]:
+    """One for each disk that is copied, and one for all the rest. All of them wait for one thread."""
+    if copying and seen.count is None:
+        seen.count = await disks(doing)
+    while seen.copied < (seen.count or 0):
+        await disk(doing, seen.copied)
+        seen.copied += 1
+    return await work(doing)
+
+
+@DBOS.step(name="disks", preemptible=True)
+async def disks(doing: Doing) -> int:
+    """How many a machine has. Raises Failed."""
+    return await told(doing.count())
+
+
+@DBOS.step(name="disk", preemptible=True)
+async def disk(doing: Doing, number: int) -> dict[str, Any]:
+    """Copied, compared and flushed: it is not copied again. Raises Failed."""
+    return await told(doing.disk(number))
+
+
 @DBOS.step(name="work", preemptible=True)
-async def work(task: dict[str, Any], part: str, said: dict[str, Any], attempt: int) -> dict[str, Any]:
-    """In a thread, which is stopped, and waited for, when this is cancelled. Raises Failed."""
+async def work(doing: Doing) -> dict[str, Any]:
+    """All, or what is left of it. Raises Failed."""
+    return await told(doing.result())
+
+
+async def told(waiting: Coroutine[Any, Any, T]) -> T:
+    """What a thread says, as the database is to keep it. Raises Failed."""
     here = worker.current()
-    stop, future = here.begin(thawed(Task, task), part, said, attempt)
-    waiting = asyncio.wrap_future(future)
     try:
-        done = await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({waiting})
-        log.debug("%s: ended by %r", part, waiting.exception())  # asked for, so that asyncio does not report it as lost
-        raise
+        done = await waiting
     except ImgtoolError as error:
         await here.forever_if_stopped()
         raise Failed(error.message, error.hint, error.exit_code, again=worker.may_help(error)) from None

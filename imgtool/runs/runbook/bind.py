@@ -119,7 +119,7 @@ class Binder:
             if word not in known:
                 close = difflib.get_close_matches(word, known, 1)
                 self.complain(key, f"{word or key.kind!r}: no such key here; expected one of {', '.join(known)}",
-                              f"did you mean {close[0]}?" if close else "remove it; docs/reference.md lists the keys")
+                              f"did you mean {close[0]}?" if close else "remove it; docs/reference/runbook.md lists the keys")
             elif known[word].name in found:
                 self.complain(key, f"{word} stands here twice", "remove one of the two")
             else:

@@ -15,6 +15,8 @@ from imgtool.runs.runbook.bind import Binder
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ADDRESS = re.compile(r"[/.]")
 """What a name of an endpoint has not."""
+SHOWN = 50
+"""Names of endpoints in a message, and among which what was meant is looked for: all of 3,000 for each of as many is minutes."""
 
 
 def merged(*said: Settings) -> dict[str, object]:
@@ -30,7 +32,7 @@ def groups(book: Runbook) -> Iterator[tuple[Wave | None, tuple[Machine, ...]]]:
 
 
 class Checks:
-    """Complains to the binder that has read it."""
+    """Complains to the binder that has read it. What the binder has complained of already is None here, whatever its type."""
 
     def __init__(self, book: Runbook, binder: Binder) -> None:
         self._book, self._binder = book, binder
@@ -43,7 +45,7 @@ class Checks:
             self._say(self._book, "machines", "machines and waves; expected one of the two",
                       "give these machines a wave of their own")
         for name, endpoint in self._endpoints.items():
-            if endpoint is not None:
+            if endpoint is not None and endpoint.uri is not None:
                 self._address(endpoint, "uri", endpoint.uri, f"endpoint {name}")
         if self._book.defaults is not None:
             self._settings(self._book.defaults)
@@ -89,8 +91,9 @@ class Checks:
             if ADDRESS.search(text):
                 self._address(said, field, text, key)
             else:
-                close = difflib.get_close_matches(text, self._endpoints, 1)
-                known = ", ".join(self._endpoints) or "one of endpoints"
+                names = [*self._endpoints][:SHOWN]
+                close = difflib.get_close_matches(text, names, 1)
+                known = ", ".join(names) or "one of endpoints"
                 remedy = f"endpoints: {{{text}: {{uri: esx://root@{text}/}}}}; a folder is ./{text}"
                 self._say(said, field, f"{key}: no endpoint {text}; expected {known}, or an address",
                           f"did you mean {close[0]}?" if close else remedy)
@@ -105,15 +108,24 @@ class Checks:
             self._say(window, "until", "until is not after not-before; expected a later time", "until: a time after not-before")
 
     def _step(self, step: object) -> None:
-        if isinstance(step, ConvertStep):
+        if isinstance(step, ConvertStep) and step.to is not None:
             from imgtool.steps.spec import image_spec
 
             try:
                 image_spec(step.to, subformat=step.subformat, allocation=step.allocation, compress=step.compress)
             except UsageError as error:
                 self._say(step, "to", f"convert: {error.message}", error.hint or "see docs/reference.md, convert")
-        elif isinstance(step, V2pStep) and not step.disks:
+        elif isinstance(step, V2pStep):
+            self._v2p(step)
+
+    def _v2p(self, step: V2pStep) -> None:
+        """A name of the kernel may be another disk's at the next start: only what the disk says of itself confirms it."""
+        if not step.disks:
             self._say(step, "disks", "v2p: no disks; expected at least one", "disks: {vda: /dev/disk/by-id/…}")
+        elif not step.confirm:
+            devices = ", ".join(device for _, device in step.disks)
+            self._say(step, "disks", f"v2p: nothing confirms that {devices} may be written over; expected confirm with a serial",
+                      "confirm: [SERIAL]; imgtool v2p --dry-run shows it")
 
     def _placeholders(self, said: Settings) -> None:
         for field in fields(Settings):

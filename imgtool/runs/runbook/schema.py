@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import MISSING
 from datetime import datetime
@@ -71,8 +69,3 @@ def _step() -> Schema:
               "properties": {word: {"$ref": f"#/$defs/{cls.__name__}"}}} for word, cls in model.STEPS.items()]
     alone = [word for word, cls in model.STEPS.items() if "required" not in _mapping(cls)]
     return {"anyOf": [{"enum": alone}, *words]}
-
-
-if __name__ == "__main__":
-    json.dump(schema(), sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")

@@ -23,12 +23,12 @@ from dataclasses import replace
 from imgtool import endpoints
 from imgtool.endpoints.uri import shown
 from imgtool.errors import RefusedError
-from imgtool.journal import Journal, journal
+from imgtool.journal import Journal, journal, progress_path
 from imgtool.model.endpoint import Credentials, Found, Uri
 from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.model.problem import Problem
 from imgtool.plan import Plan
-from imgtool.progress import Control
+from imgtool.progress import Control, Kept
 from imgtool.steps.migrate import far, host, work
 from imgtool.steps.migrate.look import Move, looked
 from imgtool.steps.migrate.plan import plan_of
@@ -47,8 +47,9 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
     """
     began = time.monotonic()
     job = work.job_of(request)
-    with journal(job, "migrate", source=shown(request.source), target=shown(request.target), machine=request.name) as book, \
-            looked(request, control) as move:
+    control = replace(control, progress=Kept(progress_path(job), control.progress))
+    with journal(job, "migrate", source=shown(request.source), target=shown(request.target), machine=request.name,
+                 of=control.of) as book, looked(request, control) as move:
         book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
         with work.held(request, job) as folder:
             done = folder.finished() or _all(move, folder, book, control, keys)
@@ -65,6 +66,7 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
 def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: Sequence[str]) -> Migrated:
     """Up to the machine's own name."""
     refuse(move.problems)
+    control.disks.there(len(move.seen.parsed.machine.disks))
     if move.request.shutdown_source and move.seen.state.running:
         with book.step("shutdown", machine=move.seen.found.name):
             move.source.shut_down(move.seen.found, control)

@@ -62,6 +62,8 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
         if move.request.verify:
             with book.step("compare", id=machine):
                 _compare(target, machine, pairs, work, control)
+        for number, one in enumerate(staged):
+            control.disks.whole(number, one)
         with book.step("rename", id=machine, machine=move.name):
             target.rename(machine, move.name)
     return Migrated(machine=move.name, id=machine, source="", target="", changes=changed.changes, warnings=changed.warnings,

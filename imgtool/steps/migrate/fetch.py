@@ -76,8 +76,8 @@ def _received(reader: Reader, name: str, wish: Wish, control: Control) -> MovedD
     receive.settle(wish.path)
     return MovedDisk(
         source=name, destination=wish.path, virtual_size=reader.size, engine="ranges", bytes_read=got, checksum=summed,
-        bytes_lost=lost(reader), warnings=tuple(getattr(reader, "warnings", ())),
-        bytes_written=os.stat(wish.path + PARTIAL).st_blocks * 512)
+        bytes_lost=lost(reader), passes=reader.passes if isinstance(reader, MetalReader) else (),
+        warnings=tuple(getattr(reader, "warnings", ())), bytes_written=os.stat(wish.path + PARTIAL).st_blocks * 512)
 
 
 def lost(reader: Reader) -> int:

@@ -101,6 +101,7 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
                 move.source.reader(move.seen, number, own) as reader:
             done = fetch(reader, slots[number].path, wish, own)
             told["result"] = done
+        control.disks.whole(number, done)
         return done
 
     return disks_together(one, len(slots), stop)

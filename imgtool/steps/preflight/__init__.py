@@ -1,6 +1,6 @@
 """What is looked for before the first byte is copied: rules, each with an id, a level and a remedy.
 
-``RULES`` is the list that ``docs/reference.md`` shows; one function a rule, in ``source``, ``target`` and ``guest``.
+``RULES`` is the list that ``docs/reference/preflight.md`` shows; one function a rule, in ``source``, ``target`` and ``guest``.
 """
 
 from __future__ import annotations

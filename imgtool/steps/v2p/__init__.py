@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imgtool import files
 from imgtool.endpoints import uri
@@ -27,15 +27,15 @@ from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, laid_over
 from imgtool.formats.patched import patched, reader
-from imgtool.journal import journal, state_folder
+from imgtool.journal import journal, progress_path, state_folder
 from imgtool.model.endpoint import Uri
 from imgtool.model.partitions import Fit
 from imgtool.model.problem import Problem
 from imgtool.model.v2p import DiskChoice, Planned, V2pPlan, V2pRequest, V2pResult, WrittenDisk
 from imgtool.partitions import read_table
 from imgtool.partitions.fit import fit
-from imgtool.progress import Control
-from imgtool.steps.v2p import change, targets
+from imgtool.progress import Control, Kept
+from imgtool.steps.v2p import boot_entry, change, targets
 from imgtool.steps.v2p.sources import SourceDisk, SourceMachine, chosen, opened
 from imgtool.steps.v2p.targets import TargetDisk
 from imgtool.steps.v2p.write import Work, begun, write
@@ -63,7 +63,7 @@ def prepare(request: V2pRequest, control: Control, *, fetch: bool = False) -> V2
     with _both(request, folder, control, fetch=fetch) as (machine, wire):
         pairs = _pairs(request, machine, wire, folder)
         return V2pPlan(machine=machine.name, host=wire.name, disks=tuple(pair.plan for pair in pairs),
-                       problems=tuple(problem for pair in pairs for problem in pair.plan.problems),
+                       problems=_problems(request, wire, pairs),
                        warnings=(*machine.warnings, *_left_out(machine, pairs)))
 
 
@@ -75,10 +75,13 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
     """
     begin = time.monotonic()
     folder, job = _folder(request), _job(request)
-    with (journal(job, "v2p", machine=request.name, disks=[choice.device for choice in request.disks]) as book,
+    control = replace(control, progress=Kept(progress_path(job), control.progress))
+    places = {"source": uri.shown(uri.parse(request.source)) if request.source else request.name, "target": request.target}
+    with (journal(job, "v2p", machine=request.name, **places, disks=[choice.device for choice in request.disks],
+                  of=control.of) as book,
           _both(request, folder, control, fetch=True) as (machine, wire)):
         pairs = _pairs(request, machine, wire, folder)
-        targets.require(tuple(problem for pair in pairs for problem in pair.plan.problems))
+        targets.require(_problems(request, wire, pairs))
         _require_confirmed(pairs)
         changed = change.change(request, machine, _sizes(request, machine, pairs), folder, keys, control) \
             if change.needed(request) else None
@@ -89,13 +92,23 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
             held = [stack.enter_context(closing(targets.hold(wire, pair.target, wipe=request.wipe or begun(pair.map_path))))
                     for pair in pairs]
             written: list[WrittenDisk] = []
+            control.disks.there(len(works))
             for work, file in zip(works, held, strict=True):
-                book.event("write", device=work.device, serial=work.disk.serial, size=work.disk.size)
-                written.append(write(work, file, control))
-        warnings = (*machine.warnings, *(changed.warnings if changed else ()), *_left_out(machine, pairs))
+                with book.step("write", disk=work.source, to=work.device, serial=work.disk.serial, size=work.disk.size):
+                    written.append(write(work, file, control))
+                control.disks.whole(len(written) - 1, written[-1])
+            entered = boot_entry.Entered()
+            if request.boot_entry:
+                entered = boot_entry.add(wire, _place(request), machine.name, [(one.disk, one.content) for one in works],
+                                         control.stop)
+                book.event("boot entry", made=entered.made, warnings=entered.warnings)
+        warnings = (*machine.warnings, *(changed.warnings if changed else ()), *_left_out(machine, pairs), *entered.warnings)
         shutil.rmtree(folder)
-    return V2pResult(machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (),
-                     warnings=tuple(dict.fromkeys(warnings)), seconds=round(time.monotonic() - begin, 3))
+        result = V2pResult(
+            machine=machine.name, disks=tuple(written), changes=changed.changes if changed else (), boot_entry=entered.made,
+            warnings=tuple(dict.fromkeys(warnings)), seconds=round(time.monotonic() - begin, 3))
+        book.event("result", result=result)
+    return result
 
 
 def discard(request: V2pRequest) -> bool:
@@ -125,9 +138,14 @@ def _folder(request: V2pRequest, *, make: bool = True) -> str:
     return folder
 
 
+def _place(request: V2pRequest) -> Uri:
+    """The machine that has the disks."""
+    return uri.parse(request.target) if request.target else Uri(scheme="metal")
+
+
 @contextmanager
 def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool) -> Iterator[tuple[SourceMachine, Wire]]:
-    place = uri.parse(request.target) if request.target else Uri(scheme="metal")
+    place = _place(request)
     if place.scheme not in ("metal", "metal+ssh") or place.path:
         raise UsageError(f"--to {request.target}: the machine that has the disks is wanted", "--to metal+ssh://USER@HOST")
     if not request.disks:
@@ -155,6 +173,13 @@ def _pairs(request: V2pRequest, machine: SourceMachine, wire: Wire, folder: str)
         found.append(_Pair(number=number, choice=choice, source=machine.disks[number], target=target, map_path=map_path,
                            plan=plan))
     return found
+
+
+def _problems(request: V2pRequest, wire: Wire, pairs: Sequence[_Pair]) -> tuple[Problem, ...]:
+    found = [problem for pair in pairs for problem in pair.plan.problems]
+    if request.boot_entry:
+        found += boot_entry.problems(wire, [pair.source.disk for pair in pairs])
+    return tuple(found)
 
 
 def _planned(request: V2pRequest, source: SourceDisk, choice: DiskChoice, target: TargetDisk, *, resuming: bool) -> Planned:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.receive import CHUNK, Receiver, receiving_by
 from imgtool.endpoints.far.file import FarFile
+from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.formats.disk import Disk
 from imgtool.formats.patched import reader
@@ -173,7 +174,8 @@ def _copy(work: Work, receiver: Receiver, file: FarFile, control: Control) -> No
             receiver.take_zeros(number)
         return length
 
-    free = [(start, start + length) for number, start, length in plan if _is_free(work, start, start + length)]
+    spare = _spare(work)
+    free = [(start, start + length) for _, start, length in plan if not [*spare.outside(start, start + length)]]
     _discard(work, file, _joined(free), control)
     skipped = {start for start, _ in free}
     wanted = [item for item in plan if item[1] not in skipped]
@@ -186,11 +188,13 @@ def _has_data(disk: Disk, start: int, end: int) -> bool:
     return any(extent.kind == Kind.DATA for extent in disk.content(start, end))
 
 
-def _is_free(work: Work, start: int, end: int) -> bool:
+def _spare(work: Work) -> Ranges:
     """Behind the image, and nobody has put anything there; not the end of the disk, where old superblocks would be found."""
-    if work.wipe or start < work.held or end >= work.disk.size:
-        return False
-    return all(extent.kind == Kind.UNALLOCATED for extent in work.content.extents(start, end))
+    end = work.disk.size - 1
+    if work.wipe or work.held >= end:
+        return Ranges()
+    return Ranges((extent.start, min(extent.end, end)) for extent in work.content.extents(work.held, work.disk.size)
+                  if extent.kind == Kind.UNALLOCATED)
 
 
 def _discard(work: Work, file: FarFile, free: Sequence[Range], control: Control) -> None:

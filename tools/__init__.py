@@ -1,0 +1,1 @@
+"""What looks after the project. Scripts: ``setup``, ``demo``; programs: ``reference``, ``fuzz``, ``soak``, ``mutation``."""

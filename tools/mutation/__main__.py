@@ -1,0 +1,92 @@
+"""A sample of changes until the time is over; the survivors, and the score. See the package."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tools.mutation.operators import places
+from tools.mutation.runner import copied, passes
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLERS: dict[str, list[str]] = {
+    "formats": [
+        "tests/unit/test_opener.py", "tests/unit/test_extents.py", "tests/unit/test_qcow2_late.py",
+        "tests/tools/test_matrix.py::test_options", "tests/tools/test_matrix.py::test_each_kind_with_several_tables",
+        "tests/tools/test_matrix.py::test_ends"],
+    "copying": [
+        "tests/unit/test_pool.py", "tests/tools/test_receive.py", "tests/unit/test_extents.py",
+        "tests/tools/test_matrix.py::test_options", "tests/tools/test_ways.py"],
+    "descriptions": [
+        "tests/unit/test_golden.py", "tests/unit/test_guest_os.py", "tests/unit/test_vmx_neighbours.py", "tests/unit/test_vmx.py",
+        "tests/unit/test_ovf.py", "tests/unit/test_domain_xml.py", "tests/unit/test_hostile_text.py",
+        "tests/unit/test_domain_xml_hostile.py", "tests/unit/test_translations.py"]}
+"""Tests that should notice changes of a folder: the quickest first."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation", description="Changes the program: does a test notice?")
+    parser.add_argument("folders", nargs="*", default=list(KILLERS), help=f"of: {', '.join(KILLERS)}")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=random.randrange(1, 1 << 31))
+    asked = parser.parse_args()
+    rng = random.Random(asked.seed)
+    print(f"seed {asked.seed}")
+    with tempfile.TemporaryDirectory(prefix="imgtool-mutation-", dir="/var/tmp") as folder:
+        tree = copied(ROOT, Path(folder))
+        times = {name: _baseline(tree, name) for name in asked.folders}
+        end = time.monotonic() + asked.minutes * 60
+        counts = {name: [0, 0] for name in asked.folders}
+        for number, (name, path, index) in enumerate(_sample(tree, asked.folders, rng)):
+            if time.monotonic() > end:
+                break
+            noticed = _tried(tree, name, path, index, times[name])
+            counts[name][noticed] += 1
+            print(f"{number}", end=" " if noticed else "\n", flush=True)
+    print()
+    for name, (survived, killed) in counts.items():
+        print(f"{name}: {killed} of {killed + survived} changes noticed")
+    return 0
+
+
+def _sample(tree: Path, folders: list[str], rng: random.Random) -> list[tuple[str, Path, int]]:
+    """All places in an order of the seed, each folder as often as the others."""
+    found = {}
+    for name in folders:
+        paths = sorted((tree / "imgtool" / name).rglob("*.py"))
+        all_ = [(name, path, index) for path in paths for index in range(len(places(ast.parse(path.read_text("utf-8")))))]
+        found[name] = rng.sample(all_, len(all_))
+    return [one for group in zip(*found.values(), strict=False) for one in group]
+
+
+def _baseline(tree: Path, name: str) -> float:
+    """Seconds that the tests may take: who takes much longer than without a change hangs, and that is noticed, too."""
+    began = time.monotonic()
+    if not passes(tree, KILLERS[name]):
+        sys.exit(f"the tests for {name} fail as it is")
+    return (time.monotonic() - began) * 3 + 30
+
+
+def _tried(tree: Path, name: str, path: Path, index: int, seconds: float) -> bool:
+    """Whether a test notices one change; else the change is shown."""
+    text = path.read_text("utf-8")
+    module = ast.parse(text)
+    place = places(module)[index]
+    place.change()
+    path.write_text(ast.unparse(ast.fix_missing_locations(module)), "utf-8")
+    try:
+        noticed = not passes(tree, KILLERS[name], seconds)
+    finally:
+        path.write_text(text, "utf-8")
+    if not noticed:
+        print(f"\nsurvived: {path.relative_to(tree)}:{place.line}: {place.before[:200]!r} → {place.after[:200]!r}", end="  ")
+    return noticed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
