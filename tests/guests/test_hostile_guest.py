@@ -65,7 +65,8 @@ def _links(root: Path, secret: str) -> None:
                          ("etc/initramfs-tools/modules", "../../../../../../../../../../../etc/elsewhere/modules"),
                          ("etc/crypttab", "../../../../../../../.." + secret), ("etc/hosts", secret), ("etc/loop", "loop"),
                          ("etc/network/interfaces.d/up", "../../../../../../../../../.." + secret),
-                         ("etc/systemd/network/up.link", secret), ("etc/modprobe.d/up.conf", "/proc/kcore")):
+                         ("etc/systemd/network/up.link", secret), ("etc/modprobe.d/up.conf", "/proc/kcore"),
+                         ("etc/initramfs-tools/conf.d/zz-imgtool.conf", "../../../../../not/there/yet")):
         place = root / path
         place.unlink(missing_ok=True)
         place.symlink_to(target)
@@ -104,6 +105,7 @@ def test_it_is_adapted_and_nothing_of_it_runs(tmp_path: Path, disk: Path) -> Non
     assert not _ran(disk)
     with files(disk, "mbr") as root:
         assert "virtio_blk" in (root / "etc/elsewhere/modules").read_text()
+        assert (root / "not/there/yet").read_text().endswith("MODULES=most\n")
         (root / "etc/fstab").unlink()
         with (root / "etc/fstab").open("wb") as fstab:
             fstab.truncate(1 << 30)

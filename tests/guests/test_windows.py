@@ -112,9 +112,6 @@ def test_inspect_and_adapt_for_kvm(tmp_path: Path) -> None:
         assert file_of(disk, tmp_path, f"Windows/System32/config/{name}.imgtool-orig") == hives[name]
     assert oracle.tool("ntfscat", tmp_path / "volume", "Windows/Drivers/VirtIO/netkvm.inf").stdout == "NetKVM 2k19 amd64 inf\n"
     assert made["capabilities"]["agent"] is True
-    after = sha256(disk)
-    assert result("adapt", disk, "--for", "kvm", "--virtio-win", drivers)["changes"] == []
-    assert sha256(disk) == after != before
 
 
 def refused(disk: Path, *words: Any) -> str:
