@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,9 @@ from imgtool.errors import RefusedError
 from imgtool.storage import raise_os
 
 PREFIX = ".imgtool-"
+SCRATCH = "imgtool-tmp-"
+YOUNG = 60
+"""Seconds for which a folder may be without its lock: it was made just now."""
 OWNER = ".owner"
 JOURNAL = ".publish.json"
 ABANDONED = 3600
@@ -61,6 +65,44 @@ def workspace(directory: str) -> Iterator[str]:
     finally:
         with suppress(OSError):
             _discard(folder)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[str]:
+    """A folder of our own among the temporary files (TMPDIR), for sockets and copies that nobody else needs; gone at the end.
+
+    Its path is short: that of a socket has 107 bytes at most.
+    """
+    _sweep(tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix=f"{SCRATCH}{purpose}-")
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+@cache
+def _sweep(directory: str) -> None:
+    """Takes away what killed runs of this user have left there: older than a minute, and nobody holds it."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _sweep_one(entry.path)
+
+
+def _sweep_one(folder: str) -> None:
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(held)
+        if found.st_uid == os.geteuid() and time.time() - found.st_mtime > YOUNG:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(held)
 
 
 def _own_folder(directory: str) -> tuple[str, IO[str]]:

@@ -6,11 +6,10 @@ import json
 import os
 import re
 import socket as socketlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from imgtool import proc, storage
+from imgtool import files, proc, storage
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
 from imgtool.model import ImageFile
 from imgtool.progress import Control, Stop
@@ -131,7 +130,7 @@ def _listens(path: str) -> bool:
 @contextmanager
 def nbd_server(graph: Graph, *, stop: Stop) -> Iterator[str]:
     """Serves an image, read-only, on a Unix socket; yields the socket's path."""
-    with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder:
+    with files.scratch("nbd") as folder:
         socket = os.path.join(folder, "nbd.sock")
         argv = ["qemu-nbd", "--persistent", "--read-only", "--shared=8", "--socket", socket, "json:" + json.dumps(graph)]
         with proc.serve(argv, lambda: _listens(socket), stop=stop, limits=COPY_LIMITS):

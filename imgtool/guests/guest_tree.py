@@ -5,12 +5,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat as modes
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
+from imgtool import files
 from imgtool.errors import DamagedError
 from imgtool.guests.appliance import LONG, Handle
 from imgtool.guests.tree import KEPT, NEW_FILE, READ_LIMIT, Stat
@@ -28,15 +28,15 @@ class GuestTree:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
-        self._folder = tempfile.TemporaryDirectory(prefix="imgtool-tree-")
-        self._local = os.path.join(self._folder.name, "file")
+        self._stack = ExitStack()
+        self._local = os.path.join(self._stack.enter_context(files.scratch("tree")), "file")
         self._listed: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._folder.cleanup()
+        self._stack.close()
 
     def read(self, path: str, *, limit: int = READ_LIMIT) -> bytes:
         status = self._regular(path)

@@ -8,12 +8,11 @@ way stays in the overlay too: free blocks are free in both. Not so with btrfs, w
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from imgtool import qemu
+from imgtool import files, qemu
 from imgtool.formats.disk import Disk
 from imgtool.formats.layer import Layer
 from imgtool.formats.opener import Opener
@@ -30,7 +29,7 @@ from imgtool.progress import Stop
 def only_used(disk: Disk, stop: Stop) -> Iterator[tuple[Disk, tuple[str, ...]]]:
     """The disk with what its file systems do not use as zeros, and warnings. Raises MissingToolError, ImgtoolError."""
     require_guestfs()
-    with tempfile.TemporaryDirectory(prefix="imgtool-used-") as folder, closing(Opener(stop=stop)) as opener:
+    with files.scratch("used") as folder, closing(Opener(stop=stop)) as opener:
         overlay = os.path.join(folder, "overlay.qcow2")
         with qemu.nbd_server(disk.graph(locking=False), stop=stop) as socket:
             qemu.create_overlay(overlay, f"nbd+unix:///?socket={socket}", disk.virtual_size, stop=stop)
@@ -44,7 +43,7 @@ def unused(disks: Sequence[RawBytes], stop: Stop) -> tuple[list[list[tuple[int, 
     Raises MissingToolError, ImgtoolError.
     """
     require_guestfs()
-    with tempfile.TemporaryDirectory(prefix="imgtool-used-") as folder, closing(Opener(stop=stop)) as opener:
+    with files.scratch("used") as folder, closing(Opener(stop=stop)) as opener:
         overlays = [os.path.join(folder, f"overlay{number}.qcow2") for number in range(len(disks))]
         for overlay, disk in zip(overlays, disks, strict=True):
             qemu.create_overlay(overlay, disk.uri, disk.size, stop=stop)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
+from imgtool import files
 from imgtool.guests import overlay
 from imgtool.guests.appliance import appliance, require_guestfs
 from imgtool.guests.checks import ntfs_state
@@ -24,7 +24,7 @@ def inspect(request: InspectRequest, control: Control, *, keys: Sequence[str] = 
     require_guestfs()
     keys = (*read_keys(request.key_files), *keys)
     with (overlay.opened(request.images, request.reading, writing=False, stop=control.stop) as disks,
-          tempfile.TemporaryDirectory(prefix="imgtool-inspect-") as folder,
+          files.scratch("inspect") as folder,
           overlay.overlays(disks, folder, stop=control.stop) as made,
           appliance(made, stop=control.stop) as handle):
         found = find(handle, keys, write=False)

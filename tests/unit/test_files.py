@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -383,3 +384,42 @@ def test_replacing_that_fails_keeps_the_old_content(tmp_path: Path) -> None:
         out.write(b"new" * (1 // 0))
     assert path.read_bytes() == b"old"
     assert left(tmp_path) == ["x.vmdk"]
+
+
+KILLED = """
+import os, signal, sys
+from imgtool import files
+with files.scratch("test") as folder:
+    print(folder, flush=True)
+    if sys.argv[1] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+
+def test_what_killed_runs_left_among_the_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run takes it away; what a live one has stays, and so does what was made just now, or has another name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def run(how: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", KILLED, how], env={**ENVIRONMENT, "TMPDIR": str(tmp_path)}, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with run("killed") as dead, run("alive") as alive:
+        assert dead.stdout
+        assert alive.stdout
+        assert alive.stdin
+        left, lives = Path(dead.stdout.readline().strip()), Path(alive.stdout.readline().strip())
+        dead.wait()
+        young, other = tmp_path / f"{files.SCRATCH}young", tmp_path / "imgtool-other"
+        for folder in (young, other):
+            folder.mkdir()
+        (left / "socket").write_text("x")
+        for folder in (left, lives, other):
+            os.utime(folder, (0, 0))
+        files._sweep.cache_clear()
+        with files.scratch("next") as folder:
+            assert sorted(tmp_path.iterdir()) == sorted([lives, young, other, Path(folder)])
+        alive.stdin.close()
+        alive.wait()
+    assert sorted(tmp_path.iterdir()) == sorted([young, other])

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from imgtool import proc
+from imgtool import files, proc
 from imgtool.copying.pool import ordered
 from imgtool.endpoints.far import ssh, tunnel
 from imgtool.endpoints.far.wire import FarError
@@ -90,7 +90,7 @@ class Link:
         self.dead = False
         self._stack = ExitStack()
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        folder = self._stack.enter_context(tunnel.private())
+        folder = self._stack.enter_context(files.scratch("nbd"))
         self._socket = os.path.join(folder, "s")
         there = f"/tmp/imgtool-{secrets.token_hex(8)}"  # noqa: S108 - made there, for us alone, or it fails
         argv = ssh.argv(uri, ["sh", "-c", SERVE, "sh", there, graph(layers, block=block), *(path for path, _ in layers)],

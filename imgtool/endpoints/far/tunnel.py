@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket as socketlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from imgtool import proc
+from imgtool import files, proc
 from imgtool.endpoints.far import ssh
 from imgtool.errors import ImgtoolError, UnreachableError, UsageError
 from imgtool.model.endpoint import Uri
@@ -76,16 +75,9 @@ def options(near: str, there: str) -> list[str]:
 
 
 @contextmanager
-def private() -> Iterator[str]:
-    """A folder for sockets, gone at the end. Their names are short: a path of a socket has 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="imgtool-", ignore_cleanup_errors=True) as folder:
-        yield folder
-
-
-@contextmanager
 def forwarded(uri: Uri, there: str, *, stop: Stop) -> Iterator[str]:
     """The path of a socket here which leads to ``there``, for as long as the block lasts."""
-    with private() as folder:
+    with files.scratch("ssh") as folder:
         near = os.path.join(folder, "s")
         argv = ssh.argv(uri, options=["-N", *options(near, there)])
         with proc.serve(argv, lambda: listens(near), stop=stop, keep=ssh.KEEP, failed=lambda words: refused(uri, words),

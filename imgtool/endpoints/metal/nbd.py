@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from imgtool import files
 from imgtool.errors import ImgtoolError
 
 NBDMAGIC, IHAVEOPT, REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889045565A9
@@ -68,7 +68,7 @@ class Cache:
 @contextmanager
 def served(read: Read, size: int) -> Iterator[str]:
     """The path of a socket, which only this user can reach, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="imgtool-nbd-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    with files.scratch("nbd") as folder, socket.socket(socket.AF_UNIX) as listener:
         path = os.path.join(folder, "socket")
         listener.bind(path)
         listener.listen(8)

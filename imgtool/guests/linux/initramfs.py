@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from imgtool import files
 from imgtool.errors import DamagedError
 from imgtool.guests.linux import compression, cpio
 from imgtool.guests.linux.modules import ENDING, module_name
@@ -85,7 +85,7 @@ def downloaded(tree: Tree, path: str) -> Iterator[str]:
     found = tree.stat(path)
     if not stat.S_ISREG(found.mode) or found.size > MAX_PACKED:
         raise DamagedError(f"{path} in the guest cannot be an initramfs")
-    with tempfile.TemporaryDirectory(prefix="imgtool-initramfs-") as folder:
+    with files.scratch("initramfs") as folder:
         local = os.path.join(folder, "initramfs")
         tree.download(path, local)
         yield local
