@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,37 @@ from tests.program import ENVIRONMENT, ROOT, imgtool, result
 TO_KVM = Cell(Guest("esxi"), "kvm", "VIRTIO_BLK")
 
 
+OTHERS = (
+    Cell(Guest("kvm", layout="lvm", network="netplan"), "esxi", "LSISAS1068"),
+    Cell(Guest("kvm", layout="uefi-own", stable=True, network="networkd"), "metal", "NVME"),
+    Cell(Guest("metal", layout="boot", root="xfs", network="networkmanager"), "kvm", "VIRTIO_SCSI"),
+)
+
+
 @pytest.mark.boot
 def test_from_esxi_to_kvm(tmp_path: Path) -> None:
     """Root and fstab say /dev/sda1, the card is ens192 with a static address; the initramfs has vmw_pvscsi alone."""
     disk = build(TO_KVM, tmp_path)
-    before = sha256(disk.path)
-    found = result("inspect", disk.path)
+    before, names = (sha256(disk.path), disk.path.stat().st_mtime_ns), os.listdir(tmp_path)
+    inspected(result("inspect", disk.path))
+    planned = result("adapt", disk.path, "--for", "kvm", "--dry-run")
+    assert {change["where"] for change in planned["changes"]} >= {"/etc/fstab", "/boot/grub/grub.cfg"}
+    killed(disk.path)
+    assert (sha256(disk.path), disk.path.stat().st_mtime_ns) == before
+    fails(disk, TO_KVM.hardware)
+    made = adapt(disk.path, TO_KVM)
+    assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
+    assert made["changes"] == planned["changes"]
+    assert made["unlisted"] == []
+    assert os.listdir(tmp_path) == names
+    report = works(disk, TO_KVM.hardware)
+    assert report.root_source == "/dev/vda1"
+    after = sha256(disk.path)
+    assert adapt(disk.path, TO_KVM)["changes"] == []
+    assert sha256(disk.path) == after
+
+
+def inspected(found: dict[str, Any]) -> None:
     assert (found["os"]["distro"], found["os"]["hostname"]) == ("debian", "esxi-born")
     assert found["os"]["version"].split(".")[0] == "12"
     assert (found["firmware"], found["bootloader"]["kind"]) == ("bios", "grub2")
@@ -37,51 +63,27 @@ def test_from_esxi_to_kvm(tmp_path: Path) -> None:
     assert "virtio_blk" in kernel["drivers"]
     assert [(nic["name"], nic["addresses"]) for nic in found["nics"]] == [("ens192", ["10.0.2.77/24"])]
     assert found["filesystems"][0]["mounted_at"] == "/"
-    assert sha256(disk.path) == before
-    fails(disk, TO_KVM.hardware)
-    made = adapt(disk.path, TO_KVM)
-    assert (made["disk_bus"], made["nic_model"]) == ("virtio", "virtio")
-    assert made["changes"]
-    assert made["unlisted"] == []
-    report = works(disk, TO_KVM.hardware)
-    assert report.root_source == "/dev/vda1"
-    after = sha256(disk.path)
-    assert adapt(disk.path, TO_KVM)["changes"] == []
-    assert sha256(disk.path) == after
+
+
+def killed(disk: Path) -> None:
+    """``kill -9`` in the middle of adapt: the appliance has begun to write."""
+    with subprocess.Popen([sys.executable, "-m", "imgtool", "adapt", disk, "--for", "kvm"], cwd=ROOT, env=ENVIRONMENT,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        started = time.monotonic()
+        while process.poll() is None and time.monotonic() - started < 120:
+            if any(path.stat().st_size > 1 << 20 for path in disk.parent.glob(".imgtool-*/redo/0.qcow2")):
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.boot
-@pytest.mark.parametrize("cell", [
-    Cell(Guest("kvm", layout="lvm", network="netplan"), "esxi", "LSISAS1068"),
-    Cell(Guest("kvm", layout="uefi-own", stable=True, network="networkd"), "metal", "NVME"),
-    Cell(Guest("metal", layout="boot", root="xfs", network="networkmanager"), "kvm", "VIRTIO_SCSI"),
-], ids=str)
+@pytest.mark.parametrize("cell", OTHERS, ids=str)
 def test_other_ways(tmp_path: Path, cell: Cell) -> None:
     disk = build(cell, tmp_path)
     adapt(disk.path, cell)
     works(disk, cell.hardware)
-
-
-def test_dry_run_and_a_kill_change_nothing(tmp_path: Path) -> None:
-    disk = build(TO_KVM, tmp_path)
-    before, names = (sha256(disk.path), disk.path.stat().st_mtime_ns), os.listdir(tmp_path)
-    planned = result("adapt", disk.path, "--for", "kvm", "--dry-run")
-    assert {change["where"] for change in planned["changes"]} >= {"/etc/fstab", "/boot/grub/grub.cfg"}
-    assert (sha256(disk.path), disk.path.stat().st_mtime_ns) == before
-    assert os.listdir(tmp_path) == names
-    with subprocess.Popen([sys.executable, "-m", "imgtool", "adapt", disk.path, "--for", "kvm"], cwd=ROOT, env=ENVIRONMENT,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        started = time.monotonic()
-        while process.poll() is None and time.monotonic() - started < 120:
-            if any(path.stat().st_size > 1 << 20 for path in tmp_path.glob(".imgtool-*/redo/0.qcow2")):
-                break  # the appliance has begun to write
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert (sha256(disk.path), disk.path.stat().st_mtime_ns) == before
-    assert imgtool("adapt", disk.path, "--for", "kvm", "--key-file", tmp_path / "none").returncode == 2
-    assert result("adapt", disk.path, "--for", "kvm")["changes"] == planned["changes"]
-    assert os.listdir(tmp_path) == names
 
 
 def test_a_disk_without_a_system(tmp_path: Path) -> None:
@@ -93,3 +95,4 @@ def test_a_disk_without_a_system(tmp_path: Path) -> None:
     assert (made["os"]["family"], made["changes"], made["disk_bus"]) == ("unknown", [], None)
     assert "left as it is" in made["warnings"][0]
     assert empty.stat().st_mtime_ns == before
+    assert imgtool("adapt", empty, "--for", "kvm", "--key-file", tmp_path / "none").returncode == 2
