@@ -268,7 +268,8 @@ def _list(source: str, credentials: Credentials, *, as_json: bool) -> None:
 
 def lines(result: Migrated) -> Iterable[str]:
     """What a person is told at the end."""
-    yield f"{result.machine}: at {result.target} as {result.id}, {len(result.disks)} disks, in {result.seconds:.1f} s"
+    disks = output.counted(len(result.disks), "disk")
+    yield f"{result.machine}: at {result.target} as {result.id}, {disks}, in {result.seconds:.1f} s"
     for disk in result.disks:
         moved = [f"{size(disk.bytes_read)} read"] if disk.bytes_read else []
         moved += [f"{size(disk.bytes_cloned)} cloned (shared with the source until one side is written)"] if \
