@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ def _row(name: str, way: Callable[[], int], device: Path, used: int, out: Path) 
         seconds, read = time.monotonic() - began, read_of(device) - before
     finally:
         shutil.rmtree(out)
+    print(f"{name}: {seconds:.1f} s, read {read / used:.2f}, sent {sent / used:.2f} of what is used", file=sys.stderr)
     return name, f"{seconds:.1f}", f"{read // MIB}", f"{sent // MIB}", f"{read / used:.2f}", f"{sent / used:.2f}"
 
 
@@ -97,6 +99,7 @@ def _piped(server: Sshd, command: str) -> int:
 def _served(server: Sshd, device: Path, use: Callable[[int], None]) -> int:
     """What came through ssh while the disk was used at that port: what its process has read."""
     there = server.folder / "nbd"
+    there.unlink(missing_ok=True)  # nbdkit leaves it when it is ended
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

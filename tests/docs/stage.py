@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -41,11 +41,25 @@ SERIAL = SPARE.rpartition("_")[2]
 """Of the spare disk. The only thing that is not called as in the guides: the serial of a loop device is the path of its file."""
 
 
+GUESTS = {"esxi1": Guest("esxi"), "kvm_with_web01": Guest("kvm", layout="gpt", stable=True, network="networkd"),
+          "web09": Guest("metal", network="networkd")}
+"""Prop → the system in it."""
+
+
+def ready(props: Sequence[str], place: Path) -> None:
+    """Makes what the props are made of, once: Debian's packages come over the network, which the stage has not."""
+    for name in props:
+        if name in GUESTS:
+            debian_guests.build(place / "guest.raw", GUESTS[name]).path.unlink()
+        if name == "debian_vmdk":
+            debian.build(place / "debian.raw").path.unlink()
+
+
 def esxi1(work: Path, stack: ExitStack) -> None:
     """An ESXi host with web01 (a real Debian that knows pvscsi and vmxnet3 only), and db01, app-1, app-2 (no system in them)."""
     store = work.parent / "datastore1"
     (store / "web01").mkdir(parents=True)
-    size = debian_guests.build(store / "web01" / "web01-flat.vmdk", Guest("esxi")).path.stat().st_size
+    size = debian_guests.build(store / "web01" / "web01-flat.vmdk", GUESTS["esxi1"]).path.stat().st_size
     paths = [describe(store, "web01", (size,)),
              *(machine(store, name, (24 * MIB, 8 * MIB), data=((0, 5 * MIB),)) for name in ("db01", "app-1", "app-2"))]
     for number, path in enumerate(paths, 1):  # an address of its own each
@@ -80,7 +94,7 @@ def kvm_with_web01(work: Path, stack: ExitStack) -> None:
     """The same, and web01 there, a real Debian that knows virtio only, powered off."""
     daemon = _libvirt(work, stack)
     image = Path("/var/lib/libvirt/images/web01.qcow2")
-    raw = debian_guests.build(work.parent / "web01.raw", Guest("kvm", layout="gpt", stable=True, network="networkd")).path
+    raw = debian_guests.build(work.parent / "web01.raw", GUESTS["kvm_with_web01"]).path
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image])
     raw.unlink()
     daemon.define(domain("web01", disk(image), NIC, CHANNEL), work.parent)
@@ -103,7 +117,7 @@ def _libvirt(work: Path, stack: ExitStack) -> Libvirtd:
 
 def web09(work: Path, stack: ExitStack) -> None:
     """A physical machine, started from a rescue system: its disk holds a real Debian that knows AHCI and e1000e only."""
-    image = debian_guests.build(work.parent / OF_WEB09, Guest("metal", network="networkd")).path
+    image = debian_guests.build(work.parent / OF_WEB09, GUESTS["web09"]).path
     _by_id(OF_WEB09, stack.enter_context(loop(image)))
 
 

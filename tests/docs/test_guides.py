@@ -92,6 +92,7 @@ def run(guide: Path, props: tuple[str, ...], place: Path) -> list[Ran]:
     assert commands, f"{guide} has no commands"
     typed = script(commands).replace(f" {stage.SERIAL}", f" {place / stage.SERIAL}")
     (place / "script").write_text(typed, encoding="utf-8")
+    stage.ready(props, place)
     argv = bound([*stage.ALONE, sys.executable, "-m", "tests.docs.stage", place / "record", place / "script", *props])
     done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (place / "record").exists(), done.stderr
