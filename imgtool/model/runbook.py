@@ -207,7 +207,8 @@ class Machine(Settings):
     name: str | None = said("Of the machine at its source.")
     glob: str | None = said("All machines of the source with such a name: web-*.")
     folder: str | None = said("All machines in this folder of the source, and below.")
-    tag: str | None = said("All machines of the source with this tag. No source tells its tags yet: refused with what there is.")
+    tag: str | None = said("All machines of a vCenter with this custom attribute: its value, or NAME=VALUE. "
+                           "Other sources have none.")
     csv: str | None = said("A file beside the runbook: a row a machine; columns are name and other keys with texts.")
     line: int = field(default=0, metadata={"hidden": True})
     """Where it stands in the runbook."""

@@ -88,8 +88,9 @@ class _Finder:
         if not found:
             there = ", ".join(one.name for one in self._lists[source][:20]) or "none"
             if machine.tag is not None and not any(one.tags for one in self._lists[source]):
-                raise UsageError(f"{_named(machine)}: imgtool does not see tags at {source.uri}",
-                                 f"name machines by glob, folder or csv; there are: {there}")
+                raise UsageError(f"{_named(machine)}: imgtool sees no tags at {source.uri}",
+                                 "tags are the custom attributes of a vCenter; else name machines by glob, folder or csv; "
+                                 f"there are: {there}")
             raise UsageError(f"{_named(machine)} finds no machine at {source.uri}", f"there are: {there}")
         return found
 

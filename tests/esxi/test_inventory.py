@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.endpoints.vsphere import facts as api
 from imgtool.endpoints.vsphere import inventory, machines
 from imgtool.endpoints.vsphere.facts import Facts
+from imgtool.endpoints.vsphere.login import content
 from imgtool.errors import RefusedError, UsageError
 from imgtool.files import sync
 from imgtool.model.endpoint import Power
@@ -162,3 +164,20 @@ def test_a_free_licence_is_seen_and_refuses(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="licence"):
             machines.rename(logged_in, one.id, "web02", Stop())
         assert api.facts(logged_in, one).disks[0].capacity == MIB
+
+
+def test_custom_attributes_are_tags(tmp_path: Path) -> None:
+    """Of a vCenter: a runbook chooses machines by them."""
+    store = Datastore(name="ds", directory=tmp_path)
+    there = [Registered(path=f"[ds] {machine(tmp_path, name, [MIB])}") for name in ("a", "b")]
+    with esxi([store], there, Server(vcenter=True, datacenter="DC")) as server, session(server) as made:
+        def mark(stub: Any) -> None:
+            from pyVmomi import vim
+
+            manager = content(stub).customFieldsManager
+            wave = manager.AddCustomFieldDef("wave", vim.VirtualMachine)
+            manager.AddCustomFieldDef("owner", vim.VirtualMachine)
+            manager.SetField(vim.VirtualMachine(inventory.find(made, "b").id, stub), wave.key, "pilot 1")
+
+        made.call("marking a machine", mark)
+        assert {one.name: one.tags for one in inventory.machines(made)} == {"a": (), "b": ("pilot 1", "wave=pilot 1")}

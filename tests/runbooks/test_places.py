@@ -92,6 +92,6 @@ def test_a_plan_of_all(tmp_path: Path, state: Path) -> None:
     path.write_text(path.read_text().replace("[good, gone]", "[{tag: prod, from: good/good.vmx}]"))
     tagged = imgtool("run", path, "--dry-run")
     assert tagged.returncode == 2
-    assert "does not see tags" in tagged.stderr
+    assert "sees no tags" in tagged.stderr
     assert not (tmp_path / "out").exists()
     assert not state.exists()

@@ -13,7 +13,7 @@ from imgtool.model.endpoint import Found, Place, Power
 POWER = {"poweredOff": Power.OFF, "poweredOn": Power.RUNNING, "suspended": Power.SUSPENDED}
 LISTED = 20
 """Names in a message."""
-MACHINE = ("name", "parent", "runtime.powerState")
+MACHINE = ("name", "parent", "runtime.powerState", "availableField", "customValue")
 
 
 def machines(session: Session) -> list[Found]:
@@ -44,7 +44,16 @@ def listed(names: Iterator[str]) -> str:
 
 def _found(identity: str, seen: properties.Properties, folders: Folders) -> Found:
     return Found(name=str(seen.get("name", identity)), id=identity, folder=folders.path(seen.get("parent")),
-                 power=POWER.get(str(seen.get("runtime.powerState")), Power.RUNNING))
+                 power=POWER.get(str(seen.get("runtime.powerState")), Power.RUNNING), tags=tuple(_tags(seen)))
+
+
+def _tags(seen: properties.Properties) -> Iterator[str]:
+    """A vCenter's custom attributes (vim.CustomFieldsManager): their values, and NAME=VALUE. Its tags are not in this API."""
+    names = {field.key: str(field.name) for field in seen.get("availableField") or ()}
+    for one in seen.get("customValue") or ():
+        value = str(getattr(one, "value", "") or "")
+        if value and one.key in names:
+            yield from (value, f"{names[one.key]}={value}")
 
 
 class Folders:
