@@ -27,7 +27,7 @@ endpoints:
   bycommand: {uri: "%(uri)s", password: {command: [cat, "%(file)s"]}}
   kvm: {uri: "%(kvm)s"}
 defaults: {from: byenv, to: kvm, adapt: false, new-identity: true, networks: {VM Network: none}}
-limits: {per-source-host: 2, per-worker: 3}
+limits: {per-source-host: 2, per-worker: 3, bytes-per-second: 2M}
 machines:
 - {glob: "web*", new-name: "new-{name}"}
 - {name: db, from: byfile}
