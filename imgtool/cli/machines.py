@@ -41,13 +41,6 @@ def register(app: typer.Typer) -> None:
     app.command()(translate)
 
 
-def nothing_said() -> TranslateRequest:
-    """A request without an option."""
-    from imgtool.model.translation import TranslateRequest
-
-    return TranslateRequest(source="", destination=None, suffix="")
-
-
 def translate(
     source: Annotated[Path, typer.Argument(
         metavar="SRC", help="A .vmx, domain .xml, .ovf or .ova.", autocompletion=completion.descriptions)],
@@ -123,10 +116,13 @@ def translate_options(
     new_identity: bool, hardware_version: int | None, strict: bool, force: bool,
 ) -> TranslateRequest:
     """What the options say, without source and destination. Raises UsageError."""
+    from imgtool.model.translation import TranslateRequest
+
     networks = tuple((old, network(new)) for old, new in (_pair(text, "--map-network") for text in map_network or ()))
     storage = tuple(_pair(text, "--map-storage") for text in map_storage or ())
-    return replace(nothing_said(), networks=networks, storage=storage, disk_roots=tuple(disk_root or ()), name=name,
-                   new_identity=new_identity, hardware_version=hardware_version, strict=strict, force=force)
+    return TranslateRequest(source="", destination=None, suffix="", networks=networks, storage=storage, name=name,
+                            disk_roots=tuple(disk_root or ()), new_identity=new_identity, hardware_version=hardware_version,
+                            strict=strict, force=force)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
