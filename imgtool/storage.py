@@ -53,10 +53,7 @@ SAMPLE = 64 << 10
 
 ZEROS = bytes(1 << 20)
 
-Buffer = ctypes.Array[ctypes.c_char]
-
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.mmap.restype = ctypes.c_void_p
@@ -318,11 +315,6 @@ def _blocks(fd: int, offset: int, length: int) -> Iterator[Physical]:
             raise
 
 
-def buffer(size: int) -> Buffer:
-    """Whole pages of memory, whose address C knows."""
-    return (ctypes.c_char * size).from_buffer(mmap.mmap(-1, size))
-
-
 def read_into(fd: int, room: memoryview, offset: int) -> int:
     """Bytes read: fewer than asked for only where the file ends.
 
@@ -340,11 +332,6 @@ def read(fd: int, length: int, offset: int) -> bytes:
     while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
         data += more
     return data
-
-
-def same_bytes(left: bytes | Buffer, right: bytes | Buffer, length: int) -> bool:
-    """memcmp(3) of the first ``length`` bytes, without the interpreter's lock; both have as many."""
-    return not _libc.memcmp(left, right, length)
 
 
 def unwritten(fd: int, size: int) -> Iterator[tuple[int, int]]:

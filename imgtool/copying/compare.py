@@ -14,18 +14,21 @@ from itertools import chain
 from imgtool import storage
 from imgtool.copying import direct
 from imgtool.copying.batches import MAX_ITEMS, side_by_side
+from imgtool.copying.buffers import Buffer, buffer, same_bytes
 from imgtool.copying.direct import Direct
-from imgtool.copying.pool import WAITING, ordered
+from imgtool.copying.pool import ordered
 from imgtool.formats.disk import Disk
 from imgtool.model import Extent, Kind, VerifyResult
 from imgtool.progress import Control
 
 Pair = tuple[Extent, Extent]
-Reader = Callable[[int, int], bytes | storage.Buffer]
+Reader = Callable[[int, int], bytes | Buffer]
 BATCH = 32 << 20
 """Bytes of one piece of work: comparing runs at the speed of memory, so that handing over 4 MiB takes as long as their bytes."""
 PIECE = 512 << 10
 """Bytes that are read and compared at once."""
+READERS = 4
+"""Requests that the storage has at a time; more would only be in each other's way where all is in the page cache."""
 WORTH_ASKING = 64 << 10
 """Bytes from which on the file system is asked for the blocks: below, reading is as quick."""
 
@@ -37,8 +40,8 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     compared, difference = 0, None
     same: list[int] = []
     sides, work = Sides(left, right, control), _batches(left, right, size, same)
-    with closing(sides.direct), ThreadPoolExecutor(WAITING) as pool, control.progress.bar(size, what) as bar:
-        for batch, first in ordered(pool, sides.differ, work, 2 * WAITING):
+    with closing(sides.direct), ThreadPoolExecutor(READERS) as pool, control.progress.bar(size, what) as bar:
+        for batch, first in ordered(pool, sides.differ, work, 2 * READERS):
             control.stop.check()
             bar.update(batch[-1][0].end - batch[0][0].start)
             compared += sum(a.length for a, b in batch if _read(a, b))
@@ -106,10 +109,15 @@ def _cut(pairs: Iterator[Pair]) -> Iterator[Pair]:
 
 
 class _Buffers(threading.local):
-    """Two buffers a thread, used again and again: as much of them as the processor's cache holds, unless a disk is waited for."""
+    """Two buffers a thread, used again and again: what the processor's cache holds, unless a disk is waited for."""
 
     def __init__(self) -> None:
-        self.left, self.right = storage.buffer(direct.PIECE), storage.buffer(direct.PIECE)
+        self._made: dict[int, tuple[Buffer, Buffer]] = {}
+
+    def pair(self, size: int) -> tuple[Buffer, Buffer]:
+        if size not in self._made:
+            self._made[size] = (buffer(size), buffer(size))
+        return self._made[size]
 
 
 BUFFERS = _Buffers()
@@ -131,12 +139,13 @@ class Sides:
                 continue
             self.control.rate.take(a.length, self.control.stop)
             step, past = self._step(a, b)
-            read_left = self._reader(self.left, a, BUFFERS.left, past)
-            read_right = self._reader(self.right, b, BUFFERS.right, past)
+            left, right = BUFFERS.pair(direct.PIECE if past else PIECE)
+            read_left = self._reader(self.left, a, left, past)
+            read_right = self._reader(self.right, b, right, past)
             for done in range(0, a.length, step):
                 length = min(step, a.length - done)
                 one, other = read_left(done, length), read_right(done, length)
-                if not storage.same_bytes(one, other, length):
+                if not same_bytes(one, other, length):
                     return a.start + done + first_byte(memoryview(one)[:length], memoryview(other)[:length])
         return None
 
@@ -147,8 +156,8 @@ class Sides:
         past = any(each.file is not None and self.direct.reads(each.file.fd, each.offset, each.length) for each in (a, b))
         return (direct.PIECE, True) if past else (PIECE, False)
 
-    def _reader(self, disk: Disk, extent: Extent, buffer: storage.Buffer, past: bool) -> Reader:
-        """(offset in the extent, length) → the guest's bytes there, in ``buffer`` if they are plain; what follows has no meaning.
+    def _reader(self, disk: Disk, extent: Extent, mine: Buffer, past: bool) -> Reader:
+        """(offset in the extent, length) → the guest's bytes there, in ``mine`` if they are plain; what follows has no meaning.
 
         Chosen once an extent, since the bytes themselves come at the speed of memory.
         """
@@ -159,8 +168,8 @@ class Sides:
         fd, offset = extent.file.fd, extent.offset
         read = self.direct.read if past else storage.read_into
 
-        def plain(done: int, length: int) -> storage.Buffer:
-            room = buffer if length <= len(buffer) else storage.buffer(length)
+        def plain(done: int, length: int) -> Buffer:
+            room = mine if length <= len(mine) else buffer(length)
             view = memoryview(room).cast("B")[:length]
             count = read(fd, view, offset + done)
             if count < length:

@@ -16,12 +16,13 @@ import threading
 from contextlib import suppress
 
 from imgtool import storage
+from imgtool.copying.buffers import buffer
 
 BLOCK = max(4096, mmap.PAGESIZE)
 """What direct ranges are multiples of, in files and in memory: no device asks for more than its sector, of 4096 bytes at most."""
 WORTH = 1 << 20
 """Bytes from which on a range goes past the page cache: each is waited for."""
-PIECE = 4 << 20
+PIECE = 2 << 20
 """Bytes that are read or written at once."""
 
 
@@ -101,12 +102,12 @@ class Scratch(threading.local):
     """A buffer a thread, in whole pages, used again and again: fresh memory each time would cost as much as filling it."""
 
     def __init__(self) -> None:
-        self._buffer = storage.buffer(PIECE + BLOCK)
+        self._buffer = buffer(PIECE + BLOCK)
 
     def room(self, size: int) -> memoryview:
         """``size`` bytes; what was there before is gone."""
         if len(self._buffer) < size:
-            self._buffer = storage.buffer(size)
+            self._buffer = buffer(size)
         return memoryview(self._buffer).cast("B")[:size]
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from imgtool import storage
 from imgtool.copying.batches import BATCH, batches
 from imgtool.copying.direct import PIECE, Direct, Scratch, write_all
-from imgtool.copying.pool import WAITING, Turns, ordered
+from imgtool.copying.pool import WAITING, WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
@@ -89,9 +89,10 @@ class Copier:
         back, turns = Writeback(self.disk.virtual_size), Turns()
         work = enumerate(batches(self.disk.content(), self._batch()))
         progress = self.control.progress.bar(self.disk.virtual_size, "convert")
-        with closing(self.direct), ThreadPoolExecutor(WAITING) as pool, progress as bar:
+        at_once = WORKERS if self.clones else WAITING  # sharing blocks is work of the processor
+        with closing(self.direct), ThreadPoolExecutor(at_once) as pool, progress as bar:
             try:
-                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work, 2 * WAITING):
+                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work, 2 * at_once):
                     self.control.stop.check()
                     for place in places:
                         back.wrote(place.fd, place.offset, place.length)

@@ -21,7 +21,7 @@ DISKS_AT_ONCE = 2
 """Disks under way: one waits for the storage while the other computes; more only make the storage jump."""
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 """That compute."""
-WAITING = 4
+WAITING = 8
 """That wait for the storage: the requests that it has at a time, whatever the number of processors."""
 IN_FLIGHT = 2 * WORKERS
 

@@ -16,6 +16,7 @@ from imgtool import storage
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.formats import FORMATS
 from imgtool.formats.detect import detect, forced
+from imgtool.formats.holes import with_holes
 from imgtool.formats.layer import Layer
 from imgtool.formats.opener import Opener
 from imgtool.formats.runs import merged
@@ -31,8 +32,6 @@ Read = Callable[[int, memoryview, int], int]
 """(fd, room, offset) → bytes read: fewer only where the file ends."""
 SLACK = 4 << 20
 """Bytes that a layer's last cluster may reach behind the end of its file."""
-NEAR, AHEAD = 1 << 20, 256 << 20
-"""Bytes between extents of a file that follow each other; and those that are asked about ahead of them, at most."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Disk:
 
     def content(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
         """As ``extents``; holes and unwritten extents of the files are ZERO, so is what no layer has."""
-        return merged(_with_holes(self._unmerged(start, end, folded=True)))
+        return merged(with_holes(self._unmerged(start, end, folded=True)))
 
     def _unmerged(self, start: int, end: int | None, *, folded: bool = False) -> Iterator[Extent]:
         self.refuse_encrypted()
@@ -207,58 +206,3 @@ def _bounded(extents: Iterator[Extent], path: str, limit: int) -> Iterator[Exten
             if total > limit:
                 raise DamagedError(f"{path} speaks of more data than its files have: its tables name one place many times")
         yield extent
-
-
-def _with_holes(extents: Iterator[Extent]) -> Iterator[Extent]:
-    known: dict[int, _Known] = {}
-    for extent in extents:
-        if extent.kind != Kind.DATA:
-            plain = extent.kind == Kind.ZERO and not extent.layer
-            yield extent if plain else Extent(extent.start, extent.length, Kind.ZERO)
-        elif extent.file is None or extent.coded:
-            yield extent
-        else:
-            file = extent.file
-            found = known.get(file.fd) or known.setdefault(file.fd, _Known(file.fd))
-            inside = not file.base or _inside(extent, file) == extent.length
-            if inside and found.full(extent.offset, extent.length):
-                yield extent
-            else:
-                yield from _cut_at_holes(extent, file)
-
-
-class _Known:
-    """The last run of data that was found in a file: short extents mostly follow each other in it."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._ahead = fd, 0
-        self._begin = self._end = 0
-
-    def full(self, offset: int, length: int) -> bool:
-        """Whether a range is data and nothing else. Where ranges follow each other, it is asked for what comes next, too."""
-        if self._begin <= offset and offset + length <= self._end:
-            return True
-        follows = 0 <= offset - self._end <= NEAR
-        self._ahead = min(2 * self._ahead + length, AHEAD) if follows else 0
-        first = next(storage.pieces(self._fd, offset, offset + length + self._ahead), None)
-        if first is None or not first.data:
-            return False
-        self._begin, self._end = offset, offset + first.length
-        return length <= first.length
-
-
-def _cut_at_holes(extent: Extent, file: ImageFile) -> Iterator[Extent]:
-    inside = _inside(extent, file)
-    for piece in storage.pieces(file.fd, extent.offset, extent.offset + inside):
-        start = extent.start + piece.offset - extent.offset
-        if piece.data:
-            yield extent._replace(start=start, length=piece.length, offset=piece.offset)
-        else:
-            yield Extent(start, piece.length, Kind.ZERO)
-    if inside < extent.length:
-        yield Extent(extent.start + inside, extent.length - inside, Kind.ZERO)
-
-
-def _inside(extent: Extent, file: ImageFile) -> int:
-    """Bytes of an extent before the end of its image: behind a member of an archive comes the next one."""
-    return min(extent.length, file.base + file.size - extent.offset) if file.base else extent.length

@@ -17,8 +17,8 @@ import pytest
 
 from bench.disks import fragmented
 from fixtures import patterns, vmdk_kinds
-from imgtool import storage
 from imgtool.copying import direct
+from imgtool.copying.buffers import buffer
 from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
 from imgtool.errors import ImgtoolError
@@ -370,7 +370,7 @@ def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:
     fd = os.open(here / "y" / "x", os.O_RDWR | os.O_CREAT)
     past = direct.Direct()
     for lead in (0, 512, 4096):
-        room = memoryview(storage.buffer(2 << 20)).cast("B")[lead:][:len(data)]
+        room = memoryview(buffer(2 << 20)).cast("B")[lead:][:len(data)]
         room[:] = data
         past.write(fd, room, 4096)
         assert os.pread(fd, len(data), 4096) == data
