@@ -27,9 +27,13 @@ PIECE = 2 << 20
 
 
 class Direct:
-    """Second descriptors of files, that go past the page cache; opened when first asked for. May be used by threads."""
+    """Second descriptors of files, that go past the page cache; opened when first asked for. May be used by threads.
 
-    def __init__(self) -> None:
+    ``writes``: what is written is not read again soon.
+    """
+
+    def __init__(self, *, writes: bool = True) -> None:
+        self._writes = writes
         self._opened: dict[tuple[int, int], int | None] = {}
         self._lock = threading.Lock()
 
@@ -41,7 +45,7 @@ class Direct:
 
     def takes(self, fd: int, length: int) -> bool:
         """Whether it is worth the while to write ``length`` bytes of this file so."""
-        return length >= WORTH and self._second(fd, os.O_WRONLY) is not None
+        return self._writes and length >= WORTH and self._second(fd, os.O_WRONLY) is not None
 
     def write(self, fd: int, data: memoryview, offset: int) -> None:
         """All of ``data``; its whole blocks directly, if there are enough of them. They should be whole blocks of memory, too."""

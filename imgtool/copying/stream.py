@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from imgtool import codec
 from imgtool.copying.chunks import Chunk, chunks, units
 from imgtool.copying.pool import WORKERS, ordered
+from imgtool.copying.writeback import Writeback
 from imgtool.formats.disk import Disk
 from imgtool.formats.qcow2.pack import PackedTarget
 from imgtool.formats.qcow2.write import shape
@@ -52,10 +53,11 @@ def write_stream(disk: Disk, spec: ImageSpec, folder: str, name: str, control: C
     """A streamOptimized VMDK in a file. Raises NoSpaceError, UsageError, StoppedError."""
     descriptor = stream_descriptor(spec, name, disk.virtual_size)
     counted: list[int] = []
-    written = 0
+    written, back = 0, Writeback(disk.virtual_size)
     with open(create(folder, name), "wb") as file:
         pieces = stream(disk, descriptor, control, level=spec.compress_level or codec.DEFAULT_LEVEL, counted=counted)
         for piece in pieces:
+            back.wrote(file.fileno(), written, len(piece))
             written += file.write(piece)
     return CopyStats(engine="stream", bytes_read=sum(counted), bytes_written=written, detected_zeroes=True)
 

@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.model import Allocation
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 class Place(NamedTuple):
@@ -49,18 +45,16 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-def split_places(start: int, end: int, fd: int, unit: int, units: npt.NDArray[np.uint64], within: int) -> Iterator[Place]:
-    """Guest bytes [start, end) in clusters or grains of ``unit`` bytes at the offsets ``units``; ``within``: where in the table.
-
-    Only the first one can be an old one, and then the fresh ones may not follow it: else all is one place.
-    """
-    offset = int(units[0]) + within % unit
-    first = min(end, start - within % unit + unit)
-    if first < end and int(units[1]) != int(units[0]) + unit:
-        yield Place(start, first - start, fd, offset)
-        yield Place(first, end - first, fd, int(units[1]))
+def split_places(start: int, end: int, fd: int, unit: int, first: int, second: int) -> Iterator[Place]:
+    """Guest bytes [start, end) in clusters or grains of ``unit`` bytes: the first of them lies at ``first``, all others follow
+    each other from ``second`` on."""
+    within = start % unit
+    cut = start - within + unit
+    if cut < end and second != first + unit:
+        yield Place(start, cut - start, fd, first + within)
+        yield Place(cut, end - cut, fd, second)
     else:
-        yield Place(start, end - start, fd, offset)
+        yield Place(start, end - start, fd, first + within)
 
 
 class FileTarget:

@@ -17,6 +17,7 @@ from imgtool import files, storage
 from imgtool.copying import qemu_img
 from imgtool.copying.choose import choose
 from imgtool.copying.compare import compare
+from imgtool.copying.direct import Direct
 from imgtool.copying.native import Copier
 from imgtool.copying.settle import settle
 from imgtool.copying.stream import write_packed, write_stream
@@ -56,7 +57,7 @@ def prepare_disk(request: ConvertRequest, disk: Disk) -> Step:
     """``prepare`` for a disk that is open."""
     check(request, disk)
     spec = request.spec
-    choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone)
+    choice = choose(disk, spec, os.path.dirname(request.destination), clone=request.clone, verify=request.verify)
     kind = f"{spec.format} ({spec.subformat})" if spec.subformat else spec.format
     notes = [choice.reason, *(f"warning: {warning}" for warning in disk.warnings)]
     notes.append("then compared with the source" if request.verify else "not compared (--no-verify)")
@@ -137,7 +138,7 @@ def room_needed(request: ConvertRequest, disk: Disk) -> int:
     spec, directory = request.spec, os.path.dirname(request.destination)
     if spec.allocation != Allocation.THIN:
         return disk.virtual_size
-    share = choose(disk, spec, directory, clone=request.clone).share
+    share = choose(disk, spec, directory, clone=request.clone, verify=request.verify).share
     if (share and storage.may_share(directory)) or spec.compress or spec.subformat == "streamOptimized":
         return 0
     limit = data_limit(disk)
@@ -154,7 +155,7 @@ def refuse_without_room(directory: str, needed: int) -> None:
 
 def _write(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     """Writes the image into the workspace."""
-    way = choose(disk, request.spec, os.path.dirname(folder), clone=request.clone).way
+    way = choose(disk, request.spec, os.path.dirname(folder), clone=request.clone, verify=request.verify).way
     if way == "native":
         return _write_native(request, disk, folder, name, control)
     if way == "stream":
@@ -188,10 +189,11 @@ def _write_qemu(request: ConvertRequest, disk: Disk, folder: str, name: str, con
 
 def _write_native(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:
     spec = request.spec
-    choice = choose(disk, spec, os.path.dirname(folder), clone=request.clone)
+    choice = choose(disk, spec, os.path.dirname(folder), clone=request.clone, verify=request.verify)
     with closing(_target(folder, name, disk.virtual_size, spec)) as target:
         copier = Copier(disk, target, control, whole=spec.allocation != Allocation.THIN, share=choice.share,
-                        clones=choice.clones, detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False)
+                        clones=choice.clones, detect=request.detect_zeroes if spec.allocation != Allocation.EAGER else False,
+                        direct=Direct(writes=not choice.cached))
         try:
             stats = copier.run()
             target.finish()

@@ -17,7 +17,7 @@ import pytest
 
 from bench.disks import fragmented
 from fixtures import patterns, vmdk_kinds
-from imgtool.copying import direct
+from imgtool.copying import choose, direct
 from imgtool.copying.buffers import buffer
 from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
@@ -81,8 +81,9 @@ def never_direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def always_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each whole block is."""
+    """Each whole block is, also of a copy that will be compared."""
     monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+    monkeypatch.setattr(choose, "memory", lambda: 0)
 
 
 def forget(path: Path) -> None:
@@ -191,6 +192,7 @@ def test_buffer(ext4: Path, folder: Folder, kind: str, to: str) -> None:
 @pytest.mark.parametrize("to", ["raw-thin", "qcow2-thin"])
 def test_rate_limited(xfs: Path, ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, how: str, to: str) -> None:
     monkeypatch.setattr(direct, "WORTH", 4096 if how == "direct" else 1 << 60)
+    monkeypatch.setattr(choose, "memory", lambda: 0)
     here = folder(xfs if how == "clone" else ext4)
     source = READABLE["qcow2-1.1"](here / "x", SMALL)
     made = copied(source, GOALS[to], here, rate=Rate(16 << 20), detect_zeroes=True if how == "buffer" else None)
@@ -343,9 +345,9 @@ def test_nothing_to_gain(tmp_path: Path) -> None:
         assert copied(READABLE["raw"](where / "x", ODD), GOALS["qcow2-thin"], where).engine == "kernel"
 
 
+@pytest.mark.usefixtures("always_direct")
 def test_sectors_of_4_kib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest sectors that there are: what is not whole ones would be refused."""
-    monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
     written: list[int] = []
     real = os.pwrite
 
@@ -361,6 +363,17 @@ def test_sectors_of_4_kib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         made = copied(source, GOALS["raw-thin"], where)
     assert made.engine == "direct"
     assert sum(written) == sum(length for length in written if not length % 4096) >= 500 << 10
+
+
+@pytest.mark.parametrize(("verify", "missing", "engine"), [(True, 0, "kernel"), (True, 4, "direct"), (False, 0, "direct")])
+def test_what_will_be_compared_stays_in_memory(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, *, verify: bool,
+                                               missing: int, engine: str) -> None:
+    """If it fits; what nobody reads again does not."""
+    here = folder(ext4)
+    source = READABLE["raw"](here / "x", ODD)
+    monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+    monkeypatch.setattr(choose, "memory", lambda: 4 * source.path.stat().st_blocks * 512 - missing)
+    assert copied(source, GOALS["raw-thin"], here, verify=verify).engine == engine
 
 
 def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:

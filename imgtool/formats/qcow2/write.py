@@ -122,13 +122,13 @@ class Qcow2Target:
         table = self._use_table(start // form.covered)
         within = start % form.covered
         low, high = within // form.cluster, -(-(within + end - start) // form.cluster)
-        entries = table[low:high]
-        fresh = np.flatnonzero(entries == 0)
-        entries[fresh] = self._next + np.arange(len(fresh), dtype=np.uint64) * np.uint64(form.cluster)
-        self._next += len(fresh) * form.cluster
+        old, fresh = int(table[low]), self._next  # ranges come in order: only the first cluster can be there already
+        self._next += (high - low - bool(old)) * form.cluster
+        table[low + bool(old):high] = np.arange(fresh, self._next, form.cluster, dtype=np.uint64)
         if form.extended:
             self._mark(within, within + end - start)
-        yield from split_places(start, end, self.fd, form.cluster, entries, within)
+        second = fresh if old else fresh + form.cluster
+        yield from split_places(start, end, self.fd, form.cluster, old or fresh, second)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

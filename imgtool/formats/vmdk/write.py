@@ -79,14 +79,15 @@ class SparseFile:
 
         self._use_table(start // COVERED)
         within = start % COVERED
-        entries = self._table[within // GRAIN:-(-(within + end - start) // GRAIN)]
-        fresh = np.flatnonzero(entries == 0)
+        low, high = within // GRAIN, -(-(within + end - start) // GRAIN)
+        old, fresh = int(self._table[low]), self._next  # ranges come in order: only the first grain can be there already
         step = GRAIN // SECTOR
-        if self._next + len(fresh) * step > MAX_SECTOR:
+        self._next += (high - low - bool(old)) * step
+        if self._next > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
-        entries[fresh] = self._next + np.arange(len(fresh), dtype=np.uint32) * np.uint32(step)
-        self._next += len(fresh) * step
-        yield from split_places(start, end, self.fd, GRAIN, entries[:2].astype(np.uint64) * np.uint64(SECTOR), within)
+        self._table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
+        second = fresh if old else fresh + step
+        yield from split_places(start, end, self.fd, GRAIN, (old or fresh) * SECTOR, second * SECTOR)
 
     def _use_table(self, index: int) -> None:
         if index != self._index:

@@ -46,7 +46,7 @@ def _shares(reader: Reader, wish: Wish) -> bool:
     """Sharing blocks takes no time: there is nothing to go on with."""
     folder = os.path.dirname(wish.path)
     assert reader.disk is not None  # noqa: S101 - asked before
-    return choose(reader.disk, wish.spec, folder, clone=wish.clone).share and storage.may_share(folder)
+    return choose(reader.disk, wish.spec, folder, clone=wish.clone, verify=False).share and storage.may_share(folder)
 
 
 def _converted(reader: Reader, name: str, wish: Wish, control: Control) -> MovedDisk:
