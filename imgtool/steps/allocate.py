@@ -21,6 +21,7 @@ from imgtool.formats.vmdk import whole as vmdk
 from imgtool.model import AllocateRequest, AllocateResult, Allocation, ImageFile, Kind
 from imgtool.plan import Step
 from imgtool.progress import Control
+from imgtool.units import size
 
 
 def prepare(request: AllocateRequest, control: Control) -> Step:
@@ -73,7 +74,7 @@ def _check(request: AllocateRequest, disk: Disk) -> None:
     missing += sum(length for file in layer.files for _, length in storage.shared(file.fd, file.size))
     free = storage.free_space(os.path.dirname(layer.path))
     if missing > free:
-        raise NoSpaceError(f"{os.path.dirname(layer.path)} has {free} bytes free, {request.path} needs {missing} more",
+        raise NoSpaceError(f"{os.path.dirname(layer.path)} has {size(free)} free, {request.path} needs {size(missing)} more",
                            "free some space first")
 
 

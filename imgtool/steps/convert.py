@@ -32,6 +32,7 @@ from imgtool.model import Allocation, ConvertRequest, ConvertResult, CopyStats, 
 from imgtool.plan import Step
 from imgtool.progress import Control
 from imgtool.steps.spec import check_size
+from imgtool.units import size
 
 TARGETS: dict[str, Callable[[str, str, int, ImageSpec], Target]] = {
     "raw": lambda folder, name, size, spec: FileTarget(folder, name, size, allocation=spec.allocation),
@@ -149,7 +150,7 @@ def refuse_without_room(directory: str, needed: int) -> None:
     """Raises NoSpaceError before the copy, not in its middle."""
     free = storage.free_space(directory)
     if needed > free:
-        raise NoSpaceError(f"{directory} has {free >> 20} MiB free, the result needs {-(-needed >> 20)} MiB",
+        raise NoSpaceError(f"{directory} has {size(free)} free, the result needs {size(needed)}: {size(needed - free)} more",
                            "free some space, or choose another file system")
 
 

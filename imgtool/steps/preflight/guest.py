@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imgtool.model.situation import Level, Situation
+from imgtool.units import size
 
 MIB = 1 << 20
 ROOM = {"/": 100 * MIB, "C:": 100 * MIB, "/boot": 50 * MIB}
@@ -16,7 +17,7 @@ def free_space(it: Situation) -> Iterator[str]:
     for one in it.source.guest_free:
         need = ROOM.get(one.mount.rstrip("\\") or "/", ROOM_ELSEWHERE)
         if one.free < need:
-            yield f"{one.mount} in the guest has {one.free} bytes left; adapting it may need {need}"
+            yield f"{one.mount} in the guest has {size(one.free)} left; adapting it may need {size(need)}"
 
 
 def hibernated(it: Situation) -> Iterator[str]:

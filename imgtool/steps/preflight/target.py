@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from imgtool.model.devices import Network, NetworkKind, Nic
 from imgtool.model.machine import FirmwareKind
 from imgtool.model.situation import Level, Situation, SourceDisk
+from imgtool.units import size
 
 MARGIN = 1 << 30
 """Bytes that shall be left on a storage: a full datastore stops other machines."""
@@ -53,19 +54,20 @@ def name_odd(it: Situation) -> Iterator[str]:
 def room(it: Situation) -> Iterator[str]:
     need = needed(it)
     if it.target.free is not None and need is not None and need > it.target.free:
-        yield f"{it.target.storage or 'the target'} has {it.target.free} bytes left, and {need} are needed"
+        yield (f"{it.target.storage or 'the target'} has {size(it.target.free)} left, and {size(need)} are needed: "
+               f"{size(need - it.target.free)} more")
 
 
 def tight(it: Situation) -> Iterator[str]:
     need = needed(it)
     if it.target.free is not None and need is not None and need <= it.target.free < need + MARGIN:
-        yield f"{it.target.storage or 'the target'} will be nearly full: {it.target.free - need} bytes left"
+        yield f"{it.target.storage or 'the target'} will be nearly full: {size(it.target.free - need)} left"
 
 
 def overcommitted(it: Situation) -> Iterator[str]:
     most = sum(disk.capacity for disk in it.source.disks)
     if it.target.free is not None and not it.asked.thick and most > it.target.free and not list(room(it)):
-        yield f"thin disks of {most} bytes can outgrow the {it.target.free} bytes that are left"
+        yield f"thin disks of {size(most)} can outgrow the {size(it.target.free)} that are left"
 
 
 def needed(it: Situation) -> int | None:
@@ -81,7 +83,7 @@ def _data(disk: SourceDisk) -> int:
 def staging(it: Situation) -> Iterator[str]:
     need = sum(_data(disk) for disk in it.source.disks)
     if it.asked.staged and it.target.staging_free is not None and need > it.target.staging_free:
-        yield f"the staged copy needs {need} bytes here, and {it.target.staging_free} are left"
+        yield f"the staged copy needs {size(need)} here, and {size(it.target.staging_free)} are left"
 
 
 def storage(it: Situation) -> Iterator[str]:
