@@ -373,7 +373,8 @@ def test_what_will_be_compared_stays_in_memory(ext4: Path, folder: Folder, monke
     source = READABLE["raw"](here / "x", ODD)
     monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
     monkeypatch.setattr(choose, "memory", lambda: 4 * source.path.stat().st_blocks * 512 - missing)
-    assert copied(source, GOALS["raw-thin"], here, verify=verify).engine == engine
+    request = replace(targets.request(source, GOALS["raw-thin"], here / "y"), verify=verify)
+    assert convert(request, Control()).engine == engine
 
 
 def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:
