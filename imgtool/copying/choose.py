@@ -35,13 +35,13 @@ def choose(disk: Disk, spec: ImageSpec, directory: str, *, clone: bool, verify: 
         return Choice("qemu-img", "qemu-img: it compresses clusters of this shape")
     if spec.format not in ("raw", "qcow2", "vmdk"):
         return Choice("qemu-img", f"qemu-img: it writes {spec.format}")
+    cached = verify and _fits(disk)
     if spec.allocation != Allocation.THIN:
-        return Choice("native", "copy: thick and eager images share no block", cached=verify and _fits(disk))
+        return Choice("native", "copy: thick and eager images share no block", cached=cached)
     if not clone:
-        return Choice("native", "copy: --no-clone", cached=verify and _fits(disk))
+        return Choice("native", "copy: --no-clone", cached=cached)
     if _may_share(disk, directory):
         return Choice("native", "clone where ranges align: same file system, which has reflinks", share=True, clones=True)
-    cached = verify and _fits(disk)
     how = "kept in memory until they are compared" if cached else "long ranges past the page cache"
     return Choice("native", f"copy: no reflinks between source and destination; {how}", share=True, cached=cached)
 

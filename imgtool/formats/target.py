@@ -45,9 +45,10 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-def split_places(start: int, end: int, fd: int, unit: int, first: int, second: int) -> Iterator[Place]:
-    """Guest bytes [start, end) in clusters or grains of ``unit`` bytes: the first of them lies at ``first``, all others follow
-    each other from ``second`` on."""
+def split_places(start: int, end: int, fd: int, unit: int, old: int, fresh: int) -> Iterator[Place]:
+    """Guest bytes [start, end) in clusters or grains of ``unit`` bytes, which follow each other from ``fresh`` on; but the first
+    of them is at ``old``, where that is not 0."""
+    first, second = (old, fresh) if old else (fresh, fresh + unit)
     within = start % unit
     cut = start - within + unit
     if cut < end and second != first + unit:

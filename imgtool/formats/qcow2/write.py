@@ -127,8 +127,7 @@ class Qcow2Target:
         table[low + bool(old):high] = np.arange(fresh, self._next, form.cluster, dtype=np.uint64)
         if form.extended:
             self._mark(within, within + end - start)
-        second = fresh if old else fresh + form.cluster
-        yield from split_places(start, end, self.fd, form.cluster, old or fresh, second)
+        yield from split_places(start, end, self.fd, form.cluster, old, fresh)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

@@ -86,8 +86,7 @@ class SparseFile:
         if self._next > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
         self._table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
-        second = fresh if old else fresh + step
-        yield from split_places(start, end, self.fd, GRAIN, (old or fresh) * SECTOR, second * SECTOR)
+        yield from split_places(start, end, self.fd, GRAIN, old * SECTOR, fresh * SECTOR)
 
     def _use_table(self, index: int) -> None:
         if index != self._index:
