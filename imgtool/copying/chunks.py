@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from imgtool.copying.direct import Scratch
 from imgtool.copying.zeros import all_zero
 from imgtool.formats.disk import Disk
 from imgtool.model import Extent, Kind
 
 CHUNK = 4 << 20
+SCRATCH = Scratch()
 
 
 class Chunk(NamedTuple):
@@ -45,21 +47,32 @@ def _cut(extent: Extent, size: int) -> Iterator[Extent]:
         position = stop
 
 
-def units(disk: Disk, chunk: Chunk, unit: int) -> Iterator[tuple[int, bytes]]:
-    """(guest offset, bytes) of the units of a chunk that are not zeros; the last unit of a disk is padded with zeros."""
-    for start in range(chunk.start, chunk.end, unit):
-        parts = [extent for extent in chunk.extents if extent.start < start + unit and extent.end > start]
-        if parts:
-            data = _joined(disk, parts, start, unit)
-            if not all_zero(data):
-                yield start, data
+def units(disk: Disk, chunk: Chunk, unit: int) -> list[tuple[int, memoryview]]:
+    """(guest offset, bytes) of the units of a chunk that are not zeros; the last unit of a disk is padded with zeros.
+
+    The bytes are in a buffer of this thread: its next chunk writes over them.
+    """
+    starts = _touched(chunk.extents, unit)
+    room = SCRATCH.room(len(starts) * unit)
+    filled = index = 0
+    for extent in chunk.extents:
+        while starts[index] + unit <= extent.start:
+            index += 1
+        begin = index * unit + extent.start - starts[index]
+        room[filled:begin] = bytes(begin - filled)
+        filled = begin + extent.length
+        disk.read_into(extent, room[begin:filled])
+    room[filled:] = bytes(len(room) - filled)
+    return [(start, room[at:at + unit]) for start, at in zip(starts, range(0, len(room), unit), strict=True)
+            if not all_zero(room[at:at + unit])]
 
 
-def _joined(disk: Disk, parts: list[Extent], start: int, unit: int) -> bytes:
-    if parts[0].start <= start and parts[0].end >= start + unit:
-        return bytes(disk.read(parts[0].part(start, start + unit)))
-    buffer = bytearray(unit)
-    for extent in parts:
-        low, high = max(extent.start, start), min(extent.end, start + unit)
-        buffer[low - start:high - start] = disk.read(extent.part(low, high))
-    return bytes(buffer)
+def _touched(extents: list[Extent], unit: int) -> list[int]:
+    """Where the units begin that have a part of these extents."""
+    starts: list[int] = []
+    for extent in extents:
+        first = extent.start // unit * unit
+        if starts and starts[-1] == first:
+            first += unit
+        starts += range(first, extent.end, unit)
+    return starts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from imgtool import codec
 from imgtool.copying.chunks import Chunk, chunks, units
@@ -14,27 +15,34 @@ from imgtool.formats.disk import Disk
 from imgtool.formats.qcow2.pack import PackedTarget
 from imgtool.formats.qcow2.write import shape
 from imgtool.formats.target import create
-from imgtool.formats.vmdk.stream import Stream
+from imgtool.formats.vmdk.stream import Stream, joined
 from imgtool.formats.vmdk.write import GRAIN, stream_descriptor
 from imgtool.model import CopyStats, ImageSpec
 from imgtool.progress import Control
 
-Pack = Callable[[bytes], bytes]
+Pack = Callable[[memoryview], bytes]
+Packed = list[tuple[int, bytes]]
+"""Guest offset and packed bytes of the units of a chunk that are not zeros."""
+Made = TypeVar("Made")
 
 
-def _packed(disk: Disk, unit: int, pack: Pack, control: Control, counted: list[int]) -> Iterator[tuple[int, bytes, bytes]]:
-    """(guest offset, packed, plain) of each unit that is not zeros, in order."""
+def _packed(disk: Disk, unit: int, pack: Pack, made: Callable[[Packed], Made], control: Control,
+            counted: list[int]) -> Iterator[Made]:
+    """What workers make of the chunks, in order; of none that is all zeros."""
 
-    def work(chunk: Chunk) -> list[tuple[int, bytes, bytes]]:
-        counted.append(sum(extent.length for extent in chunk.extents))
-        control.rate.take(counted[-1], control.stop)
-        return [(start, pack(data), data) for start, data in units(disk, chunk, unit)]
+    def work(chunk: Chunk) -> Made | None:
+        count = sum(extent.length for extent in chunk.extents)
+        control.rate.take(count, control.stop)
+        counted.append(count)
+        packed = [(start, pack(data)) for start, data in units(disk, chunk, unit)]
+        return made(packed) if packed else None
 
     with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(disk.virtual_size, "convert") as bar:
         done = 0
-        for chunk, packed in ordered(pool, work, chunks(disk.content(), disk.virtual_size)):
+        for chunk, result in ordered(pool, work, chunks(disk.content(), disk.virtual_size)):
             control.stop.check()
-            yield from packed
+            if result is not None:
+                yield result
             bar.update(chunk.end - done)
             done = chunk.end
         bar.update(disk.virtual_size - done)
@@ -44,8 +52,8 @@ def stream(disk: Disk, descriptor: bytes, control: Control, *, level: int, count
     """The bytes of a streamOptimized VMDK, from its beginning to its end: they may go to a file or over a network."""
     writer = Stream(disk.virtual_size, descriptor)
     yield writer.begin()
-    for start, payload, _ in _packed(disk, GRAIN, lambda data: codec.deflate_zlib(data, level), control, counted):
-        yield from writer.grain(start, payload)
+    for run in _packed(disk, GRAIN, lambda data: codec.deflate_zlib(data, level), joined, control, counted):
+        yield from writer.grains(run)
     yield from writer.end()
 
 
@@ -64,16 +72,20 @@ def write_stream(disk: Disk, spec: ImageSpec, folder: str, name: str, control: C
 
 def write_packed(disk: Disk, spec: ImageSpec, folder: str, name: str, control: Control) -> CopyStats:
     """A compressed qcow2 image. Raises NoSpaceError, UsageError, StoppedError."""
-    form, level = shape(spec), spec.compress_level
-    zstd = spec.compress_type == "zstd"
-    pack: Pack = ((lambda data: codec.zstd(data, level or codec.DEFAULT_ZSTD)) if zstd
-                  else (lambda data: codec.deflate_window(data, level or codec.DEFAULT_LEVEL)))
+    form, zstd = shape(spec), spec.compress_type == "zstd"
+    level = spec.compress_level or (codec.DEFAULT_ZSTD if zstd else codec.DEFAULT_LEVEL)
+
+    def pack(data: memoryview) -> bytes:
+        packed = codec.zstd(data, level) if zstd else codec.deflate_window(data, level)
+        return packed if len(packed) < form.cluster else bytes(data)
+
     counted: list[int] = []
     fd = create(folder, name)
     try:
         target = PackedTarget(fd, disk.virtual_size, form, zstd=zstd)
-        for start, payload, plain in _packed(disk, form.cluster, pack, control, counted):
-            target.cluster(start, payload, plain)
+        for packed in _packed(disk, form.cluster, pack, list, control, counted):
+            for start, payload in packed:
+                target.cluster(start, payload)
         written = target.finish()
     finally:
         os.close(fd)

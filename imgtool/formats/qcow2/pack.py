@@ -52,8 +52,8 @@ class PackedTarget:
             self._counts[index] += 1
         return offset
 
-    def cluster(self, start: int, payload: bytes, plain: bytes) -> None:
-        """The cluster at guest offset ``start``: compressed, unless that is no shorter."""
+    def cluster(self, start: int, payload: bytes) -> None:
+        """The cluster at guest offset ``start``: compressed, or all of its bytes where that is no shorter."""
         form = self._form
         if start // form.covered != self._index:
             self._end_table()
@@ -67,7 +67,7 @@ class PackedTarget:
             self._align()
             offset = self._take(form.cluster)
             entry = COPIED | offset
-            os.pwrite(self.fd, plain, offset)
+            os.pwrite(self.fd, payload, offset)
         self._table[start % form.covered // form.cluster] = entry
 
     def _end_table(self) -> None:

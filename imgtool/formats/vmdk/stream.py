@@ -8,7 +8,8 @@ marker | grain directory with its marker | footer with its marker | end-of-strea
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from imgtool.errors import UsageError
 from imgtool.formats.layer import SECTOR
@@ -22,6 +23,28 @@ FLAGS = sparse.FLAG_NEWLINE | sparse.FLAG_COMPRESSED | sparse.FLAG_MARKERS
 END, TABLE, DIRECTORY, FOOTER = range(4)
 """Types of metadata markers."""
 _METADATA = struct.Struct("<QII")
+_PADDING = [bytes(-length % SECTOR) for length in range(SECTOR)]
+"""By what a length has over whole sectors."""
+
+
+class Grains(NamedTuple):
+    """Grains behind their markers, padded to sectors: the guest offset of each, and its sector in ``data``."""
+
+    starts: list[int]
+    sectors: list[int]
+    data: bytes
+
+
+def joined(packed: Iterable[tuple[int, bytes]]) -> Grains:
+    """Of grains by guest offset and compressed bytes; work that needs no order among several."""
+    starts, sectors, parts, sector = [], [], [], 0
+    for start, payload in packed:
+        length = sparse.MARKER.size + len(payload)
+        starts.append(start)
+        sectors.append(sector)
+        parts += [sparse.MARKER.pack(start // SECTOR, len(payload)), payload, _PADDING[length % SECTOR]]
+        sector += -(-length // SECTOR)
+    return Grains(starts, sectors, b"".join(parts))
 
 
 class Stream:
@@ -52,14 +75,15 @@ class Stream:
         head = self._header(sparse.GD_AT_END).ljust(SECTOR, b"\0") + self._descriptor
         return self._take(head.ljust(OVERHEAD * SECTOR, b"\0"))
 
-    def grain(self, start: int, payload: bytes) -> Iterator[bytes]:
-        """The grain at guest offset ``start``, compressed to ``payload``."""
-        index = start // COVERED
+    def grains(self, run: Grains) -> Iterator[bytes]:
+        """The grains that come next, all of one table."""
+        index = run.starts[0] // COVERED
         if index != self._index:
             yield from self._end_table()
             self._index = index
-        self._table[start % COVERED // GRAIN] = self._sector
-        yield self._take(sparse.MARKER.pack(start // SECTOR, len(payload)) + payload)
+        for start, sector in zip(run.starts, run.sectors, strict=True):
+            self._table[start % COVERED // GRAIN] = self._sector + sector
+        yield self._take(run.data)
 
     def _end_table(self) -> Iterator[bytes]:
         if self._index < 0:
