@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fixtures.libvirtd import libvirtd
 from tests.migrate.machines import MIB, same, vmx
@@ -67,7 +68,7 @@ def from_esxi(trial: Trial) -> None:
 def to_libvirt(trial: Trial) -> None:
     sizes = _sizes(trial.rng)
     source = vmx(trial.folder / "in", disks=sizes)
-    with libvirtd(trial.folder / "libvirtd") as daemon:
+    with TemporaryDirectory(prefix="soak-libvirtd-") as root, libvirtd(Path(root)) as daemon:  # it lives on: not in this folder
         pool = daemon.pool("default", trial.folder / "pool")
         words = ("migrate", "--from", source, "--to", address(daemon), *OPTIONS)
         _moved(trial, words, [trial.folder / "in" / f"{number}.raw" for number in range(len(sizes))], pool, "qcow2")
