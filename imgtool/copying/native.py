@@ -15,7 +15,7 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -54,6 +54,10 @@ class Blob(NamedTuple):
     runs: list[tuple[int, int]]
 
 
+Run = list[Extent]
+"""Neighbours that are copied as they are, from wherever they lie."""
+Item = Run | Extent | Blob
+"""An extent by itself is zeros."""
 Move = tuple[int, int, Place]
 """What is copied as it is: file and offset in the source, and where to."""
 SCRATCH, PLAIN = Scratch(), Scratch()
@@ -126,11 +130,11 @@ class Copier:
             self.control.stop.check()
             self._move(*move)
         self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
-        return [place for _, places in placed for place in places]
+        return [] if self._clones() else [place for _, places in placed for place in places]
 
-    def _load(self, batch: list[Extent]) -> list[Extent | Blob]:
+    def _load(self, batch: list[Extent]) -> list[Item]:
         """The same ranges, in order; neighbours that must pass through a buffer as one piece of bytes."""
-        items: list[Extent | Blob] = []
+        items: list[Item] = []
         room = SCRATCH.room(sum(extent.length for extent in batch if self._needs_buffer(extent)))
         for needs_buffer, group in groupby(batch, key=self._needs_buffer):
             if needs_buffer:
@@ -138,7 +142,7 @@ class Copier:
                 items.append(blob)
                 room = room[len(blob.data):]
             else:
-                items += group
+                items += _runs(group)
         return items
 
     def _needs_buffer(self, extent: Extent) -> bool:
@@ -158,7 +162,7 @@ class Copier:
         data = room[:length]
         return Blob(extents[0].start, data, list(data_runs(data)) if self._leaves_zeros_out() else [(0, length)])
 
-    def _places(self, item: Extent | Blob) -> Iterator[Place]:
+    def _places(self, item: Item) -> Iterator[Place]:
         """Where to write. Ranges of zeros have a place in a whole image, too, and read as zeros already."""
         if isinstance(item, Blob):
             if self.whole:
@@ -166,8 +170,8 @@ class Copier:
             else:
                 for at, length in item.runs:
                     yield from self.target.place(item.start + at, length)
-        elif item.kind == Kind.DATA:
-            yield from self.target.place(item.start, item.length)
+        elif isinstance(item, list):
+            yield from self.target.place(item[0].start, item[-1].end - item[0].start)
         elif self.whole:
             for _ in self.target.place(item.start, item.length):
                 pass
@@ -270,11 +274,37 @@ class Copier:
         return done - began
 
 
-def _moves(placed: list[tuple[Extent | Blob, list[Place]]]) -> Iterator[Move]:
-    for item, places in placed:
-        if isinstance(item, Extent) and item.file is not None:
-            for place in places:
-                yield item.file.fd, item.offset + place.start - item.start, place
+def _runs(extents: Iterable[Extent]) -> Iterator[Run | Extent]:
+    """Neighbours with data together: they are placed at once."""
+    run: Run = []
+    for extent in extents:
+        if extent.kind == Kind.DATA:
+            run.append(extent)
+            continue
+        if run:
+            yield run
+            run = []
+        yield extent
+    if run:
+        yield run
+
+
+def _moves(placed: list[tuple[Item, list[Place]]]) -> Iterator[Move]:
+    """Each place of each run, cut where another extent begins."""
+    for run, places in placed:
+        if not isinstance(run, list):
+            continue
+        extents = iter(run)
+        extent = next(extents)
+        for start, length, fd, to in places:
+            done = 0
+            while done < length:
+                assert extent.file is not None  # noqa: S101 - others pass through a buffer
+                count = min(length - done, extent.end - start - done)
+                yield extent.file.fd, extent.offset + start + done - extent.start, Place(start + done, count, fd, to + done)
+                done += count
+                if start + done == extent.end:
+                    extent = next(extents, extent)
 
 
 def _joined(moves: Iterator[Move]) -> Iterator[Move]:

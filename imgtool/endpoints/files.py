@@ -122,6 +122,8 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.folder: str = path
+        self.finished = False
+        """What is in it is what we have put there."""
 
     def look(self, placing: Placing, _control: Control) -> TargetState:
         """Raises RefusedError where something else is in the folder."""
@@ -132,7 +134,7 @@ class Folder:
             if os.path.lexists(parent):
                 raise UsageError(f"{parent} is no folder")
             parent = os.path.dirname(parent)
-        others = others_in(self.folder) if os.path.isdir(self.folder) else []
+        others = others_in(self.folder) if os.path.isdir(self.folder) and not self.finished else []
         if others:
             raise RefusedError(f"{self.folder} is not empty: {others[0]!r}",
                                "name a new folder: all files of the machine go there")

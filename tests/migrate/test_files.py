@@ -173,24 +173,27 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 
 
 def test_killed_at_the_very_end_goes_on(tmp_path: Path) -> None:
-    """Between the publishing of two disks, and before the last marks go."""
+    """Between the publishing of two disks, before the last marks go, and after that."""
     source, target = vmx(tmp_path / "in"), tmp_path / "out"
     child = """
 import os, sys
 from imgtool.copying import receive
-real, last, count = getattr(receive, sys.argv[1]), int(sys.argv[2]), [0]
-def dies(path):
+from imgtool.steps.migrate.work import Work
+where = Work if sys.argv[1] == "clear" else receive
+real, last, count = getattr(where, sys.argv[1]), int(sys.argv[2]), [0]
+def dies(one):
     count[0] += 1
     if count[0] == last:
         os.kill(os.getpid(), 9)
-    return real(path)
-setattr(receive, sys.argv[1], dies)
+    return real(one)
+setattr(where, sys.argv[1], dies)
 sys.argv = ["imgtool", *sys.argv[3:]]
 from imgtool.cli.app import main
 main()
 """
     arguments = ["migrate", "--from", str(source), "--to", str(target), *MAP, "--no-adapt"]
-    for name, number in (("settle", 1), ("settle", 2), ("publish", 1), ("publish", 2), ("forget", 1), ("forget", 2)):
+    for name, number in (("settle", 1), ("settle", 2), ("publish", 1), ("publish", 2), ("forget", 1), ("forget", 2),
+                         ("clear", 1)):
         done = subprocess.run([sys.executable, "-c", child, name, str(number), *arguments], env=ENVIRONMENT, cwd=ROOT,
                               check=False, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, (name, number, done.stderr)

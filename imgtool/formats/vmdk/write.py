@@ -28,6 +28,8 @@ GRAIN = 128 * SECTOR
 TABLE_ENTRIES = 512
 TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR
 COVERED = TABLE_ENTRIES * GRAIN
+TABLES_KEPT = 64
+"""Grain tables that are written at once: of 2 GiB."""
 DESCRIPTOR_SECTORS = 20
 SPLIT = 4192256 * SECTOR
 """Guest bytes of one extent of a disk split in 2 GB parts: 2047 MiB, VMware's own step."""
@@ -61,8 +63,8 @@ class SparseFile:
         self._overhead = -(-overhead * SECTOR // GRAIN) * GRAIN // SECTOR
         self._first_table = directory
         self._next = self._overhead
-        self._index = -1
-        self._table: npt.NDArray[np.uint32] = np.zeros(TABLE_ENTRIES, np.uint32)
+        self._kept: npt.NDArray[np.uint32] = np.zeros((TABLES_KEPT, TABLE_ENTRIES), np.uint32)
+        self._used = range(0)
         self.fd = create(folder, name)
         if whole:
             storage.reserve(self.fd, 0, self._overhead * SECTOR + size, keep_size=True)
@@ -77,34 +79,39 @@ class SparseFile:
     def _place_in_table(self, start: int, end: int) -> Iterator[Place]:
         import numpy as np
 
-        self._use_table(start // COVERED)
+        table = self._use_table(start // COVERED)
         within = start % COVERED
         low, high = within // GRAIN, -(-(within + end - start) // GRAIN)
-        old, fresh = int(self._table[low]), self._next  # ranges come in order: only the first grain can be there already
+        old, fresh = int(table[low]), self._next  # ranges come in order: only the first grain can be there already
         step = GRAIN // SECTOR
         self._next += (high - low - bool(old)) * step
         if self._next > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
-        self._table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
+        table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
         yield from split_places(start, end, self.fd, GRAIN, old * SECTOR, fresh * SECTOR)
 
-    def _use_table(self, index: int) -> None:
-        if index != self._index:
-            self._flush_table()
-            self._index = index
-            self._table[:] = 0
+    def _use_table(self, index: int) -> npt.NDArray[np.uint32]:
+        """The grain table ``index``. Some neighbours are kept; those before are written and left for good."""
+        if self._used and index // TABLES_KEPT != self._used[0] // TABLES_KEPT:
+            self._flush_tables()
+        self._used = range(self._used[0] if self._used else index, index + 1)
+        table: npt.NDArray[np.uint32] = self._kept[index % TABLES_KEPT]
+        return table
 
-    def _flush_table(self) -> None:
-        if self._index < 0:
+    def _flush_tables(self) -> None:
+        if not self._used:
             return
-        raw = self._table.astype("<u4").tobytes()
+        first = self._used[0] % TABLES_KEPT
+        raw = self._kept[first:first + len(self._used)].astype("<u4").tobytes()
         for directory in (self._redundant, self._directory):
-            os.pwrite(self.fd, raw, (directory + self._first_table + self._index * TABLE_SECTORS) * SECTOR)
+            os.pwrite(self.fd, raw, (directory + self._first_table + self._used[0] * TABLE_SECTORS) * SECTOR)
+        self._kept[:] = 0
+        self._used = range(0)
 
     def finish(self, descriptor: bytes) -> None:
         import numpy as np
 
-        self._flush_table()
+        self._flush_tables()
         for directory in (self._redundant, self._directory):
             first = directory + self._first_table
             sectors = first + np.arange(self._tables, dtype=np.int64) * TABLE_SECTORS

@@ -49,17 +49,18 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
     job = work.job_of(request)
     control = replace(control, progress=Kept(progress_path(job), control.progress))
     with journal(job, "migrate", source=shown(request.source), target=shown(request.target), machine=request.name,
-                 of=control.of) as book, looked(request, control) as move:
-        book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
-        with work.held(request, job) as folder:
-            done = folder.finished() or _all(move, folder, book, control, keys)
+                 of=control.of) as book, work.held(request, job) as folder:
+        before = folder.finished()
+        with looked(request, control, finished=before is not None) as move:
+            book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
+            done = before or _all(move, folder, book, control, keys)
             if move.target.folder is not None:
                 host.forget(move)
             folder.clear()
-        done = _started(move, done, book, control)
-        result = replace(done, job=job, seconds=round(time.monotonic() - began, 3), source=shown(request.source),
-                         target=shown(request.target), problems=move.problems, verified=request.verify)
-        book.event("result", result=result)
+            done = _started(move, done, book, control)
+            result = replace(done, job=job, seconds=round(time.monotonic() - began, 3), source=shown(request.source),
+                             target=shown(request.target), problems=move.problems, verified=request.verify)
+            book.event("result", result=result)
     return result
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from imgtool import endpoints
 from imgtool.endpoints import FarTarget, HostTarget, Source
-from imgtool.endpoints.files import MachineFile
+from imgtool.endpoints.files import Folder, MachineFile
 from imgtool.endpoints.metal import Metal
 from imgtool.errors import UsageError
 from imgtool.files import file_name
@@ -58,8 +58,11 @@ class Move:
 
 
 @contextmanager
-def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
-    """Connects to both sides, and looks. Raises UsageError (no such machine, pool, network), UnreachableError, RefusedError."""
+def looked(request: MigrateRequest, control: Control, *, finished: bool = False) -> Iterator[Move]:
+    """Connects to both sides, and looks. ``finished``: a run before did all but clear up.
+
+    Raises UsageError (no such machine, pool, network), UnreachableError, RefusedError.
+    """
     with ExitStack() as stack:
         source = stack.enter_context(closing(endpoints.source(request.source, request.source_credentials)))
         if isinstance(source, MachineFile):
@@ -68,6 +71,8 @@ def looked(request: MigrateRequest, control: Control) -> Iterator[Move]:
             source.reading = request.reading
         seen = source.look(_chosen(source, request.name), control)
         target = stack.enter_context(closing(endpoints.target(request.target, request.target_credentials)))
+        if isinstance(target, Folder):
+            target.finished = finished
         if request.format and request.format not in target.formats:
             raise UsageError(f"--format {request.format}: this target takes {', '.join(target.formats)}")
         state = target.look(request.placing, control)
