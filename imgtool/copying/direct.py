@@ -33,7 +33,7 @@ class Direct:
     """
 
     def __init__(self, *, writes: bool = True) -> None:
-        self._writes = writes
+        self.writes = writes
         self._opened: dict[tuple[int, int], int | None] = {}
         self._lock = threading.Lock()
 
@@ -45,7 +45,7 @@ class Direct:
 
     def takes(self, fd: int, length: int) -> bool:
         """Whether it is worth the while to write ``length`` bytes of this file so."""
-        return self._writes and length >= WORTH and self._second(fd, os.O_WRONLY) is not None
+        return self.writes and length >= WORTH and self._second(fd, os.O_WRONLY) is not None
 
     def write(self, fd: int, data: memoryview, offset: int) -> None:
         """All of ``data``; its whole blocks directly, if there are enough of them. They should be whole blocks of memory, too."""

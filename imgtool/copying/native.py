@@ -41,6 +41,8 @@ BLOCK = 4096
 """What a clone must be aligned to, on the file systems that can: their block, at least this."""
 CLONED = 256 << 20
 """Bytes of one piece of work where blocks are shared."""
+LONG = 64 << 20
+"""Bytes of a range from which on its space is taken before it is written: on ext4, one thread at a time may write into holes."""
 WAYS = ("clone", "kernel", "direct", "buffer")
 READ = 512 << 10
 """Bytes of one read and write: they stay in the processor's cache between the two."""
@@ -90,8 +92,8 @@ class Copier:
 
     def run(self) -> CopyStats:
         """Raises NoSpaceError, DamagedError, StoppedError."""
-        back, turns = Writeback(self.disk.virtual_size), Turns()
-        work = enumerate(batches(self.disk.content(), self._batch()))
+        back, turns = Writeback(self.disk.virtual_size if self.direct.writes else 0), Turns()
+        work = enumerate(batches(self._told(self.disk.content()), self._batch()))
         progress = self.control.progress.bar(self.disk.virtual_size, "convert")
         at_once = WORKERS if self.clones else WAITING  # sharing blocks is work of the processor
         with closing(self.direct), ThreadPoolExecutor(at_once) as pool, progress as bar:
@@ -108,6 +110,14 @@ class Copier:
             engine=ways.most_common(1)[0][0] if ways.total() else "kernel", bytes_read=self.moved["read"],
             bytes_written=ways.total() - ways["clone"], bytes_cloned=ways["clone"],
             detected_zeroes=bool(self.moved["loaded"]) and self._leaves_zeros_out())
+
+    def _told(self, extents: Iterator[Extent]) -> Iterator[Extent]:
+        """The target hears of long ranges that will be written past the page cache: it may take their space at once."""
+        waits = self.direct.writes and not self.clones
+        for extent in extents:
+            if waits and extent.kind == Kind.DATA and extent.length >= LONG and not self._needs_buffer(extent):
+                self.target.expect(extent.start, extent.length)
+            yield extent
 
     def _batch(self) -> int:
         """Bytes of one piece of work: handing 4 MiB over takes longer than sharing them."""

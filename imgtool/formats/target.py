@@ -39,6 +39,9 @@ class Target(Protocol):
     members: list[str]
     """The files, by their names in the workspace; the last one makes the others valid."""
 
+    def expect(self, start: int, length: int) -> None:
+        """All of this range will be placed, and filled: its space may be taken. Raises NoSpaceError."""
+
     def place(self, start: int, length: int) -> Iterator[Place]: ...
     def finish(self) -> None: ...
     def payload(self) -> list[Payload]: ...
@@ -68,6 +71,11 @@ class FileTarget:
         os.ftruncate(self.fd, size)
         if allocation != Allocation.THIN:
             storage.reserve(self.fd, 0, size)
+        self._reserves = allocation == Allocation.THIN and not storage.copy_on_write(self.fd)
+
+    def expect(self, start: int, length: int) -> None:
+        if self._reserves:
+            storage.reserve(self.fd, start, length)
 
     def place(self, start: int, length: int) -> Iterator[Place]:
         yield Place(start, length, self.fd, start)

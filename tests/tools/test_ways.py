@@ -17,7 +17,8 @@ import pytest
 
 from bench.disks import fragmented
 from fixtures import patterns, vmdk_kinds
-from imgtool.copying import choose, direct
+from imgtool import storage
+from imgtool.copying import choose, direct, native
 from imgtool.copying.buffers import buffer
 from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
@@ -375,6 +376,27 @@ def test_what_will_be_compared_stays_in_memory(ext4: Path, folder: Folder, monke
     monkeypatch.setattr(choose, "memory", lambda: 4 * source.path.stat().st_blocks * 512 - missing)
     request = replace(targets.request(source, GOALS["raw-thin"], here / "y"), verify=verify)
     assert convert(request, Control()).engine == engine
+
+
+@pytest.mark.parametrize(("goal", "verify", "taken"), [
+    ("raw-thin", False, [(0, 64 << 10), (1 << 20, 200 << 10)]), ("raw-thin", True, []), ("qcow2-thin", False, []),
+    ("twoGbMaxExtentFlat-thin", False, [(0, 64 << 10), (1 << 20, 200 << 10)]), ("monolithicSparse-thin", False, [])])
+def test_the_space_of_long_ranges_is_taken_before(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, *, goal: str,
+                                                  verify: bool, taken: list[tuple[int, int]]) -> None:
+    """Where they are written past the page cache, and stand where they stood. Holes stay holes."""
+    here, known = folder(ext4), GOALS[goal]
+    source = READABLE["raw"](here / "x", "64k:A 960k:- 200k:b 12k:- 4k:C 1M:-")
+    monkeypatch.setattr(native, "LONG", 64 << 10)
+    found: list[tuple[int, int]] = []
+
+    def reserve(fd: int, offset: int, length: int) -> bool:
+        found.append((offset, length))
+        return True
+
+    monkeypatch.setattr(storage, "reserve", reserve)
+    made = convert(replace(targets.request(source, known, here / "y"), verify=verify), Control())
+    assert found == taken
+    targets.judge(source, known, replace(made, verified=True), targets.seen(source, here / "raw"))
 
 
 def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:

@@ -108,6 +108,9 @@ class Qcow2Target:
     def _clusters(self, length: int) -> int:
         return -(-length // self._form.cluster)
 
+    def expect(self, start: int, length: int) -> None:
+        """Where it will stand is not known yet."""
+
     def place(self, start: int, length: int) -> Iterator[Place]:
         covered, end = self._form.covered, start + length
         while start < end:

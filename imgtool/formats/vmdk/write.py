@@ -169,12 +169,23 @@ class VmdkTarget:
             self._parts.append(make(self._folder, self._names[number], size, **extra))
         return self._parts[index]
 
-    def place(self, start: int, length: int) -> Iterator[Place]:
+    def _by_part(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(part, where it begins, where its range ends) of a range of the disk; the next one begins there."""
         end = start + length
         while start < end:
             index = start // self._step
             stop = min(end, (index + 1) * self._step)
-            base = index * self._step
+            yield index, index * self._step, stop
+            start = stop
+
+    def expect(self, start: int, length: int) -> None:
+        for index, base, stop in self._by_part(start, length):
+            if isinstance(part := self._part(index), FileTarget):
+                part.expect(start - base, stop - start)
+            start = stop
+
+    def place(self, start: int, length: int) -> Iterator[Place]:
+        for index, base, stop in self._by_part(start, length):
             for place in self._part(index).place(start - base, stop - start):
                 yield place._replace(start=place.start + base)
             start = stop
