@@ -233,7 +233,15 @@ def _entry(value: Callable[[bytearray], int]) -> Edit:
     return edit
 
 
+def _not_compressed(raw: bytearray, streamed: Streamed) -> bytearray:
+    """The footer counts. Its flags say so, its method says that they are."""
+    at = len(raw) - 2 * SECTOR
+    struct.pack_into("<I", raw, at + 8, struct.unpack_from("<I", raw, at + 8)[0] & ~(1 << 16))
+    return raw
+
+
 LIES: dict[str, Edit] = {
+    "compressed-and-not": _not_compressed,
     "lba-next": _marker(0, lba=GRAIN),
     "lba-by-one": _marker(1, lba=1),
     "lba-far": _marker(2, lba=1 << 50),

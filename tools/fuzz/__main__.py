@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tools.fuzz.targets import TARGETS, target
 
 KEPT = Path("build/fuzz")
+SLICE = 150
+"""Seconds of one process, about."""
 COVERED = re.compile(r"cov: (\d+)")
 
 
@@ -43,9 +46,25 @@ def _again(name: str, inputs: list[Path]) -> int:
 
 
 def _fuzz(name: str, seconds: float, seed: int) -> int:
-    """One target in a process of its own: it may die. Its log stays beside what it found."""
+    """One target, in processes of its own: one may die, and atheris keeps some kilobytes of each input."""
     kept = KEPT.resolve() / name
     kept.mkdir(parents=True, exist_ok=True)
+    slices = max(1, round(seconds / SLICE))
+    read = refused = covered = 0
+    found: set[str] = set()
+    for number in range(slices):
+        counted = _slice(name, kept, seconds / slices, seed + number)
+        if counted is None:
+            return 1
+        read, refused, found = read + counted["read"], refused + counted["refused"], found | set(counted["found"])
+        covered = max([covered, *map(int, COVERED.findall((kept / "log").read_text(errors="replace")))])
+    print(f"{name}: {read + refused} inputs in {seconds:.0f} s, {read} of them read, {covered} branches, {len(found)} findings",
+          flush=True)
+    return int(bool(found))
+
+
+def _slice(name: str, kept: Path, seconds: float, seed: int) -> dict[str, Any] | None:
+    """What the process counted; None where it died. Its log stays beside what it found; the inputs that it liked, for the next."""
     with tempfile.TemporaryDirectory(prefix="imgtool-fuzz-", dir=_memory()) as folder, (kept / "log").open("w") as log:
         argv = [sys.executable, "-m", "tools.fuzz.child", name, str(kept), str(seconds), str(seed)]
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=log, text=True, check=False,
@@ -53,14 +72,11 @@ def _fuzz(name: str, seconds: float, seed: int) -> int:
     said = done.stdout.strip().splitlines()
     for line in said[:-1]:
         print(f"  {line}")
-    covered = COVERED.findall((kept / "log").read_text(errors="replace"))
     if done.returncode not in (0, 1) or not said or not said[-1].startswith("{"):
         print(f"{name}: died ({done.returncode}), see {kept}/log", *said[-1:], flush=True)
-        return 1
-    counted = json.loads(said[-1])
-    print(f"{name}: {counted['read'] + counted['refused']} inputs in {seconds:.0f} s, {counted['read']} of them read, "
-          f"{covered[-1] if covered else 0} branches, {len(counted['found'])} findings", flush=True)
-    return int(done.returncode)
+        return None
+    counted: dict[str, Any] = json.loads(said[-1])
+    return counted
 
 
 def _memory() -> str | None:
