@@ -15,7 +15,6 @@
         packed = [ova.add(disk, pieces) for …]             pieces: copying.stream.stream(…)
         ova.finish(descriptions.ovf.sized(text, packed))
 
-    write_ovf_folder(folder, name, text, disk_names)       the disks are in the folder already
 
 ``read`` (tar, names of members), ``manifest`` (digests), ``disks`` (members as disks), ``write``.
 """

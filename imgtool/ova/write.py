@@ -10,17 +10,14 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from types import TracebackType
 from typing import Self
 
 from imgtool import storage
 from imgtool.errors import UsageError
-from imgtool.formats.opener import Opener
 from imgtool.formats.target import create
 from imgtool.model.package import Packed
-from imgtool.ova.manifest import digest, render_manifest
-from imgtool.progress import Control
+from imgtool.ova.manifest import render_manifest
 
 BLOCK = 512
 MAX_NAME = 100
@@ -93,24 +90,6 @@ class OvaWriter:
 
     def _render_manifest(self, described: str, disks: Sequence[Packed]) -> bytes:
         return render_manifest([Packed(name=self._described, size=0, sha256=described), *disks])
-
-
-def write_ovf_folder(folder: str, stem: str, text: bytes, disks: Sequence[str], control: Control) -> tuple[str, ...]:
-    """Writes ``stem.mf`` and ``stem.ovf`` beside the files ``disks`` of ``folder``, which are read once. Gives all names."""
-    files = []
-    with closing(Opener()) as opener:
-        opened = {name: opener.user(os.path.join(folder, name)) for name in disks}
-        with control.progress.bar(sum(file.size for file in opened.values()), "manifest") as bar:
-            for name, file in opened.items():
-                files.append(Packed(name=name, size=file.size, sha256=digest(file, "sha256", control, bar)))
-    described = Packed(name=f"{stem}.ovf", size=len(text), sha256=hashlib.sha256(text).hexdigest())
-    try:
-        for name, data in ((f"{stem}.mf", render_manifest([described, *files])), (described.name, text)):
-            with open(create(folder, name), "wb") as out:
-                out.write(data)
-    except OSError as error:
-        storage.raise_os(error, f"writing {described.name}")
-    return *disks, f"{stem}.mf", described.name
 
 
 def _check_name(name: str) -> None:

@@ -64,7 +64,7 @@ def _fuzz(name: str, seconds: float, seed: int) -> int:
 
 
 def _slice(name: str, kept: Path, seconds: float, seed: int) -> dict[str, Any] | None:
-    """What the process counted; None where it died. Its log stays beside what it found; the inputs that it liked, for the next."""
+    """What the process counted; None where it died. Its log stays beside what it found, and the inputs that led further."""
     with tempfile.TemporaryDirectory(prefix="imgtool-fuzz-", dir=_memory()) as folder, (kept / "log").open("w") as log:
         argv = [sys.executable, "-m", "tools.fuzz.child", name, str(kept), str(seconds), str(seed)]
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=log, text=True, check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1, 1 << 31))
     parser.add_argument("--round", type=int, help="only this one")
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had them ignored: children would inherit that
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     print(f"seed {asked.seed}", flush=True)
     if asked.round is not None:
         return int(not _round(asked.seed, asked.round)[1])
