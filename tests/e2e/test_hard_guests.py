@@ -16,14 +16,15 @@ from tests.program import imgtool
 TO_KVM = Cell(Guest("esxi"), "kvm", "VIRTIO_BLK")
 TO_METAL = Cell(Guest("esxi"), "metal", "AHCI")
 XFS = Cell(Guest("esxi", layout="boot", root="xfs", network="networkmanager"), "metal", "NVME")
+FROM_METAL = Cell(Guest("metal", layout="boot", root="xfs", network="networkmanager"), "kvm", "VIRTIO_SCSI")
 LUKS = Cell(Guest("esxi", layout="boot", network="netplan"), "kvm", "VIRTIO_BLK")
 PASSPHRASE = "correct horse"
 
 
-def refused(disk: GuestDisk, code: int) -> str:
+def refused(disk: GuestDisk, code: int, platform: str = "metal") -> str:
     """``adapt`` ends with that code, and the disk is as it was; what it said."""
     before = sha256(disk.path)
-    done = imgtool("adapt", disk.path, "--for", "metal")
+    done = imgtool("adapt", disk.path, "--for", platform)
     assert done.returncode == code, done.stderr
     assert sha256(disk.path) == before
     return done.stderr
@@ -76,7 +77,7 @@ def test_an_encrypted_root(tmp_path: Path) -> None:
 
 
 def test_a_full_boot(tmp_path: Path) -> None:
-    disk = build(XFS, tmp_path)
+    disk = build(FROM_METAL, tmp_path)
     with files(disk.path, "boot", "/boot") as boot, (boot / "filler").open("wb") as filler:
         filler.write(bytes(200 * MIB))
         filler.flush()
@@ -86,7 +87,7 @@ def test_a_full_boot(tmp_path: Path) -> None:
                 filler.flush()
             except OSError:
                 break
-    said = refused(disk, 7)
+    said = refused(disk, 7, "kvm")
     assert "/boot in the guest has" in said
     assert "remove an old kernel in the guest" in said
 
