@@ -38,6 +38,8 @@ LABEL = "imgtool"
 """Begins the names of the disks in the appliance."""
 NAME = "the libguestfs appliance"
 HINT = "libguestfs-test-tool says why"
+ADVICE = "LIBGUESTFS_DEBUG"
+"""libguestfs speaks of it, for eight lines, where the appliance has crashed."""
 
 
 class Handle:
@@ -51,6 +53,9 @@ class Handle:
         question = json.dumps({"call": name, "args": args, "options": options}, default=guestfs_child.bytes_out).encode()
         answer = json.loads(self._ask(question, seconds), object_hook=guestfs_child.bytes_in)
         if "error" in answer:
+            words, _, more = answer["error"].partition("\n")
+            if ADVICE in more and name != "launch":
+                raise ImgtoolError(f"{NAME} ended in {name}: {words}", HINT)
             raise OSError(answer["errno"], answer["error"])
         return answer["result"]
 
@@ -125,5 +130,5 @@ def _started(overlays: Sequence[str], sectors: Sequence[int], settings: Sequence
                             label=LABEL + letter, blocksize=sector)
             handle.call("launch", seconds=seconds)
         except (OSError, proc.TooLongError) as error:
-            raise _NotStartedError(error.strerror if isinstance(error, OSError) else str(error)) from error
+            raise _NotStartedError(str(error.strerror if isinstance(error, OSError) else error).partition("\n")[0]) from error
         yield handle

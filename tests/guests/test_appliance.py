@@ -320,6 +320,23 @@ def test_names_of_other_hardware() -> None:
                      "/dev/vda9": None, "tmpfs": None}
 
 
+def test_a_crash_is_told_in_a_line(tmp_path: Path) -> None:
+    """libguestfs takes eight, of which seven are about its own debugging."""
+    disk = tmp_path / "x.qcow2"
+    oracle.tool("qemu-img", "create", "-q", "-f", "qcow2", disk, "1M")
+
+    def asked_after_its_end() -> None:
+        with appliance([str(disk)], stop=Stop()) as handle:
+            oracle.tool("pkill", "-KILL", "-f", f"qemu-system.*{disk}")
+            time.sleep(1)  # libguestfs knows of it
+            handle.call("list_partitions")
+
+    with pytest.raises(ImgtoolError) as raised:
+        asked_after_its_end()
+    assert str(raised.value).startswith("the libguestfs appliance ended in list_partitions: ")
+    assert "\n" not in str(raised.value)
+
+
 def test_the_appliance_may_die(tmp_path: Path) -> None:
     """Killed from outside, it is an error of ours, and nothing hangs."""
     disk = tmp_path / "x.qcow2"
