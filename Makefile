@@ -53,7 +53,7 @@ mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
 
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest $(or $(ARGS),-m "not long and not boot_matrix")
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(or $(ARGS),-m "not long and not boot_matrix")
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report > build/coverage/report.txt; tail -1 build/coverage/report.txt
 
