@@ -63,8 +63,7 @@ def units(disk: Disk, chunk: Chunk, unit: int) -> list[tuple[int, memoryview]]:
         filled = begin + extent.length
         disk.read_into(extent, room[begin:filled])
     room[filled:] = bytes(len(room) - filled)
-    return [(start, room[at:at + unit]) for start, at in zip(starts, range(0, len(room), unit), strict=True)
-            if not all_zero(room[at:at + unit])]
+    return [(start, data) for number, start in enumerate(starts) if not all_zero(data := room[number * unit:][:unit])]
 
 
 def _touched(extents: list[Extent], unit: int) -> list[int]:

@@ -113,7 +113,7 @@ class Copier:
 
     def _told(self, extents: Iterator[Extent]) -> Iterator[Extent]:
         """The target hears of long ranges that will be written past the page cache: it may take their space at once."""
-        waits = self.direct.writes and not self.clones
+        waits = self.direct.writes and not self.clones and not self.whole
         for extent in extents:
             if waits and extent.kind == Kind.DATA and extent.length >= LONG and not self._needs_buffer(extent):
                 self.target.expect(extent.start, extent.length)
@@ -124,23 +124,28 @@ class Copier:
         return CLONED if self.clones and not self.detect and not self.control.rate.limit else BATCH
 
     def _copy(self, number: int, batch: list[Extent], turns: Turns) -> list[Place]:
-        """All of one batch, by one worker: what it unpacks is written while it is still in the processor's cache."""
+        """All of one batch, by one worker: what it unpacks is written while it is still in the processor's cache.
+
+        Gives the places that were written: blocks that are shared are on the disk already.
+        """
         try:
             items = self._load(batch)
             turns.wait(number)  # places are given in the order of the disk
             placed = [(item, list(self._places(item))) for item in items]
         finally:
             turns.over(number)
+        written: list[Place] = []
         for item, places in placed:
             if isinstance(item, Blob):
                 for place in places:
                     self.control.stop.check()
                     self._write(item, place)
+                written += places
         for move in _joined(_moves(placed)):
             self.control.stop.check()
-            self._move(*move)
+            written += self._move(*move)
         self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
-        return [] if self._clones() else [place for _, places in placed for place in places]
+        return written
 
     def _load(self, batch: list[Extent]) -> list[Item]:
         """The same ranges, in order; neighbours that must pass through a buffer as one piece of bytes."""
@@ -199,11 +204,13 @@ class Copier:
         self.direct.write(place.fd, blob.data[place.start - blob.start:][:place.length], place.offset)
         self._count("buffer", place.length)
 
-    def _move(self, source: int, offset: int, place: Place) -> None:
+    def _move(self, source: int, offset: int, place: Place) -> Iterator[Place]:
+        """Copies; gives what was not shared."""
         self.control.rate.take(place.length, self.control.stop)
         ahead = offset - place.start  # of the guest's offsets, in the source
         for part in self._parts_to_clone(place, (offset - place.offset) % BLOCK):
-            self._move_part(source, ahead + part.start, part)
+            if not self._move_part(source, ahead + part.start, part):
+                yield part
 
     def _parts_to_clone(self, place: Place, apart: int) -> Iterator[Place]:
         """Whole blocks by themselves, where they may be cloned: the ends around them are copied."""
@@ -219,12 +226,16 @@ class Copier:
     def _clones(self) -> bool:
         return self.share and "clone" not in self.refused
 
-    def _move_part(self, source: int, offset: int, place: Place) -> None:
-        """All of ``place``, from ``offset`` of the source on, the cheapest way; what one refuses, the next one does."""
+    def _move_part(self, source: int, offset: int, place: Place) -> bool:
+        """All of ``place``, from ``offset`` of the source on, the cheapest way; what one refuses, the next one does.
+
+        Whether its blocks are shared.
+        """
         whole = not (offset % BLOCK or place.offset % BLOCK or place.length % BLOCK)
         if whole and self._clones() and self._clone(source, offset, place):
             self._count("clone", place.length)
-        elif self.direct.takes(place.fd, place.length) and not storage.offloads_copies(place.fd):
+            return True
+        if self.direct.takes(place.fd, place.length) and not storage.offloads_copies(place.fd):
             self._count("direct", self._copy_direct(source, offset, place))
         elif self.share or not storage.shares_on_copy(place.fd):
             done = self._copy_range(source, offset, place)
@@ -232,6 +243,7 @@ class Copier:
             self._count("buffer", self._copy_buffer(source, offset, place, done))
         else:
             self._count("buffer", self._copy_buffer(source, offset, place, 0))
+        return False
 
     def _clone(self, source: int, offset: int, place: Place) -> bool:
         try:

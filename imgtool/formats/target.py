@@ -71,10 +71,9 @@ class FileTarget:
         os.ftruncate(self.fd, size)
         if allocation != Allocation.THIN:
             storage.reserve(self.fd, 0, size)
-        self._reserves = allocation == Allocation.THIN and not storage.copy_on_write(self.fd)
 
     def expect(self, start: int, length: int) -> None:
-        if self._reserves:
+        if not storage.copy_on_write(self.fd):
             storage.reserve(self.fd, start, length)
 
     def place(self, start: int, length: int) -> Iterator[Place]:

@@ -15,6 +15,5 @@
         packed = [ova.add(disk, pieces) for …]             pieces: copying.stream.stream(…)
         ova.finish(descriptions.ovf.sized(text, packed))
 
-
 ``read`` (tar, names of members), ``manifest`` (digests), ``disks`` (members as disks), ``write``.
 """

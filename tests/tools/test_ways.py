@@ -7,7 +7,10 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +25,11 @@ from imgtool.copying import choose, direct, native
 from imgtool.copying.buffers import buffer
 from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
+from imgtool.copying.writeback import Writeback
 from imgtool.errors import ImgtoolError
+from imgtool.formats import target
 from imgtool.formats.disk import open_disk
+from imgtool.formats.vmdk.write import VmdkTarget
 from imgtool.model import ConvertResult, Kind
 from imgtool.progress import Control, Rate
 from imgtool.steps.convert import convert
@@ -397,6 +403,39 @@ def test_the_space_of_long_ranges_is_taken_before(ext4: Path, folder: Folder, mo
     made = convert(replace(targets.request(source, known, here / "y"), verify=verify), Control())
     assert found == taken
     targets.judge(source, known, replace(made, verified=True), targets.seen(source, here / "raw"))
+
+
+def test_parts_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread says what will come while another one places what has."""
+    made = target.create
+
+    def slowly(folder: str, name: str) -> int:
+        time.sleep(0.05)
+        return made(folder, name)
+
+    monkeypatch.setattr(target, "create", slowly)
+    goal = VmdkTarget(str(tmp_path), "x.vmdk", 8 << 30, GOALS["twoGbMaxExtentFlat-thin"].spec)
+    with closing(goal), ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(goal.expect, number << 31, 512) for number in range(4)]:
+            done.result()
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2-zlib", "qcow2-1.1"])
+@pytest.mark.parametrize("fs", ["ext4", "xfs"])
+def test_what_was_written_is_sent_to_the_disk(request: pytest.FixtureRequest, folder: Folder, monkeypatch: pytest.MonkeyPatch,
+                                              fs: str, kind: str) -> None:
+    """All of it, and none of what is shared."""
+    sent: list[int] = []
+
+    class Listening(Writeback):
+        def wrote(self, fd: int, offset: int, length: int) -> None:
+            sent.append(length)
+
+    monkeypatch.setattr(native, "Writeback", Listening)
+    here = folder(request.getfixturevalue(fs))
+    made = convert(targets.request(READABLE[kind](here / "x", ODD), GOALS["qcow2-thin"], here / "y"), Control())
+    assert sum(sent) == made.bytes_written
 
 
 def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imgtool import storage
@@ -141,6 +142,7 @@ class VmdkTarget:
         self._subformat = image.subformat or "monolithicSparse"
         self._whole = image.allocation != Allocation.THIN
         self._parts: list[FileTarget | SparseFile] = []
+        self._lock = threading.Lock()
         self._single = self._subformat == "monolithicSparse"
         self._step = size if self._subformat.startswith("monolithic") or self._subformat == "vmfs" else SPLIT
         self._names = self._part_names()
@@ -159,36 +161,35 @@ class VmdkTarget:
         return names
 
     def _part(self, index: int) -> FileTarget | SparseFile:
-        while len(self._parts) <= index:
-            number = len(self._parts)
-            size = min(self._step, self._size - number * self._step)
-            make: Callable[..., FileTarget | SparseFile] = FileTarget
-            extra: dict[str, object] = {"allocation": self._image.allocation}
-            if self._subformat in SPARSE:
-                make, extra = SparseFile, {"embedded": self._single, "whole": self._whole}
-            self._parts.append(make(self._folder, self._names[number], size, **extra))
-        return self._parts[index]
+        with self._lock:  # one thread expects while another one places
+            while len(self._parts) <= index:
+                self._parts.append(self._made(len(self._parts)))
+            return self._parts[index]
 
-    def _by_part(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(part, where it begins, where its range ends) of a range of the disk; the next one begins there."""
+    def _made(self, number: int) -> FileTarget | SparseFile:
+        size = min(self._step, self._size - number * self._step)
+        if self._subformat in SPARSE:
+            return SparseFile(self._folder, self._names[number], size, embedded=self._single, whole=self._whole)
+        return FileTarget(self._folder, self._names[number], size, allocation=self._image.allocation)
+
+    def _by_part(self, start: int, length: int) -> Iterator[tuple[FileTarget | SparseFile, int, int, int]]:
+        """(part, where it begins on the disk, start and length in it) of each piece of a range of the disk."""
         end = start + length
         while start < end:
             index = start // self._step
-            stop = min(end, (index + 1) * self._step)
-            yield index, index * self._step, stop
+            base, stop = index * self._step, min(end, (index + 1) * self._step)
+            yield self._part(index), base, start - base, stop - start
             start = stop
 
     def expect(self, start: int, length: int) -> None:
-        for index, base, stop in self._by_part(start, length):
-            if isinstance(part := self._part(index), FileTarget):
-                part.expect(start - base, stop - start)
-            start = stop
+        for part, _, begin, count in self._by_part(start, length):
+            if isinstance(part, FileTarget):
+                part.expect(begin, count)
 
     def place(self, start: int, length: int) -> Iterator[Place]:
-        for index, base, stop in self._by_part(start, length):
-            for place in self._part(index).place(start - base, stop - start):
+        for part, base, begin, count in self._by_part(start, length):
+            for place in part.place(begin, count):
                 yield place._replace(start=place.start + base)
-            start = stop
 
     def finish(self) -> None:
         self._part(len(self._names) - 1)
