@@ -13,6 +13,7 @@ import pytest
 from fixtures import debian_guests
 from fixtures.debian_guests import Guest, GuestDisk
 from fixtures.esxi import Datastore, Registered, Simulator, esxi
+from fixtures.guest_disks import LAYOUTS
 from fixtures.hardware import LSISAS1068, MAC, PVSCSI, VIRTIO_SCSI, Hardware
 from fixtures.libvirtd import Libvirtd, boot
 from fixtures.marker import Marker
@@ -80,6 +81,7 @@ def test_from_esxi_to_libvirt(daemon: Libvirtd, pool: Path, work: Path, guest: G
     assert "bus='virtio'" in text
     assert "<model type='virtio'/>" in text
     found = booted(daemon, "web01", work)
+    assert found.root_source == f"/dev/vda{LAYOUTS[guest.layout].partition('/')[0]}"
     assert found.payload_sha256 == disk.payload_sha256
     assert found.failed_units == ()
     assert disk.address in " ".join(found.nics)
