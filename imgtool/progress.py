@@ -84,7 +84,7 @@ class Progress(Protocol):
     def bar(self, total: int, what: str) -> AbstractContextManager[Bar]: ...
 
 
-class _NoBar:
+class NoBar:
     def update(self, n: int) -> None:
         pass
 
@@ -94,7 +94,29 @@ class Silent:
 
     @contextmanager
     def bar(self, total: int, what: str) -> Iterator[Bar]:
-        yield _NoBar()
+        yield NoBar()
+
+
+@contextmanager
+def estimated(progress: Progress, total: int, what: str) -> Iterator[Bar]:
+    """A bar of what takes time. ``total`` is nearly that: the bar never goes past it, and is full where the block ends well."""
+    with progress.bar(total, what) as bar:
+        upto = _UpTo(bar, total)
+        yield upto
+        upto.update(upto.left)
+
+
+class _UpTo:
+    def __init__(self, below: Bar, total: int) -> None:
+        self._below, self.left = below, total
+        self._lock = threading.Lock()
+
+    def update(self, n: int) -> None:
+        with self._lock:
+            n = min(n, self.left)
+            self.left -= n
+        if n:
+            self._below.update(n)
 
 
 class Named:

@@ -18,8 +18,9 @@ from imgtool.copying.buffers import Buffer, buffer, same_bytes
 from imgtool.copying.direct import Direct
 from imgtool.copying.pool import ordered
 from imgtool.formats.disk import Disk
+from imgtool.formats.measure import work
 from imgtool.model import Extent, Kind, VerifyResult
-from imgtool.progress import Control
+from imgtool.progress import Control, estimated
 
 Pair = tuple[Extent, Extent]
 Reader = Callable[[int, int], bytes | Buffer]
@@ -39,12 +40,14 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     size = max(left.virtual_size, right.virtual_size)
     compared, difference = 0, None
     same: list[int] = []
-    sides, work = Sides(left, right, control), _batches(left, right, size, same)
-    with closing(sides.direct), ThreadPoolExecutor(READERS) as pool, control.progress.bar(size, what) as bar:
-        for batch, first in ordered(pool, sides.differ, work, 2 * READERS):
+    sides, pairs = Sides(left, right, control), _batches(left, right, size, same)
+    progress = estimated(control.progress, max(work(left), work(right)), what)
+    with closing(sides.direct), ThreadPoolExecutor(READERS) as pool, progress as bar:
+        for batch, first in ordered(pool, sides.differ, pairs, 2 * READERS):
             control.stop.check()
-            bar.update(batch[-1][0].end - batch[0][0].start)
-            compared += sum(a.length for a, b in batch if _read(a, b))
+            count = sum(a.length for a, b in batch if _read(a, b))
+            compared += count
+            bar.update(count)
             if first is not None:
                 difference = first
                 break

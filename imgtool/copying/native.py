@@ -29,9 +29,10 @@ from imgtool.copying.pool import WAITING, WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
+from imgtool.formats.measure import work
 from imgtool.formats.target import Place, Target
 from imgtool.model import CopyStats, Extent, Kind
-from imgtool.progress import Control
+from imgtool.progress import Control, estimated
 
 FICLONERANGE = 0x4020940D
 _CLONE = struct.Struct("=qQQQ")
@@ -93,16 +94,16 @@ class Copier:
     def run(self) -> CopyStats:
         """Raises NoSpaceError, DamagedError, StoppedError."""
         back, turns = Writeback(self.disk.virtual_size if self.direct.writes else 0), Turns()
-        work = enumerate(batches(self._told(self.disk.content()), self._batch()))
-        progress = self.control.progress.bar(self.disk.virtual_size, "convert")
+        numbered = enumerate(batches(self._told(self.disk.content()), self._batch()))
+        progress = estimated(self.control.progress, work(self.disk), "convert")
         at_once = WORKERS if self.clones else WAITING  # sharing blocks is work of the processor
         with closing(self.direct), ThreadPoolExecutor(at_once) as pool, progress as bar:
             try:
-                for (_, batch), places in ordered(pool, lambda numbered: self._copy(*numbered, turns), work, 2 * at_once):
+                for (_, batch), places in ordered(pool, lambda one: self._copy(*one, turns), numbered, 2 * at_once):
                     self.control.stop.check()
                     for place in places:
                         back.wrote(place.fd, place.offset, place.length)
-                    bar.update(batch[-1].end - batch[0].start)
+                    bar.update(_data(batch))
             except OSError as error:
                 storage.raise_os(error, f"writing {self.target.members[-1]}")
         ways = Counter({way: self.moved[way] for way in WAYS})
@@ -144,7 +145,7 @@ class Copier:
         for move in _joined(_moves(placed)):
             self.control.stop.check()
             written += self._move(*move)
-        self._count("read", sum(extent.length for extent in batch if extent.kind == Kind.DATA))
+        self._count("read", _data(batch))
         return written
 
     def _load(self, batch: list[Extent]) -> list[Item]:
@@ -327,6 +328,10 @@ def _moves(placed: list[tuple[Item, list[Place]]]) -> Iterator[Move]:
                 done += count
                 if start + done == extent.end:
                     extent = next(extents, extent)
+
+
+def _data(extents: Iterable[Extent]) -> int:
+    return sum(extent.length for extent in extents if extent.kind == Kind.DATA)
 
 
 def _joined(moves: Iterator[Move]) -> Iterator[Move]:

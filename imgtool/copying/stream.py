@@ -12,13 +12,14 @@ from imgtool.copying.chunks import Chunk, chunks, units
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.formats.disk import Disk
+from imgtool.formats.measure import work
 from imgtool.formats.qcow2.pack import PackedTarget
 from imgtool.formats.qcow2.write import shape
 from imgtool.formats.target import create
 from imgtool.formats.vmdk.stream import Stream, joined
 from imgtool.formats.vmdk.write import GRAIN, stream_descriptor
 from imgtool.model import CopyStats, ImageSpec
-from imgtool.progress import Control
+from imgtool.progress import Control, estimated
 
 Pack = Callable[[memoryview], bytes]
 Packed = list[tuple[int, bytes]]
@@ -30,22 +31,23 @@ def _packed(disk: Disk, unit: int, pack: Pack, made: Callable[[Packed], Made], c
             counted: list[int]) -> Iterator[Made]:
     """What workers make of the chunks, in order; of none that is all zeros."""
 
-    def work(chunk: Chunk) -> Made | None:
-        count = sum(extent.length for extent in chunk.extents)
+    def one(chunk: Chunk) -> Made | None:
+        count = _data(chunk)
         control.rate.take(count, control.stop)
         counted.append(count)
         packed = [(start, pack(data)) for start, data in units(disk, chunk, unit)]
         return made(packed) if packed else None
 
-    with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(disk.virtual_size, "convert") as bar:
-        done = 0
-        for chunk, result in ordered(pool, work, chunks(disk.content(), disk.virtual_size)):
+    with ThreadPoolExecutor(WORKERS) as pool, estimated(control.progress, work(disk), "convert") as bar:
+        for chunk, result in ordered(pool, one, chunks(disk.content(), disk.virtual_size)):
             control.stop.check()
             if result is not None:
                 yield result
-            bar.update(chunk.end - done)
-            done = chunk.end
-        bar.update(disk.virtual_size - done)
+            bar.update(_data(chunk))
+
+
+def _data(chunk: Chunk) -> int:
+    return sum(extent.length for extent in chunk.extents)
 
 
 def stream(disk: Disk, descriptor: bytes, control: Control, *, level: int, counted: list[int]) -> Iterator[bytes]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imgtool.copying.receive import Chunks, Receiver
 from imgtool.endpoints.ranges import Range
-from imgtool.progress import Bar, Control
+from imgtool.progress import Bar, Control, NoBar, estimated
 
 if TYPE_CHECKING:
     from imgtool.endpoints import Reader
@@ -30,27 +30,31 @@ def fill(reader: Reader, receiver: Receiver, control: Control) -> int:
     if isinstance(reader, Filler):
         reader.fill(receiver, control)
         return reader.bytes_read
-    with control.progress.bar(receiver.blocks.size - receiver.blocks.done, "copy") as bar:
+    todo = sum(end - start for start, end in _wanted(receiver, reader.holes()))
+    with estimated(control.progress, todo, "copy") as bar:
         sink = _Counting(receiver, bar)
-        reader.read(_wanted(receiver, reader.holes(), sink), sink, control)
+        reader.read(_wanted(receiver, reader.holes(), sink.zero), sink, control)
     receiver.save()
     return sink.count
 
 
 class _Counting(Chunks):
-    """Counts what came from the other side."""
+    """Counts what came from the other side: nothing else takes time."""
 
     def __init__(self, receiver: Receiver, bar: Bar) -> None:
-        super().__init__(receiver, bar)
+        super().__init__(receiver, NoBar())
+        self._counting = bar
         self.count = 0
 
     def write(self, offset: int, data: memoryview) -> None:
         self.count += len(data)
         super().write(offset, data)
+        self._counting.update(len(data))
 
 
-def _wanted(receiver: Receiver, holes: Iterable[Range], sink: Chunks) -> Iterator[Range]:
-    """What is missing and no hole, in order and joined. Holes are not kept: a disk may have millions."""
+def _wanted(receiver: Receiver, holes: Iterable[Range],
+            zero: Callable[[int, int], None] = lambda offset, length: None) -> Iterator[Range]:
+    """What is missing and no hole, in order and joined. Holes are told to ``zero``, and not kept: a disk may have millions."""
     waiting = iter(holes)
     hole = next(waiting, None)
     pending: Range | None = None
@@ -62,7 +66,7 @@ def _wanted(receiver: Receiver, holes: Iterable[Range], sink: Chunks) -> Iterato
             inside = hole is not None and hole[0] <= at
             stop = min(end, (hole[1] if inside else hole[0]) if hole else end)
             if inside:
-                sink.zero(at, stop - at)
+                zero(at, stop - at)
             elif pending and pending[1] == at:
                 pending = pending[0], stop
             else:

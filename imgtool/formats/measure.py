@@ -109,8 +109,19 @@ def data_bytes(disk: Disk) -> int:
     return sum(extent.length for extent in disk.content() if extent.kind == Kind.DATA)
 
 
+def work(disk: Disk) -> int:
+    """Bytes that copying or reading the disk passes on, nearly: what progress is counted by. Holes take no time."""
+    if not _told_by_files(disk):
+        return data_bytes(disk)
+    return data_limit(disk) or disk.virtual_size  # some file systems say 0 of every file
+
+
 def data_limit(disk: Disk) -> int:
     """No more than this is data: known without the map, unless a layer is compressed."""
-    if any(layer.compressed or layer.format in ("vhdx", "vpc", "vdi") for layer in disk.layers):
+    if not _told_by_files(disk):
         return disk.virtual_size
     return min(disk.virtual_size, sum(storage.allocated_bytes(file.fd) for file in disk.files))
+
+
+def _told_by_files(disk: Disk) -> bool:
+    return not any(layer.compressed or layer.format in ("vhdx", "vpc", "vdi") for layer in disk.layers)

@@ -207,10 +207,10 @@ def test_progress_lines(image: Callable[[str], Path]) -> None:
     for what in ("convert", "verify"):
         done_bytes = [line["done"] for line in lines if line["what"] == what]
         assert done_bytes == sorted(done_bytes)
-        assert (done_bytes[0], done_bytes[-1]) == (0, SIZE)
-    for line in lines:
-        assert line.keys() >= {"what", "done", "total", "rate", "remaining"}
-        assert line["total"] == SIZE
+        (total,) = {line["total"] for line in lines if line["what"] == what}
+        assert (done_bytes[0], done_bytes[-1]) == (0, total)
+        assert total < SIZE / 2, "holes take no time"
+    assert all(line.keys() >= {"what", "done", "total", "rate", "remaining"} for line in lines)
 
 
 def test_no_progress_in_a_pipe(image: Callable[[str], Path]) -> None:

@@ -236,8 +236,8 @@ def test_jobs(tmp_path: Path) -> None:
     (step,) = job["steps"]
     assert (step["verb"], step["of"], step["state"], step["bytes_read"]) == ("copy", "d0.vmdk", "running", None)
     (going,) = result("jobs", "show", job["id"])["going"]
-    assert (going["what"], going["total"]) == ("copy web01.qcow2", 64 * MIB)
-    assert MIB <= going["done"] < 64 * MIB
+    assert going["what"] == "copy web01.qcow2"
+    assert MIB <= going["done"] < going["total"] < 64 * MIB, "what is no hole"
     assert 0 < going["rate"] < 16 * MIB
     assert going["remaining"] is not None
     child.kill()

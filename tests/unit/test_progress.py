@@ -7,6 +7,8 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -135,6 +137,43 @@ def test_json_lines(clock: Clock) -> None:
         {"what": "convert", "done": 1000, "total": 1000, "rate": 400, "remaining": 0.0},
         {"what": "convert", "done": 1000, "total": 1000, "rate": 400, "remaining": 0.0},
     ]
+
+
+def told(done: Sequence[int], total: int) -> list[dict[str, int]]:
+    out = io.StringIO()
+    with progress.estimated(JsonLines(out), total, "convert") as bar:
+        for n in done:
+            bar.update(n)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    return [{key: line[key] for key in ("done", "total", "remaining")} for line in lines]
+
+
+@pytest.mark.parametrize("done", [(), (300,), (600, 600), (1000, 0, 5)])
+def test_an_estimate_is_never_passed_and_full_at_the_end(clock: Clock, done: tuple[int, ...]) -> None:
+    clock.now += 1
+    assert told(done, 1000)[-1] == {"done": 1000, "total": 1000, "remaining": 0.0}
+
+
+def test_what_fails_is_not_shown_as_done(clock: Clock) -> None:
+    out = io.StringIO()
+    with pytest.raises(StoppedError), progress.estimated(Kept(out), 1000, "convert") as bar:
+        bar.update(10)
+        raise StoppedError(15)
+    assert out.getvalue() == "10 "
+
+
+class Kept:
+    """Each step of the bar."""
+
+    def __init__(self, out: io.StringIO) -> None:
+        self._out = out
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Kept]:
+        yield self
+
+    def update(self, n: int) -> None:
+        self._out.write(f"{n} ")
 
 
 def test_silent_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
