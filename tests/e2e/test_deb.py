@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import apt
-from fixtures.run import ALONE
+from tests.e2e.clean_debian import inside, made
 from tests.program import ROOT
 
 pytestmark = pytest.mark.long
@@ -30,30 +29,13 @@ def deb() -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A minimal Debian, with this machine's sources of packages."""
-    root, settings = tmp_path_factory.mktemp("deb") / "root", tmp_path_factory.mktemp("apt") / "apt.conf"
-    settings.write_text(apt.network_settings() or "# nothing set\n", encoding="utf-8")
-    release = apt.codename()
-    argv = [*ALONE, "mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={settings}", release, str(root), "-"]
-    subprocess.run(argv, input=apt.debian_sources(release), text=True, check=True)
-    yield root
-    shutil.rmtree(root)
-
-
-def inside(root: Path, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """In namespaces of its own: what it mounts is gone when it ends."""
-    prepared = 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && cp /etc/resolv.conf "$1/etc/" && exec chroot "$@"'
-    clean_environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run([*ALONE, "sh", "-c", prepared, "sh", str(root), *argv], env=clean_environment, capture_output=True,
-                          text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def host(clean: Path, deb: Path) -> Path:
+def host(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the Containerfile makes."""
+    with made(tmp_path_factory.mktemp("deb")) as clean:
+        yield prepared(clean, deb)
+
+
+def prepared(clean: Path, deb: Path) -> Path:
     for line in CONTAINERFILE.read_text(encoding="utf-8").splitlines():
         word, _, rest = line.partition(" ")
         match word:
