@@ -156,10 +156,17 @@ def test_an_estimate_is_never_passed_and_full_at_the_end(clock: Clock, done: tup
 
 def test_what_fails_is_not_shown_as_done(clock: Clock) -> None:
     out = io.StringIO()
-    with pytest.raises(StoppedError), progress.estimated(Kept(out), 1000, "convert") as bar:
-        bar.update(10)
-        raise StoppedError(15)
+    stopped = Stop()
+    stopped.set()
+    with pytest.raises(StoppedError):
+        half_done(Kept(out), stopped)
     assert out.getvalue() == "10 "
+
+
+def half_done(kept: Kept, stopped: Stop) -> None:
+    with progress.estimated(kept, 1000, "convert") as bar:
+        bar.update(10)
+        stopped.check()
 
 
 class Kept:
