@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import resource
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -284,6 +285,48 @@ def test_gzip_is_unpacked_into_the_workspace_and_gone_afterwards(tmp_path: Path)
             pass
         assert raised.value.exit_code == 5
     assert list(folder.iterdir()) == []
+
+
+def test_gzip_of_several_members_is_unpacked_whole(tmp_path: Path) -> None:
+    half = os.urandom(3 << 20)
+    source = gzip.compress(half) + gzip.compress(half[::-1]) + bytes(1 << 20)
+    package = read_ova(str(packed(tmp_path / "x.ova", {
+        "x.ovf": TEXT, "d.gz": source, "cut.gz": source[:-(1 << 20) - 3], "odd.gz": source + b"x"})))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with opened(package, "d.gz", folder, gzip=True) as disk:
+        assert dumped(disk, tmp_path / "raw").read_bytes() == half + half[::-1]
+    for href in ("cut.gz", "odd.gz"):
+        with pytest.raises(ImgtoolError, match="gzip") as raised, opened(package, href, folder, gzip=True):
+            pass
+        assert raised.value.exit_code == 5
+
+
+def test_what_cannot_be_unpacked_leaves_nothing(tmp_path: Path) -> None:
+    package = read_ova(str(packed(tmp_path / "x.ova", {"x.ovf": TEXT, "d.gz": gzip.compress(bytes(8 << 20))})))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(ImgtoolError, match="unpacking"), opened(package, "d.gz", folder, gzip=True):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(folder.iterdir()) == []
+
+
+def test_pieces_that_were_joined_are_one_file(tmp_path: Path) -> None:
+    """Whatever the folder is called."""
+    folder = tmp_path / "export.20241128093000"
+    source = readable("vmdk-streamOptimized", folder)
+    (folder / "x.ovf").write_bytes(TEXT)
+    with opened(read_ovf(str(folder / "x.ovf")), source.path.name, tmp_path, chunked=True) as disk:
+        assert disk.virtual_size == source.size
+    source.path.rename(f"{source.path}.000000001")
+    with pytest.raises(ImgtoolError, match="cut in pieces"), opened(
+            read_ovf(str(folder / "x.ovf")), source.path.name, tmp_path, chunked=True):
+        pass
 
 
 def test_a_missing_href_is_found_by_its_number(tmp_path: Path) -> None:
