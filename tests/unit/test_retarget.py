@@ -182,7 +182,8 @@ def test_clock_on_esxi(os: str, offset: str | None, lost: bool) -> None:
 
 @pytest.mark.parametrize(("said", "version"), [
     ({}, 10), ({"cpu": Cpu(count=96)}, 11), ({"firmware": Firmware(kind=FirmwareKind.UEFI, secure_boot=True)}, 13),
-    ({"tpm": Tpm()}, 14), ({"disks": (replace(DISK, bus=Bus.NVME),)}, 13), ({"memory": Memory(size=2000 * GIB)}, 11)])
+    ({"tpm": Tpm()}, 14), ({"disks": (replace(DISK, bus=Bus.NVME),)}, 13), ({"memory": Memory(size=2000 * GIB)}, 11),
+    ({"guest_os": GuestOs(id="windows11"), "disks": (replace(DISK, bus=Bus.VIRTIO),)}, 13)])
 def test_hardware_version_is_the_lowest_that_does(said: dict[str, Any], version: int) -> None:
     assert to_esxi(kvm(**said)).machine.hardware_version == version
 
@@ -191,6 +192,15 @@ def test_hardware_version_asked_for() -> None:
     assert to_esxi(kvm(), hardware_version=21).machine.hardware_version == 21
     done = to_esxi(kvm(tpm=Tpm()), hardware_version=10)
     assert [one.fatal for one in done.problems if "hardware version 10" in one.what] == [True]
+
+
+def test_hardware_version_has_the_controllers_that_were_chosen() -> None:
+    """SATA, on which CD-ROMs go, came with version 10, NVMe with 13."""
+    done = to_esxi(kvm(drives=(Drive(),)), hardware_version=8)
+    assert [one.what for one in done.problems if one.fatal] == ["hardware version 8: the machine needs 10"]
+    assert not any(one.fatal for one in to_esxi(kvm(), hardware_version=8).problems)
+    chosen = to_esxi(kvm(disks=(DISK,)), capabilities=Capabilities(disk_buses=("nvme",))).machine
+    assert (chosen.disks[0].bus, chosen.hardware_version) == (Bus.NVME, 13)
 
 
 def test_arm_does_not_run_on_esxi() -> None:
@@ -612,6 +622,14 @@ def test_a_machine_of_the_same_world_keeps_its_hardware() -> None:
     changed = to_kvm(machine, networks=(("br0", Network(kind=NetworkKind.BRIDGE, name="br7")),), storage=(("/srv", "/new"),))
     assert changed.machine == replace(machine, disks=(replace(machine.disks[0], path="/new/x.qcow2"),),
                                       nics=(replace(machine.nics[0], network=Network(kind=NetworkKind.BRIDGE, name="br7")),))
+
+
+def test_a_hardware_version_asked_for_holds_for_a_machine_that_stays() -> None:
+    machine = vmware(tpm=Tpm(version="2.0"))
+    assert to_esxi(machine).machine == machine
+    assert to_esxi(machine, hardware_version=17).machine == replace(machine, hardware_version=17)
+    assert [one.fatal for one in to_esxi(machine, hardware_version=10).problems] == [True]
+    assert to_kvm(kvm(), hardware_version=17).machine == kvm()
 
 
 def test_a_dump_of_libvirts_esx_driver_becomes_a_vmx() -> None:
