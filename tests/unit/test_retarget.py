@@ -362,6 +362,26 @@ def test_map_storage_takes_whole_folders_only() -> None:
     assert done.machine.disks[0].path == "/older/x.vmdk"
 
 
+@pytest.mark.parametrize("path", ["[iso] ../../etc/shadow", "[iso] a/../../x", "/vmfs/volumes/iso/../../../etc/shadow", "[iso] "])
+def test_map_storage_leads_into_its_folder_only(path: str) -> None:
+    done = to_kvm(vmware(drives=(Drive(backing=Backing.FILE, path=path),)), storage=(("[iso]", "/srv/iso"),))
+    assert (done.machine.drives[0].backing, done.machine.drives[0].path) == (Backing.EMPTY, None)
+    below = to_kvm(vmware(drives=(Drive(backing=Backing.FILE, path="[iso] /etc/shadow"),)), storage=(("[iso]", "/srv/iso"),))
+    assert below.machine.drives[0].path == "/srv/iso/etc/shadow"
+
+
+def test_two_disks_never_get_one_file() -> None:
+    disks = (DiskSlot(path="[a] m/x.vmdk", format="vmdk"), DiskSlot(path="[b] m/x.vmdk", format="vmdk", unit=1))
+    rules = (("[a]", "/srv"), ("[b]", "/srv"))
+    twice = (replace(disks[0], path="x.vmdk"), replace(disks[1], path="x.vmdk"))
+    files = (PlacedFile("x.vmdk", "/new/x.vmdk", "vmdk"),)
+    for done in (to_kvm(vmware(disks=disks), storage=rules), to_kvm(vmware(disks=twice), files=files),
+                 to_esxi(kvm(disks=twice), files=files), to_kvm(kvm(disks=disks), storage=rules)):
+        assert ["is the file of another disk" in one.what for one in done.problems if one.fatal] == [True]
+    assert not any(one.fatal for one in to_kvm(kvm(disks=twice)).problems)
+    assert not any(one.fatal for one in to_kvm(vmware(disks=disks), storage=(("[a]", "/srv/a"), ("[b]", "/srv/b"))).problems)
+
+
 def test_a_datastore_in_a_vmx_is_a_path() -> None:
     done = to_esxi(kvm(disks=(replace(DISK, path="/var/lib/libvirt/images/x.vmdk", format="vmdk"),)),
                    storage=(("/var/lib/libvirt/images", "[ds2]"),))
