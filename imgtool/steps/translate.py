@@ -94,13 +94,19 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
     onto = read_text(request.onto) if request.onto else None
     if onto is None and request.suffix == source.suffix and whose is wishes.to:
         onto = description(source.suffix).without_secrets(source.text)
-        parsed = replace(parsed, problems=() if onto == source.text else (NO_PASSWORD,))  # what has no field stays in the text
+        parsed = replace(parsed, problems=(*_unreadable(request, parsed), *(() if onto == source.text else (NO_PASSWORD,))))
     return rendered(parsed, target, request.suffix, onto=onto)
 
 
 def world_of(suffix: str, machine: Machine) -> World | None:
     """Whose hardware the machine of a description has; None: of a physical machine, or nobody knows."""
     return World.ESXI if suffix == ".vmx" else world(machine)
+
+
+def _unreadable(request: TranslateRequest, parsed: Parsed) -> tuple[Problem, ...]:
+    """What has no field stays in a text that is changed; not so where all disks are converted, since some cannot be read."""
+    converted = request.placed and {disk.path for disk in parsed.machine.disks} <= {one.named for one in request.placed}
+    return tuple(one for one in parsed.problems if one.fatal and converted)
 
 
 def rendered(parsed: Parsed, target: Retargeted, suffix: str, *, onto: bytes | None = None) -> Translation:
