@@ -468,6 +468,12 @@ def test_cards_on_esxi(os: str, model: str, new: str, said: bool) -> None:
     assert ("imgtool adapt" in told(done)) is said
 
 
+def test_an_eleventh_card_is_said_to_be_lost_on_esxi() -> None:
+    done = to_esxi(kvm(nics=tuple(Nic(number=number, model="e1000", mac=f"52:54:00:00:00:{number:02}") for number in range(11))))
+    assert [nic.number for nic in done.machine.nics] == list(range(10))
+    assert "nics[10] = 52:54:00:00:00:10: a machine of VMware has 10 network cards at most" in told(done)
+
+
 def test_cards_in_the_order_of_their_numbers() -> None:
     nics = (Nic(number=10, mac="00:0c:29:00:00:0a"), Nic(number=9, mac="00:0c:29:00:00:09"))
     assert [nic.number for nic in to_kvm(vmware(nics=nics)).machine.nics] == [9, 10]
