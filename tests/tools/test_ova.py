@@ -29,7 +29,7 @@ from imgtool.model.devices import Bus, Controller, DiskSlot
 from imgtool.model.machine import Machine, Memory
 from imgtool.model.package import FileReference
 from imgtool.ova.disks import open_file
-from imgtool.ova.manifest import check_manifest
+from imgtool.ova.manifest import check_manifest, parse_manifest
 from imgtool.ova.read import MAX_HEADERS, Package, read_ova, read_ovf
 from imgtool.ova.write import OvaWriter, _header
 from imgtool.progress import Control
@@ -406,7 +406,7 @@ def test_an_ova_has_room_for_what_it_says_or_fails(tmp_path: Path) -> None:
 
 
 def test_the_manifest_of_a_folder(tmp_path: Path) -> None:
-    files = {"x.ovf": TEXT, "d.vmdk": b"disk" * 1_000_000}
+    files = {"x.ovf": TEXT.replace(b"lab-disk001.vmdk", b"d.vmdk"), "d.vmdk": b"disk" * 1_000_000}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     lines = [f"SHA256({name})= {hashlib.sha256(data).hexdigest()}\n" for name, data in files.items()]
@@ -416,3 +416,15 @@ def test_the_manifest_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "d.vmdk").write_bytes(b"disk" * 999_999 + b"kisd")
     with pytest.raises(DifferError):
         check_manifest(package, CONTROL)
+
+
+def test_what_a_manifest_of_a_folder_leaves_out_is_said(tmp_path: Path) -> None:
+    text = (b'<Envelope><References><File href="a%20b.vmdk" id="1"/><File href="c.vmdk" id="2"/></References><VirtualSystem>'
+            b"<VirtualHardwareSection/></VirtualSystem></Envelope>")
+    for name, data in (("x.ovf", text), ("a b.vmdk", b"a"), ("c.vmdk", b"c"), ("unrelated.txt", b"u")):
+        (tmp_path / name).write_bytes(data)
+    line = f"SHA256(a b.vmdk)= {hashlib.sha256(b'a').hexdigest()}\n"
+    (tmp_path / "x.mf").write_text(line * 2)
+    said = check_manifest(read_ovf(str(tmp_path / "x.ovf")), CONTROL)
+    assert [re.search("nothing of '(.*)'", one)[1] for one in said] == ["x.ovf", "c.vmdk"]  # type: ignore[index]
+    assert len(parse_manifest(line.encode() * 2)[0]) == 1
