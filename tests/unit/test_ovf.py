@@ -388,6 +388,11 @@ def test_without_secrets() -> None:
     assert ovf.without_secrets(clean) is clean
 
 
+def test_a_comment_behind_the_envelope_stays() -> None:
+    text = SPARE + b"<!-- made by </Envelope> -->\r\n<?odd ?>"
+    assert ovf.render(replace(ovf.parse(text).machine, name="n"), onto=text).text.endswith(text[len(SPARE):])
+
+
 def test_devices_and_networks_go_into_an_ovf_that_has_none() -> None:
     """Wherever its machine stands."""
     wanted = replace(ovf.parse(SPARE).machine, nics=(Nic(model="e1000", network=Network(kind=NetworkKind.BRIDGE, name="lan")),))
