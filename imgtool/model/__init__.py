@@ -13,6 +13,9 @@ description  what goes into and comes out of a ``.vmx``, a domain XML, an OVF
 guest        what is inside a disk, and what it can drive
 package      what an OVF package (a folder, an OVA) is made of
 translation  what a move from one hypervisor to another is asked for, and what it gives
+endpoint     where machines come from and go to; ``situation`` is what preflight looks at there, ``migration`` the whole way
+metal        physical disks; ``partitions`` their tables, ``v2p`` what is written to them
+runbook      what a batch is asked for; ``job`` what is known of work, done or under way
 """
 
 from imgtool.model.image import (

@@ -135,7 +135,7 @@ class Timer:
 @dataclass(frozen=True, kw_only=True)
 class Clock:
     offset: str | None = None
-    """utc, localtime, variable, timezone."""
+    """utc or localtime."""
     timers: tuple[Timer, ...] = ()
 
 

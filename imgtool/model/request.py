@@ -1,4 +1,4 @@
-"""What is asked for: by a command line now, by a runbook later."""
+"""What is asked for, by a command line or a runbook."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from imgtool import storage
 from imgtool.errors import DamagedError, RefusedError
@@ -26,27 +26,30 @@ def open_file(package: Package, reference: FileReference, folder: str, stop: Sto
               source_format: str | None = None) -> Iterator[Disk]:
     """A file of the package as a disk.
 
-    It is read where it lies. Only a file that is packed with gzip is unpacked, into ``folder`` (a workspace), and deleted at the
-    end. Raises DamagedError (missing, damaged), RefusedError (leads out of the package; cut in pieces), NoSpaceError.
+    It is read where it lies. Only a file that is packed with gzip is unpacked, into ``folder`` (a workspace of its own), and
+    deleted at the end. Raises DamagedError (missing, damaged), RefusedError (leads out of it; cut in pieces), NoSpaceError.
     """
     if package.members is None:
         path, member = _beside(package, reference), None
     else:
         path, member = package.path, find(package, reference.href)
-    name = member.name if member else path
-    if reference.chunked and name != reference.href and CHUNK_NAME.search(name) and not name.endswith(FIRST_PIECE):
+    name = os.path.basename(member.name if member else path)
+    piece = os.path.splitext(name)[1]
+    if reference.chunked and name != os.path.basename(reference.href) and CHUNK_NAME.fullmatch(piece) and piece != FIRST_PIECE:
         raise RefusedError(f"{package.path}: {reference.href!r} is cut in pieces",
                            f"unpack the package, join the pieces with cat into {os.path.basename(reference.href)!r}")
     if not reference.gzip:
         with open_disk(path, member=member, source_format=source_format, stop=stop) as disk:
             yield disk
         return
-    unpacked = _unpacked(path, member, folder, stop)
+    unpacked = os.path.join(folder, f"unpacked-{name.removesuffix('.gz')}")
     try:
+        _unpack(path, member, unpacked, stop)
         with open_disk(unpacked, source_format=source_format, stop=stop) as disk:
             yield disk
     finally:
-        os.unlink(unpacked)
+        with suppress(FileNotFoundError):
+            os.unlink(unpacked)
 
 
 def _beside(package: Package, reference: FileReference) -> str:
@@ -59,33 +62,35 @@ def _beside(package: Package, reference: FileReference) -> str:
         return opener.named(beside, opener.user(package.path)).path
 
 
-def _unpacked(path: str, member: Member | None, folder: str, stop: Stop) -> str:
-    """A gzip file as a plain one in ``folder``. Raises DamagedError, NoSpaceError."""
-    name = os.path.basename(member.name if member else path).removesuffix(".gz")
-    target = os.path.join(folder, f"unpacked-{name}")
+def _unpack(path: str, member: Member | None, target: str, stop: Stop) -> None:
+    """A gzip file as a plain one. Raises DamagedError, NoSpaceError."""
     with closing(Opener()) as opener:
         file = opener.member(path, member) if member else opener.user(path)
-        with open(target, "xb") as out:
-            try:
+        try:
+            with open(target, "xb") as out:
                 out.writelines(_inflated(file, stop))
-            except OSError as error:
-                storage.raise_os(error, f"unpacking {file.path}")
-            except BaseException:
-                os.unlink(target)
-                raise
-    return target
+        except OSError as error:
+            storage.raise_os(error, f"unpacking {file.path}")
 
 
 def _inflated(file: ImageFile, stop: Stop) -> Iterator[bytes]:
-    """The bytes in a gzip file (RFC 1952), in pieces. Raises DamagedError."""
-    reader, at = zlib.decompressobj(GZIP_FRAME), 0
+    """The bytes in a gzip file (RFC 1952: members, one after the other; zeros may fill up its end). Raises DamagedError."""
+    reader, packed, at = zlib.decompressobj(GZIP_FRAME), b"", 0
     try:
-        while not reader.eof:
+        while True:
             stop.check()
-            packed = reader.unconsumed_tail or os.pread(file.fd, max(0, min(PIECE, file.size - at)), file.base + at)
-            at += 0 if reader.unconsumed_tail else len(packed)
             if not packed:
-                raise DamagedError(f"{file.path} is packed with gzip, and cut off")
+                packed = os.pread(file.fd, max(0, min(PIECE, file.size - at)), file.base + at)
+                at += len(packed)
+            if not packed:
+                break
+            if reader.eof and not (packed := packed.lstrip(b"\0")):
+                continue
+            if reader.eof:
+                reader = zlib.decompressobj(GZIP_FRAME)
             yield reader.decompress(packed, PIECE)
+            packed = reader.unconsumed_tail or reader.unused_data
     except zlib.error as error:
         raise DamagedError(f"{file.path} is not what gzip packed: {error}") from error
+    if not reader.eof:
+        raise DamagedError(f"{file.path} is packed with gzip, and cut off")

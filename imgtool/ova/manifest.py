@@ -13,7 +13,7 @@ from imgtool.errors import DifferError
 from imgtool.formats.opener import Opener
 from imgtool.model import ImageFile
 from imgtool.model.package import Packed
-from imgtool.ova.read import Package
+from imgtool.ova.read import Package, pick
 from imgtool.progress import Bar, Control
 
 LINE = re.compile(r"\s*(SHA-?1|SHA-?256|SHA-?512)\s*\((.+)\)\s*=\s*([0-9a-fA-F]{40,128})\s*")
@@ -31,7 +31,7 @@ class Digest(NamedTuple):
 
 
 def parse_manifest(raw: bytes) -> tuple[list[Digest], list[str]]:
-    """The digests, and the lines that are none."""
+    """The digests, each once, since each costs a reading of its file; and the lines that are none."""
     found: list[Digest] = []
     odd: list[str] = []
     for line in raw.decode("utf-8", "surrogateescape").lstrip("\ufeff").splitlines():
@@ -42,7 +42,7 @@ def parse_manifest(raw: bytes) -> tuple[list[Digest], list[str]]:
                 continue
         if line.strip():
             odd.append(line)
-    return found, odd
+    return list(dict.fromkeys(found)), odd
 
 
 def render_manifest(files: Iterable[Packed]) -> bytes:
@@ -65,10 +65,19 @@ def check_manifest(package: Package, control: Control) -> tuple[str, ...]:
                 elif digest(files[one.name], one.algorithm, control, bar) != one.digest:
                     raise DifferError(f"{package.path}: {one.name!r} is not what the manifest says ({one.algorithm.upper()})",
                                       "it was changed or damaged on its way: fetch it again")
-    named = {one.name for one in digests}
-    unnamed = [member.name for member in package.members or () if not member.name.endswith((".mf", ".cert"))]
-    warnings += [f"the manifest of {package.path} says nothing of {name!r}" for name in unnamed if name not in named]
-    return tuple(warnings)
+    unnamed = _unnamed(package, {one.name for one in digests})
+    return (*warnings, *(f"the manifest of {package.path} says nothing of {name!r}" for name in unnamed))
+
+
+def _unnamed(package: Package, named: set[str]) -> list[str]:
+    """What should be in the manifest: of an archive all files, of a folder, in which others may lie, those that the OVF names."""
+    if package.members is not None:
+        names = [member.name for member in package.members if not member.name.endswith((".mf", ".cert"))]
+        return [name for name in names if name not in named]
+    from imgtool.descriptions import ovf  # with lxml: for packages only
+
+    names = [package.name, *(reference.href for reference in ovf.files(package.text))]
+    return [name for name in names if not pick(name, list(named))]
 
 
 def _files(package: Package, names: list[str], opener: Opener) -> Iterator[tuple[str, ImageFile]]:

@@ -24,9 +24,10 @@ from imgtool.retarget.log import Log
 Rule = Callable[[Machine, Wishes, Log], Machine]
 RULES: dict[World, tuple[Rule, ...]] = {
     World.KVM: (platform.to_kvm, storage.to_kvm, network.to_kvm, extras.to_kvm),
-    World.ESXI: (platform.to_esxi, storage.to_esxi, network.to_esxi, extras.to_esxi),
+    World.ESXI: (storage.to_esxi, network.to_esxi, platform.to_esxi, extras.to_esxi),
 }
-STAYING: tuple[Rule, ...] = (paths.mapped, network.mapped)
+"""The hardware version follows from the controllers and cards that were chosen; on KVM the buses follow from the chipset."""
+STAYING: tuple[Rule, ...] = (platform.asked, paths.mapped, network.mapped)
 """For a machine that stays in its world."""
 
 

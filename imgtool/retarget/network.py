@@ -16,6 +16,8 @@ BRIDGE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 """Linux: IFNAMSIZ is 16 with the end; blanks and slashes are refused."""
 ON_QEMU = ("virtio", "vmxnet3", "e1000e", "e1000", "pcnet", "rtl8139", "igb", "ne2k_pci")
 ON_ESXI = ("vmxnet3", "e1000e", "e1000", "pcnet")
+MAX_ON_ESXI = 10
+"""VMware's configuration maximums: ethernet0 to ethernet9."""
 USUAL_MTU = 1500
 DEFAULT_NETWORK, DEFAULT_PORT_GROUP = "default", "VM Network"
 """What libvirt, and what ESXi, have after installation."""
@@ -43,6 +45,10 @@ def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     nics = []
     for index, nic in enumerate(machine.nics):
         at = f"nics[{index}]"
+        if index >= MAX_ON_ESXI:
+            log.lost(at, nic.mac or nic.network.name or "card", f"a machine of VMware has {MAX_ON_ESXI} network cards at most",
+                     "put several networks on one card, as VLANs")
+            continue
         model, why = _esxi_model(machine, nic, wishes, log)
         kind, check = (nic.mac_kind, nic.mac_check) if nic.mac_kind else esxi_mac(nic)
         new = replace(nic, model=log.change(f"{at}.model", nic.model, model, why), mtu=None,

@@ -24,10 +24,13 @@ def parts(path: str) -> tuple[str, str]:
 
 
 def map_path(path: str, storage: tuple[tuple[str, str], ...]) -> str | None:
-    """A path with its folder exchanged; None if no rule fits. A datastore is written as ESXi's shell and a ``.vmx`` name it."""
+    """A path with its folder exchanged; None if no rule fits, or if it would lead out of the new folder.
+
+    A datastore is written as ESXi's shell and a ``.vmx`` name it.
+    """
     for old, new in storage:
-        rest = _below(path, old)
-        if rest is not None:
+        rest = (_below(path, old) or "").lstrip("/")
+        if rest and ".." not in rest.split("/"):
             match = re.fullmatch(r"\[([^\]]+)\][ /]?(.*)", new)
             folder = os.path.join("/vmfs/volumes", match[1], match[2]) if match else new
             return os.path.join(folder, rest)
@@ -60,7 +63,8 @@ class Files:
     def __init__(self, wishes: Wishes, log: Log) -> None:
         self._wishes, self._log = wishes, log
         self._placed = {file.named: file for file in wishes.files}
-        self._taken: set[str] = set()
+        self._taken: dict[str, str] = {}
+        """By its new name: what a file was called."""
 
     def known(self, path: str, at: str) -> str | None:
         """Where the file is, if somebody said or saw it."""
@@ -76,7 +80,16 @@ class Files:
         store = DATASTORE.fullmatch(disk.path) if self._wishes.to is World.ESXI else None
         path = self.known(disk.path, f"{at}.path") or (f"/vmfs/volumes/{store[1] or store[2]}/{store[3]}" if store else disk.path)
         placed = self._placed.get(disk.path)
+        if self._taken.get(path) != disk.path:  # one file twice is what the source says
+            self._take(path, disk, at)
         return replace(disk, path=path, format=(placed and placed.format) or disk.format)
+
+    def _take(self, path: str, disk: DiskSlot, at: str) -> None:
+        """Two disks in one file would destroy each other."""
+        if path and path in self._taken:
+            self._log.problem(f"{at}.path = {disk.path}: {path} is the file of another disk, {self._taken[path]}",
+                              "give each disk a file of its own: see --map-storage", fatal=True)
+        self._taken[path] = disk.path
 
     def _short(self, path: str) -> str:
         """ESXi names a file beside the ``.vmx`` without its folder."""
@@ -98,6 +111,7 @@ class Files:
             if backing is Backing.FILE:
                 path = self._log.change(f"{at}.path", path, self._absolute(path), "libvirt wants whole paths")
                 self._log.problem(f"{at}.path = {disk.path}: not found from here", "--disk-root DIR, or --map-storage OLD=NEW")
+        self._take(path, disk, at)
         form = self._log.change(f"{at}.format", disk.format, form, "libvirt must be told, or takes it for raw")
         backing = self._log.change(f"{at}.backing", disk.backing, backing, "what is there now")
         return replace(disk, path=path, backing=backing, format=form)
@@ -116,8 +130,7 @@ class Files:
             if form != "vmdk":
                 self._log.problem(f"{at}.path = {disk.path}: ESXi opens no {form or 'such'} image: {path} must be made of it",
                                   CONVERT)
-        path = self._unique(path)
-        self._taken.add(path)
+            path = self._unique(path)
         return path, "vmdk"
 
     def _unique(self, path: str) -> str:

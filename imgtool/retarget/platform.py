@@ -8,7 +8,7 @@ from imgtool.descriptions.guest_os import is_windows, safe_on_esxi
 from imgtool.descriptions.vmx.hardware import lowest_hardware
 from imgtool.model.devices import Bus
 from imgtool.model.machine import Clock, Cpu, Firmware, FirmwareKind, GuestOs, Machine, Memory, Resources, Timer, Topology, Tpm
-from imgtool.model.translation import Wishes
+from imgtool.model.translation import Wishes, World
 from imgtool.retarget.log import Log
 
 ESXI_MEMORY_UNIT = 4 << 20
@@ -18,7 +18,6 @@ VMWARE_SHARES, KVM_SHARES = 1000, 1024
 """What a machine has that nobody favours: VMware for each virtual CPU, libvirt for the machine."""
 MAX_KVM_SHARES = 10_000
 """Of the kernel's cgroups, version 2."""
-NVME_HARDWARE = 13
 TIMERS = (Timer(name="rtc", policy="catchup"), Timer(name="pit", policy="delay"), Timer(name="hpet", present=False))
 """What virt-install gives to every x86 guest; a Windows gets ``hypervclock`` too."""
 
@@ -145,26 +144,33 @@ def _kvm_resources(machine: Machine, log: Log) -> Resources:
 
 
 def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
-    """What an ESXi emulates around the devices, which it chooses mostly itself."""
-    version, why = _hardware_version(machine, wishes)
-    if wishes.hardware_version and wishes.hardware_version < version:
-        log.problem(f"hardware version {wishes.hardware_version}: the machine needs {version}", "leave --hardware-version out",
-                    fatal=True)
+    """What an ESXi emulates around the devices, which are those that it will have; it chooses mostly itself."""
+    machine = _versioned(machine, wishes, log)
     if machine.guest_os.arch == "aarch64":
         log.problem("the guest is made for ARM", "an ESXi on x86 does not run it", fatal=True)
     return replace(
-        machine, hardware_version=log.change("hardware_version", machine.hardware_version, version, why),
-        accelerator=log.change("accelerator", machine.accelerator, None, "ESXi has one"),
+        machine, accelerator=log.change("accelerator", machine.accelerator, None, "ESXi has one"),
         chipset=log.change("chipset", machine.chipset, None, "ESXi has one"),
         cpu=_esxi_cpu(machine.cpu, log), memory=_esxi_memory(machine.memory, log), firmware=_firmware(machine, log),
         tpm=_esxi_tpm(machine, log), clock=_esxi_clock(machine, log), resources=_esxi_resources(machine, log))
 
 
+def asked(machine: Machine, wishes: Wishes, log: Log) -> Machine:
+    """A machine that stays on ESXi keeps its hardware version, unless another is asked for."""
+    return _versioned(machine, wishes, log) if wishes.to is World.ESXI and wishes.hardware_version else machine
+
+
+def _versioned(machine: Machine, wishes: Wishes, log: Log) -> Machine:
+    version, why = _hardware_version(machine, wishes)
+    if wishes.hardware_version and wishes.hardware_version < version:
+        log.problem(f"hardware version {wishes.hardware_version}: the machine needs {version}", "leave --hardware-version out",
+                    fatal=True)
+    return replace(machine, hardware_version=log.change("hardware_version", machine.hardware_version, version, why))
+
+
 def _hardware_version(machine: Machine, wishes: Wishes) -> tuple[int, str]:
     """The lowest that has what the machine needs; a machine of VMware's keeps its own if that is higher."""
     needed = lowest_hardware(machine)
-    if wishes.capabilities.disk_buses[:1] == ("nvme",):
-        needed = max(needed, NVME_HARDWARE)
     found = max((USUAL_HARDWARE, "what every ESXi since 5.5 runs"), (needed, "the lowest that has what the machine needs"),
                 (machine.hardware_version or 0, "as it was"), key=lambda one: one[0])
     asked = wishes.hardware_version

@@ -33,6 +33,8 @@ from imgtool.progress import Control
 from imgtool.retarget import retarget, world
 
 WORLDS = {".xml": World.KVM, ".vmx": World.ESXI, ".ovf": World.ESXI}
+NO_PASSWORD = Problem(what="the password of the screen is not carried over", hint="set a new one at the target")
+"""Of a description that is changed, not written anew: it keeps all but this."""
 
 
 def prepare(request: TranslateRequest, control: Control) -> Plan:
@@ -92,7 +94,7 @@ def translation(request: TranslateRequest, source: LocalMachine | None = None) -
     onto = read_text(request.onto) if request.onto else None
     if onto is None and request.suffix == source.suffix and whose is wishes.to:
         onto = description(source.suffix).without_secrets(source.text)
-        parsed = replace(parsed, problems=_secrets(machine))  # what it has no field for stays in the text
+        parsed = replace(parsed, problems=(*_unreadable(request, parsed), *(() if onto == source.text else (NO_PASSWORD,))))
     return rendered(parsed, target, request.suffix, onto=onto)
 
 
@@ -101,11 +103,10 @@ def world_of(suffix: str, machine: Machine) -> World | None:
     return World.ESXI if suffix == ".vmx" else world(machine)
 
 
-def _secrets(machine: Machine) -> tuple[Problem, ...]:
-    """A description that is changed, not written anew, keeps all but these."""
-    if any(one.password for one in machine.graphics):
-        return (Problem(what="the password of the screen is not carried over", hint="set a new one at the target"),)
-    return ()
+def _unreadable(request: TranslateRequest, parsed: Parsed) -> tuple[Problem, ...]:
+    """What has no field stays in a text that is changed; not so where all disks are converted, since some cannot be read."""
+    converted = request.placed and {disk.path for disk in parsed.machine.disks} <= {one.named for one in request.placed}
+    return tuple(one for one in parsed.problems if one.fatal and converted)
 
 
 def rendered(parsed: Parsed, target: Retargeted, suffix: str, *, onto: bytes | None = None) -> Translation:

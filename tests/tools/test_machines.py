@@ -213,6 +213,21 @@ def test_names_stay_in_the_folder(vmx: Path, tmp_path: Path, name: str) -> None:
     assert len(names(tmp_path / "kvm")) == 2
 
 
+@pytest.mark.parametrize(("inner", "words"), [
+    ("<source file='x.img'/><encryption format='luks'/>", "encrypted"),
+    ("<source file='x.img'><slices><slice type='storage' offset='65536' size='65536'/></slices></source>", "a part of its file")])
+def test_what_libvirt_alone_can_read_is_refused(tmp_path: Path, inner: str, words: str) -> None:
+    """In the same world, too; a description that only is translated there keeps it."""
+    (tmp_path / "x.img").write_bytes(bytes(1 << 20))
+    (tmp_path / "m.xml").write_text(
+        "<domain type='kvm'><name>m</name><memory>1048576</memory><os><type>hvm</type></os><devices>"
+        f"<disk type='file' device='disk'><driver type='raw'/>{inner}<target dev='vda' bus='virtio'/></disk></devices></domain>")
+    refused(4, words, "convert", tmp_path / "m.xml", tmp_path / "new", "--to", "qcow2")
+    refused(4, words, "translate", tmp_path / "m.xml", tmp_path / "m.vmx")
+    assert names(tmp_path) == {"x.img", "m.xml"}
+    result("translate", tmp_path / "m.xml", tmp_path / "other.xml")
+
+
 def test_the_machine_of_the_notes(tmp_path: Path) -> None:
     machine = notes_machine.build(tmp_path / "esxi")
     (tmp_path / "esxi" / f"{notes_machine.NAME}.vmx.lck").unlink()

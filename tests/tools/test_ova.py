@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import resource
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from imgtool.model.devices import Bus, Controller, DiskSlot
 from imgtool.model.machine import Machine, Memory
 from imgtool.model.package import FileReference
 from imgtool.ova.disks import open_file
-from imgtool.ova.manifest import check_manifest
+from imgtool.ova.manifest import check_manifest, parse_manifest
 from imgtool.ova.read import MAX_HEADERS, Package, read_ova, read_ovf
 from imgtool.ova.write import OvaWriter, _header
 from imgtool.progress import Control
@@ -286,6 +287,48 @@ def test_gzip_is_unpacked_into_the_workspace_and_gone_afterwards(tmp_path: Path)
     assert list(folder.iterdir()) == []
 
 
+def test_gzip_of_several_members_is_unpacked_whole(tmp_path: Path) -> None:
+    half = os.urandom(3 << 20)
+    source = gzip.compress(half) + gzip.compress(half[::-1]) + bytes(1 << 20)
+    package = read_ova(str(packed(tmp_path / "x.ova", {
+        "x.ovf": TEXT, "d.gz": source, "cut.gz": source[:-(1 << 20) - 3], "odd.gz": source + b"x"})))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with opened(package, "d.gz", folder, gzip=True) as disk:
+        assert dumped(disk, tmp_path / "raw").read_bytes() == half + half[::-1]
+    for href in ("cut.gz", "odd.gz"):
+        with pytest.raises(ImgtoolError, match="gzip") as raised, opened(package, href, folder, gzip=True):
+            pass
+        assert raised.value.exit_code == 5
+
+
+def test_what_cannot_be_unpacked_leaves_nothing(tmp_path: Path) -> None:
+    package = read_ova(str(packed(tmp_path / "x.ova", {"x.ovf": TEXT, "d.gz": gzip.compress(bytes(8 << 20))})))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(ImgtoolError, match="unpacking"), opened(package, "d.gz", folder, gzip=True):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(folder.iterdir()) == []
+
+
+def test_pieces_that_were_joined_are_one_file(tmp_path: Path) -> None:
+    """Whatever the folder is called."""
+    folder = tmp_path / "export.20241128093000"
+    source = readable("vmdk-streamOptimized", folder)
+    (folder / "x.ovf").write_bytes(TEXT)
+    with opened(read_ovf(str(folder / "x.ovf")), source.path.name, tmp_path, chunked=True) as disk:
+        assert disk.virtual_size == source.size
+    source.path.rename(f"{source.path}.000000001")
+    with pytest.raises(ImgtoolError, match="cut in pieces"), opened(
+            read_ovf(str(folder / "x.ovf")), source.path.name, tmp_path, chunked=True):
+        pass
+
+
 def test_a_missing_href_is_found_by_its_number(tmp_path: Path) -> None:
     source = readable("vmdk-streamOptimized", tmp_path / "disk")
     package = read_ova(str(packed(tmp_path / "x.ova", {
@@ -363,7 +406,7 @@ def test_an_ova_has_room_for_what_it_says_or_fails(tmp_path: Path) -> None:
 
 
 def test_the_manifest_of_a_folder(tmp_path: Path) -> None:
-    files = {"x.ovf": TEXT, "d.vmdk": b"disk" * 1_000_000}
+    files = {"x.ovf": TEXT.replace(b"lab-disk001.vmdk", b"d.vmdk"), "d.vmdk": b"disk" * 1_000_000}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     lines = [f"SHA256({name})= {hashlib.sha256(data).hexdigest()}\n" for name, data in files.items()]
@@ -373,3 +416,15 @@ def test_the_manifest_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "d.vmdk").write_bytes(b"disk" * 999_999 + b"kisd")
     with pytest.raises(DifferError):
         check_manifest(package, CONTROL)
+
+
+def test_what_a_manifest_of_a_folder_leaves_out_is_said(tmp_path: Path) -> None:
+    text = (b'<Envelope><References><File href="a%20b.vmdk" id="1"/><File href="c.vmdk" id="2"/></References><VirtualSystem>'
+            b"<VirtualHardwareSection/></VirtualSystem></Envelope>")
+    for name, data in (("x.ovf", text), ("a b.vmdk", b"a"), ("c.vmdk", b"c"), ("unrelated.txt", b"u")):
+        (tmp_path / name).write_bytes(data)
+    line = f"SHA256(a b.vmdk)= {hashlib.sha256(b'a').hexdigest()}\n"
+    (tmp_path / "x.mf").write_text(line * 2)
+    said = check_manifest(read_ovf(str(tmp_path / "x.ovf")), CONTROL)
+    assert [re.search("nothing of '(.*)'", one)[1] for one in said] == ["x.ovf", "c.vmdk"]  # type: ignore[index]
+    assert len(parse_manifest(line.encode() * 2)[0]) == 1

@@ -102,6 +102,7 @@ IMPOSSIBLE = {
         "FATAL disks[1] on virtio0:0: not written, another one",
     ),
     "no URL": (replace(PLAIN, disks=(replace(DISK, backing=Backing.NETWORK),)), "FATAL disks[0]"),
+    "no file": (replace(PLAIN, disks=(replace(DISK, path="", backing=Backing.EMPTY),)), "disks[0]: not written, it has no file"),
     "no pool": (replace(PLAIN, disks=(replace(DISK, path="x", backing=Backing.VOLUME),)), "FATAL disks[0]"),
     "second controller": (replace(PLAIN, disks=(replace(DISK, controller=1),)), "FATAL disks[0]"),
     "no format": (replace(PLAIN, disks=(replace(DISK, format=None),)), "disks[0].format is not said: written as raw"),

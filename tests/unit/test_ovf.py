@@ -15,6 +15,7 @@ from imgtool.descriptions import ovf
 from imgtool.descriptions.fields import pattern, said
 from imgtool.descriptions.guest_os import from_vmware, to_vmware_api
 from imgtool.descriptions.ovf import xml
+from imgtool.descriptions.ovf.dialects import virtualbox_os
 from imgtool.descriptions.ovf.units import unit
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.model.devices import (
@@ -357,3 +358,42 @@ def test_a_device_of_ovirts_own_is_not_lost_silently() -> None:
     before, after = (ovf.parse(one.encode()).problems for one in (text, text.replace("<Item>", item + "<Item>", 1)))
     assert [one.what for one in after if one not in before] == [
         "watchdog i6300esb: a device of oVirt's own; not carried over"]
+
+
+@pytest.mark.parametrize(("word", "id_", "arch"), [
+    ("Debian12_arm64", "debian12", "aarch64"), ("Windows11_arm64", "windows11", "aarch64"), ("Debian12_64", "debian12", "x86_64"),
+    ("Debian", "debian10", "i686"), ("Haiku_arm64", "other", "aarch64"), ("Haiku", "other", "i686")])
+def test_a_system_of_virtualbox(word: str, id_: str, arch: str) -> None:
+    found = virtualbox_os(word)
+    assert (found.id, found.arch) == (id_, arch)
+
+
+SPARE = b"""<?xml version="1.0"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:vmw="http://www.vmware.com/schema/ovf">
+  <Odd><VirtualSystem><Info/><Name>m</Name>
+    <VirtualHardwareSection>
+      <vmw:ExtraConfig vmw:key="RemoteDisplay.vnc.password" vmw:value="hunter2"/>
+      <vmw:ExtraConfig vmw:key="RemoteDisplay.vnc.port" vmw:value="5900"/>
+    </VirtualHardwareSection>
+    <Machine><Hardware><RemoteDisplay><Property name="VNCPassword" value="hunter2"/></RemoteDisplay></Hardware></Machine>
+  </VirtualSystem></Odd>
+</Envelope>
+"""
+
+
+def test_without_secrets() -> None:
+    clean = ovf.without_secrets(SPARE)
+    lines = SPARE.replace(b'<RemoteDisplay><Property name="VNCPassword" value="hunter2"/></RemoteDisplay>', b"<RemoteDisplay/>")
+    assert clean == b"".join(line for line in lines.splitlines(keepends=True) if b"hunter2" not in line)
+    assert ovf.without_secrets(clean) is clean
+
+
+def test_a_comment_behind_the_envelope_stays() -> None:
+    text = SPARE + b"<!-- made by </Envelope> -->\r\n<?odd ?>"
+    assert ovf.render(replace(ovf.parse(text).machine, name="n"), onto=text).text.endswith(text[len(SPARE):])
+
+
+def test_devices_and_networks_go_into_an_ovf_that_has_none() -> None:
+    """Wherever its machine stands."""
+    wanted = replace(ovf.parse(SPARE).machine, nics=(Nic(model="e1000", network=Network(kind=NetworkKind.BRIDGE, name="lan")),))
+    assert ovf.parse(ovf.render(wanted, onto=SPARE).text).machine == wanted

@@ -182,7 +182,8 @@ def test_clock_on_esxi(os: str, offset: str | None, lost: bool) -> None:
 
 @pytest.mark.parametrize(("said", "version"), [
     ({}, 10), ({"cpu": Cpu(count=96)}, 11), ({"firmware": Firmware(kind=FirmwareKind.UEFI, secure_boot=True)}, 13),
-    ({"tpm": Tpm()}, 14), ({"disks": (replace(DISK, bus=Bus.NVME),)}, 13), ({"memory": Memory(size=2000 * GIB)}, 11)])
+    ({"tpm": Tpm()}, 14), ({"disks": (replace(DISK, bus=Bus.NVME),)}, 13), ({"memory": Memory(size=2000 * GIB)}, 11),
+    ({"guest_os": GuestOs(id="windows11"), "disks": (replace(DISK, bus=Bus.VIRTIO),)}, 13)])
 def test_hardware_version_is_the_lowest_that_does(said: dict[str, Any], version: int) -> None:
     assert to_esxi(kvm(**said)).machine.hardware_version == version
 
@@ -191,6 +192,15 @@ def test_hardware_version_asked_for() -> None:
     assert to_esxi(kvm(), hardware_version=21).machine.hardware_version == 21
     done = to_esxi(kvm(tpm=Tpm()), hardware_version=10)
     assert [one.fatal for one in done.problems if "hardware version 10" in one.what] == [True]
+
+
+def test_hardware_version_has_the_controllers_that_were_chosen() -> None:
+    """SATA, on which CD-ROMs go, came with version 10, NVMe with 13."""
+    done = to_esxi(kvm(drives=(Drive(),)), hardware_version=8)
+    assert [one.what for one in done.problems if one.fatal] == ["hardware version 8: the machine needs 10"]
+    assert not any(one.fatal for one in to_esxi(kvm(), hardware_version=8).problems)
+    chosen = to_esxi(kvm(disks=(DISK,)), capabilities=Capabilities(disk_buses=("nvme",))).machine
+    assert (chosen.disks[0].bus, chosen.hardware_version) == (Bus.NVME, 13)
 
 
 def test_arm_does_not_run_on_esxi() -> None:
@@ -352,6 +362,26 @@ def test_map_storage_takes_whole_folders_only() -> None:
     assert done.machine.disks[0].path == "/older/x.vmdk"
 
 
+@pytest.mark.parametrize("path", ["[iso] ../../etc/shadow", "[iso] a/../../x", "/vmfs/volumes/iso/../../../etc/shadow", "[iso] "])
+def test_map_storage_leads_into_its_folder_only(path: str) -> None:
+    done = to_kvm(vmware(drives=(Drive(backing=Backing.FILE, path=path),)), storage=(("[iso]", "/srv/iso"),))
+    assert (done.machine.drives[0].backing, done.machine.drives[0].path) == (Backing.EMPTY, None)
+    below = to_kvm(vmware(drives=(Drive(backing=Backing.FILE, path="[iso] /etc/shadow"),)), storage=(("[iso]", "/srv/iso"),))
+    assert below.machine.drives[0].path == "/srv/iso/etc/shadow"
+
+
+def test_two_disks_never_get_one_file() -> None:
+    disks = (DiskSlot(path="[a] m/x.vmdk", format="vmdk"), DiskSlot(path="[b] m/x.vmdk", format="vmdk", unit=1))
+    rules = (("[a]", "/srv"), ("[b]", "/srv"))
+    twice = (replace(disks[0], path="x.vmdk"), replace(disks[1], path="x.vmdk"))
+    files = (PlacedFile("x.vmdk", "/new/x.vmdk", "vmdk"),)
+    for done in (to_kvm(vmware(disks=disks), storage=rules), to_kvm(vmware(disks=twice), files=files),
+                 to_esxi(kvm(disks=twice), files=files), to_kvm(kvm(disks=disks), storage=rules)):
+        assert ["is the file of another disk" in one.what for one in done.problems if one.fatal] == [True]
+    assert not any(one.fatal for one in to_kvm(kvm(disks=twice)).problems)
+    assert not any(one.fatal for one in to_kvm(vmware(disks=disks), storage=(("[a]", "/srv/a"), ("[b]", "/srv/b"))).problems)
+
+
 def test_a_datastore_in_a_vmx_is_a_path() -> None:
     done = to_esxi(kvm(disks=(replace(DISK, path="/var/lib/libvirt/images/x.vmdk", format="vmdk"),)),
                    storage=(("/var/lib/libvirt/images", "[ds2]"),))
@@ -436,6 +466,12 @@ def test_cards_on_esxi(os: str, model: str, new: str, said: bool) -> None:
     done = to_esxi(kvm(guest_os=GuestOs(id=os), nics=(Nic(model=model, mac="52:54:00:01:02:03", network=BR0),)))
     assert done.machine.nics[0].model == new
     assert ("imgtool adapt" in told(done)) is said
+
+
+def test_an_eleventh_card_is_said_to_be_lost_on_esxi() -> None:
+    done = to_esxi(kvm(nics=tuple(Nic(number=number, model="e1000", mac=f"52:54:00:00:00:{number:02}") for number in range(11))))
+    assert [nic.number for nic in done.machine.nics] == list(range(10))
+    assert "nics[10] = 52:54:00:00:00:10: a machine of VMware has 10 network cards at most" in told(done)
 
 
 def test_cards_in_the_order_of_their_numbers() -> None:
@@ -612,6 +648,14 @@ def test_a_machine_of_the_same_world_keeps_its_hardware() -> None:
     changed = to_kvm(machine, networks=(("br0", Network(kind=NetworkKind.BRIDGE, name="br7")),), storage=(("/srv", "/new"),))
     assert changed.machine == replace(machine, disks=(replace(machine.disks[0], path="/new/x.qcow2"),),
                                       nics=(replace(machine.nics[0], network=Network(kind=NetworkKind.BRIDGE, name="br7")),))
+
+
+def test_a_hardware_version_asked_for_holds_for_a_machine_that_stays() -> None:
+    machine = vmware(tpm=Tpm(version="2.0"))
+    assert to_esxi(machine).machine == machine
+    assert to_esxi(machine, hardware_version=17).machine == replace(machine, hardware_version=17)
+    assert [one.fatal for one in to_esxi(machine, hardware_version=10).problems] == [True]
+    assert to_kvm(kvm(), hardware_version=17).machine == kvm()
 
 
 def test_a_dump_of_libvirts_esx_driver_becomes_a_vmx() -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imgtool.descriptions.fields import pattern, said
-from imgtool.descriptions.vmx import HOLDS, lowest_hardware, parse, render
+from imgtool.descriptions.vmx import HOLDS, lowest_hardware, parse, render, without_secrets
 from imgtool.descriptions.vmx.text import escape, take_apart, unescape
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.model.devices import Bus, Controller, DiskSlot, Graphics, Network, NetworkKind, Nic, Passthrough, Port, Video
@@ -508,6 +508,29 @@ def test_onto_a_key_that_stands_twice() -> None:
     text = HEAD.encode() + b'displayName = "y"\nmemSize = "8"\n'
     done = render(replace(parse(text).machine, name="z"), onto=text).text
     assert done == text.replace(b'displayName = "y"\n', b"").replace(b'"x"', b'"z"')
+
+
+SHARED = b"""\xef\xbb\xbfconfig.version = "8"; displayName = "old"\r
+virtualHW.version = "13"; memSize = "1024"; annotation = 'a "b" |7c'\r
+RemoteDisplay.vnc.password = "hunter2"; numvcpus = "4"\r
+guestOS = "debian10-64"; uuid.action = "keep"\r
+"""
+
+
+def test_onto_a_line_with_several_settings_changes_one_of_them() -> None:
+    old = parse(SHARED).machine
+    wanted = replace(old, name="new", memory=Memory(size=2 * GIB))
+    done = render(wanted, onto=SHARED)
+    assert parse(done.text).machine == wanted
+    assert not done.problems
+    assert b'\nguestOS = "debian10-64"; uuid.action = "keep"\r\n' in done.text
+    assert parse(render(replace(old, description=None), onto=SHARED).text).machine == replace(old, description=None)
+
+
+def test_without_secrets_keeps_what_shares_their_line() -> None:
+    clean = without_secrets(SHARED)
+    assert clean == SHARED.replace(b'RemoteDisplay.vnc.password = "hunter2"; ', b"")
+    assert without_secrets(clean) == clean
 
 
 @pytest.mark.parametrize("path", sorted((DESCRIPTIONS / "vmx").glob("*.vmx")), ids=lambda path: path.stem)

@@ -15,7 +15,6 @@ PORTS = {"dev": "device"}
 PCI = ("domain", "bus", "slot", "function")
 
 
-
 def ports(devices: Node, tag: str, field: str) -> tuple[Port, ...]:
     """``serial`` or ``parallel``. A ``console`` is the first serial port once more; or all that tells of it."""
     found = devices.children(tag)

@@ -193,9 +193,16 @@ def _encrypted(node: Node) -> None:
             return
 
 
+def _sliced(node: Node) -> None:
+    if node.element.find("source/slices") is not None:
+        node.problem("the disk is a part of its file (source/slices), and whole files are read here",
+                     "copy that part into an image of its own: `dd`", fatal=True)
+
+
 def _disk(node: Node, slot: Slot, host: Host) -> DiskSlot | None:
     behind = _backing(node)
     _encrypted(node)
+    _sliced(node)
     if behind is None:
         return None
     backing, path = behind

@@ -47,6 +47,9 @@ def disks(devices: etree._Element, machine: Machine) -> Iterator[Problem]:
     names = _names([one for _, one in slots])
     taken: set[tuple[Bus, int, int]] = set()
     for where, one in slots:
+        if isinstance(one, DiskSlot) and one.backing is Backing.EMPTY:
+            yield Problem(what=f"{where}: not written, it has no file", hint="make one (`qemu-img create`), and attach it")
+            continue
         place = one.bus, one.controller, one.unit
         if why := _impossible(one) or (place in taken and "another one is plugged in there") or None:
             yield Problem(what=f"{where} on {one.bus.value}{one.controller}:{one.unit}: not written, {why}",

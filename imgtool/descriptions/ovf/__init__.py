@@ -6,13 +6,9 @@ Sources: DMTF DSP0243 (OVF), DSP0004 (units), DSP1043 (numbers of devices); the 
 from __future__ import annotations
 
 from imgtool.descriptions.ovf.hold import HOLDS
+from imgtool.descriptions.ovf.keep import without_secrets
 from imgtool.descriptions.ovf.package import files, sized
 from imgtool.descriptions.ovf.read import parse
 from imgtool.descriptions.ovf.write import render
 
 __all__ = ["HOLDS", "files", "parse", "render", "sized", "without_secrets"]
-
-
-def without_secrets(text: bytes) -> bytes:
-    """The text itself: an OVF has no place for the password of a screen."""
-    return text

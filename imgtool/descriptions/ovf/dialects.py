@@ -8,7 +8,7 @@ from uuid import UUID
 
 from lxml import etree
 
-from imgtool.descriptions.guest_os import from_vmware
+from imgtool.descriptions.guest_os import AARCH64, I686, X86_64, from_vmware
 from imgtool.descriptions.ovf import xml
 from imgtool.descriptions.ovf.devices import mac_address
 from imgtool.descriptions.ovf.item import Notes, read_item
@@ -25,7 +25,7 @@ BOX_SYSTEMS = {
     "suse_le": "sles12", "linux26": "other26xlinux", "linux24": "other24xlinux", "linux": "otherlinux",
     "archlinux": "other5xlinux", "gentoo": "other5xlinux", "freebsd": "freebsd", "solaris": "solaris10",
     "solaris11": "solaris11", "other": "other", "dos": "dos"}
-"""VirtualBox' names in lower case, without _64 → the word of a .vmx. Releases (``Debian12_64``) are looked up as they are."""
+"""VirtualBox' names in lower case, without _64 and _arm64 → the word of a .vmx. Releases (``Debian12``) are tried as they are."""
 OVIRT_KINDS = {
     **{f"rhel_{major}x64": GuestOs(id=f"rhel{major}") for major in (6, 7, 8, 9)}, "rhel_6": GuestOs(id="rhel6", arch="i686"),
     "debian_7": GuestOs(id="debian7"), "debian_9": GuestOs(id="debian9"), "other_linux": GuestOs(id="linux"),
@@ -46,12 +46,14 @@ MIB = 1 << 20
 
 def virtualbox_os(word: str) -> GuestOs:
     """``Debian_64`` → our own words; what is not known stays as its word."""
-    name = word.lower().removesuffix("_64").removesuffix("_arm64")
+    name = word.lower()
+    arch = AARCH64 if name.endswith("_arm64") else X86_64 if name.endswith("_64") else I686
+    name = name.removesuffix("_arm64").removesuffix("_64")
     plain = BOX_SYSTEMS.get(name) or BOX_SYSTEMS.get(re.sub(r"\d+(_lts)?$", "", name))
     if plain is None:
-        return GuestOs(word=word, arch="x86_64" if word.endswith("_64") else "i686")
-    known = from_vmware(name + "-64" * word.endswith("_64"))
-    return known if known.word is None else from_vmware(plain + "-64" * word.endswith("_64"))
+        return GuestOs(word=word, arch=arch)
+    known, usual = (from_vmware("arm-" * (arch == AARCH64) + one + "-64" * (arch != I686)) for one in (name, plain))
+    return known if known.word is None else usual
 
 
 def virtualbox(system: etree._Element, machine: Machine, notes: Notes) -> Machine:

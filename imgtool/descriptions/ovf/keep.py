@@ -62,6 +62,16 @@ def kept(machine: Machine, onto: bytes) -> bytes:
     return xml.rewrite(root, onto)
 
 
+def without_secrets(text: bytes) -> bytes:
+    """The OVF without the passwords of screens that VMware and VirtualBox leave in it, else unchanged. Raises DamagedError."""
+    root = xml.read(text)
+    secret = [one for one in root.iter("*") for element, name in words.SECRET_NAMES
+              if xml.local(one) == element and (xml.attribute(one, name) or "").lower() in words.SECRETS]
+    for one in secret:
+        _remove(one)
+    return xml.rewrite(root, text) if secret else text
+
+
 def _names(sheet: Sheet) -> None:
     old, new = sheet.old, sheet.new
     if old.name != new.name:
@@ -161,8 +171,8 @@ def _networks(sheet: Sheet) -> None:
     listed = {} if section is None else {xml.attribute(one, "name"): one for one in xml.children(section, "Network")}
     wanted = [name for name in dict.fromkeys(after) if name and name not in listed]
     if section is None and wanted:
-        first = next(xml.children(sheet.root, "VirtualSystem", "VirtualSystemCollection", "Content"))
-        sheet.root.insert(sheet.root.index(first), network_section(wanted))
+        holder = next(one for one in sheet.root if one is sheet.system or sheet.system in one.iterdescendants())
+        sheet.root.insert(sheet.root.index(holder), network_section(wanted))
     elif section is not None:
         for name in wanted:
             _append(section, network(name))
@@ -212,7 +222,8 @@ def _devices(sheet: Sheet) -> None:
         else:
             ids[key], free = str(free), free + 1
             element = item(device, ids[key], ids.get(device.parent or ()))
-            _append(sheet.hardware, element, after=list(xml.children(sheet.hardware, "System", *ITEMS))[-1])
+            before_it = [*xml.children(sheet.hardware, "Info", "System", *ITEMS)]
+            _append(sheet.hardware, element, after=before_it[-1] if before_it else None)
         if key in disks:
             _back_disk(sheet, element, disks[key], known=key in before)
         elif key in drives:

@@ -243,7 +243,8 @@ def _storage(root: etree._Element, items: list[Item], places: devices.Places, pr
             slots.append(devices.place(item, _meant(item, known, hrefs), places, notes))
         elif item.type in (words.CD, words.DVD, words.FLOPPY):
             drives.append(devices.drive(item, hrefs, places, notes))
-    for name in known.keys() - {_disk_id(item, known) for item in items if devices.is_disk(item)}:
+    used = {_disk_id(item, known) for item in items if devices.is_disk(item)}
+    for name in (name for name in known if name not in used):
         notes.problem(f"the disk {name!r} belongs to no device: it is left out", "attach it by hand, if the machine needs it")
     return replace(machine, disks=tuple(slots), drives=tuple(drives))
 

@@ -65,7 +65,7 @@ def _disk(one: etree._Element, name: str, files: dict[str, FileReference], prope
     if wanted and href is None:
         raise DamagedError(f"the disk {name!r} stands on the file {wanted!r}, which is not among the References")
     if href is None:
-        notes.problem(f"the disk {name!r} has no file: it is empty", "an empty disk is made at the target")
+        notes.problem(f"the disk {name!r} has no file: it is empty", "make an empty disk of its size at the target")
     address = (xml.attribute(one, "format") or "").lower()
     kind = next((ours for part, ours in words.FORMAT_PARTS.items() if part in address), None)
     backing = Backing.EMPTY if href is None else Backing.NETWORK if URL.match(href) else Backing.FILE

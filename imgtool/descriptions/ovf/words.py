@@ -79,6 +79,10 @@ NETWORK_KINDS = {"nat": "nat", "hostonly": "host-only"}
 """Names of networks that mean a kind, to Workstation and to VirtualBox; in lower case, without a dash."""
 
 FIRMWARE, SECURE_BOOT = "firmware", "bootOptions.efiSecureBootEnabled"
+SECRETS = ("remotedisplay.vnc.password", "remotedisplay.vnc.key", "vncpassword")
+"""Lines of a .vmx, and a property of VirtualBox, in lower case, that are the password of a screen."""
+SECRET_NAMES = (("ExtraConfig", "key"), ("Property", "name"))
+"""Where they stand: element, and the attribute with their name."""
 CONFIG_NOISE = re.compile(
     r"slotinfo\..*|poweropinfo\..*|virtualich7mpresent|virtualsmcpresent|simultaneousthreads|(cpu|memory)allocation\..*|connectable\..*"
     r"|uptcompatibilityenabled|useautodetect|graphicsmemorysizeinkb|yieldonpoll|ehcienabled|autoconnectdevices|tools\.beforeguestreboot"

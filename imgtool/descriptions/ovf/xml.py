@@ -19,6 +19,8 @@ VMW = "http://www.vmware.com/schema/ovf"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 PREFIXES = {None: OVF, "ovf": OVF, "rasd": RASD, "vssd": VSSD, "vmw": VMW, "xsi": XSI}
 _FRONT = re.compile(rb"(\xef\xbb\xbf)?(\s+|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
+_BACK = re.compile(rb"</[^<>]*>((?:\s+|<\?.*?\?>|<!--.*?-->)*+)\Z", re.DOTALL)
+"""The end of the envelope, and what may stand behind it."""
 _IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -112,12 +114,12 @@ def write(root: etree._Element) -> bytes:
 
 def rewrite(root: etree._Element, before: bytes) -> bytes:
     """A tree that was read from ``before`` and changed: with its declaration, the comments around it and its line ends."""
-    front = _FRONT.match(before)
-    if front is None or (root.getroottree().docinfo.encoding or "UTF-8").upper() not in ("UTF-8", "ASCII", "US-ASCII"):
+    front, back = _FRONT.match(before), _BACK.search(before)
+    encoding = (root.getroottree().docinfo.encoding or "UTF-8").upper()
+    if front is None or back is None or encoding not in ("UTF-8", "ASCII", "US-ASCII"):
         return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8") + b"\n"
     text = etree.tostring(root, encoding="UTF-8", with_tail=False)
-    end = before.index(b">", before.rindex(b"</" + text.rpartition(b"</")[2].rstrip(b">"))) + 1
-    return front[0] + (text.replace(b"\n", b"\r\n") if b"\r\n" in before else text) + before[end:]
+    return front[0] + (text.replace(b"\n", b"\r\n") if b"\r\n" in before else text) + back[1]
 
 
 def path(element: etree._Element) -> str:

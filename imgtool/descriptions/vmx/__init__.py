@@ -23,7 +23,7 @@ __all__ = ["HOLDS", "belongs_to", "lowest_hardware", "parse", "render", "snapsho
 
 HOLDS = frozenset(one.field for one in MACHINE) | frozenset({
     "genid", "guest_os.id", "guest_os.arch", "guest_os.word", "cpu.topology.sockets", "cpu.topology.cores", "memory.size",
-    "tpm.version",    "controllers.bus", "controllers.number", "controllers.model", "controllers.shared",
+    "tpm.version", "controllers.bus", "controllers.number", "controllers.model", "controllers.shared",
     "disks.path", "disks.bus", "disks.controller", "disks.unit", "disks.format", "disks.mode", "disks.cache", "disks.shared",
     "disks.rdm", "disks.boot_order", "disks.io_limit", "disks.shares", "disks.change_tracking",
     "drives.floppy", "drives.bus", "drives.controller", "drives.unit", "drives.backing", "drives.path", "drives.passthrough",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from imgtool.descriptions.vmx.text import UTF8, Text, statement, take_apart
+from imgtool.descriptions.vmx.text import UTF8, Text, alone, statement, take_apart
 from imgtool.descriptions.vmx.write import Setting
 
 DEVICE = re.compile(r"((?:scsi|sata|nvme|ide)\d+:\d+|(?:scsi|sata|nvme|ethernet|serial|parallel|floppy|pcipassthru|"
@@ -28,6 +28,7 @@ def rewritten(text: Text, old: Iterable[Setting], new: Iterable[Setting]) -> byt
     dropped = {key for key in before if key not in after}
     dropped |= {stale for key in (*changed, *dropped) for stale in STALE.get(key, ())}
     dropped |= {key for key in text.entries if (match := DEVICE.fullmatch(key)) and match[1] in gone}
+    text = alone(text, (*changed, *dropped))
     lines: list[bytes | None] = list(text.lines)
     for key in dropped:
         for number in text.places.get(key, ()):
@@ -40,7 +41,7 @@ def rewritten(text: Text, old: Iterable[Setting], new: Iterable[Setting]) -> byt
 
 def without_secrets(data: bytes) -> bytes:
     """The file without the password of its screen, in either of its spellings; all else byte for byte. Raises DamagedError."""
-    text = take_apart(data)
+    text = alone(take_apart(data), PASSWORDS)
     secret = {number for key in PASSWORDS for number in text.places.get(key, ())}
     return b"".join(line for number, line in enumerate(text.lines) if number not in secret)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from imgtool.errors import DamagedError
@@ -86,6 +87,24 @@ def take_apart(data: bytes, *, what: str = ".vmx file") -> Text:
         raise DamagedError(f"there is no setting in this {what}", 'each line of it has the form key = "value"')
     problems += _summaries(odd, bare, twice)
     return text._replace(problems=tuple(problems))
+
+
+def alone(text: Text, keys: Iterable[str]) -> Text:
+    """The same settings, where each of ``keys`` (in lower case) has a line of its own: what is done to it is done to no other."""
+    count = Counter(number for places in text.places.values() for number in places)
+    shared = {number for key in keys for number in text.places.get(key, ()) if count[number] > 1}
+    if not shared:
+        return text
+    lines = [_one_each(line, text.encoding) if number in shared else line for number, line in enumerate(text.lines)]
+    return take_apart(b"".join(lines))
+
+
+def _one_each(raw: bytes, encoding: str) -> bytes:
+    """``a = "1"; b = "2"`` as two lines."""
+    mark, end = BOM if raw.startswith(BOM) else b"", b"\r\n" if raw.endswith(b"\r\n") else b"\n"
+    found = _statements(raw.removeprefix(BOM).decode(encoding).strip())
+    lines = (statement(key, unescape(value, encoding), encoding).encode(encoding) + end for key, value, _ in found)
+    return mark + b"".join(lines)
 
 
 def _refuse_foreign(data: bytes, what: str) -> None:
