@@ -73,8 +73,6 @@ class SourceState:
     tls: str = "checked"
     """checked, pinned, unchecked."""
     guest_free: tuple[FreeSpace, ...] = ()
-    hibernated: bool = False
-    """Windows: hibernation or fast start holds the file systems."""
     tools: str | None = None
     """running, stopped, old, missing."""
     clock_skew: float = 0.0

@@ -90,7 +90,6 @@ TRIGGERS: dict[str, Situation] = {
     "target.identity": changed("asked", new_identity=False),
     "target.tls": changed("target", tls="unchecked"),
     "target.no-resume": changed("target", can_resume=False),
-    "guest.hibernated": changed("source", hibernated=True),
     "guest.free": changed("source", guest_free=(FreeSpace(mount="/boot", free=49 << 20),)),
     "guest.tools": changed("source", running=True, tools="missing"),
 }

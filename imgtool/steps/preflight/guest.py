@@ -20,18 +20,12 @@ def free_space(it: Situation) -> Iterator[str]:
             yield f"{one.mount} in the guest has {size(one.free)} left; adapting it may need {size(need)}"
 
 
-def hibernated(it: Situation) -> Iterator[str]:
-    if it.source.hibernated:
-        yield "Windows is hibernated (or was shut down with fast start): its file systems are not at rest"
-
-
 def tools_stopped(it: Situation) -> Iterator[str]:
     if it.source.running and it.source.tools in ("stopped", "old", "missing"):
         yield f"the guest's tools are {it.source.tools}: it cannot be shut down from outside"
 
 
 RULES = (
-    ("guest.hibernated", Level.FATAL, hibernated, "start it, and shut it down with: shutdown /s /t 0 (and powercfg /h off)"),
     ("guest.free", Level.WARNING, free_space, "make room in the guest before"),
     ("guest.tools", Level.WARNING, tools_stopped, "shut it down in the guest"),
 )
