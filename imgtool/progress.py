@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -23,6 +23,8 @@ from imgtool.errors import StoppedError
 
 JSON_INTERVAL = 0.5
 """Seconds between two lines of ``--progress json``."""
+ALL = "all disks"
+"""What the bar of several disks together is called."""
 KEPT_INTERVAL, KEPT_SAMPLES = 1.0, 16
 """Seconds between two states of ``Kept``; the rate is that between so many of them."""
 
@@ -129,6 +131,65 @@ class Named:
         return self._below.bar(total, f"{what} {self._name}")
 
 
+@contextmanager
+def together(progress: Progress, sizes: Sequence[int]) -> Iterator[Together]:
+    """A bar for each of several disks, and one of all of them. ``sizes``: bytes that each will move, nearly."""
+    bar = progress.bar(sum(sizes), ALL) if len(sizes) > 1 else nullcontext(NoBar())
+    with bar as whole:
+        yield Together(progress, sizes, whole)
+
+
+class Together:
+    def __init__(self, below: Progress, sizes: Sequence[int], whole: Bar) -> None:
+        self._below, self._sizes, self._whole = below, sizes, whole
+
+    def of(self, number: int, name: str) -> Progress:
+        return _Part(Named(self._below, name), self._whole, self._sizes[number])
+
+
+class _Part:
+    """One of several. Its first bar is its share of the whole; later ones look at the same bytes once more."""
+
+    def __init__(self, below: Progress, whole: Bar, size: int) -> None:
+        self._below, self._whole, self._size = below, whole, size
+        self._first = True
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Bar]:
+        first, self._first = self._first, False
+        with self._below.bar(total, what) as bar:
+            if not first:
+                yield bar
+                return
+            share = _Share(bar, self._whole, total, self._size)
+            yield share
+            share.end()
+
+
+class _Share:
+    """``size`` of the whole when all of ``total`` is done."""
+
+    def __init__(self, bar: Bar, whole: Bar, total: int, size: int) -> None:
+        self._bar, self._whole, self._total, self._size = bar, whole, total, size
+        self._done = self._told = 0
+        self._lock = threading.Lock()
+
+    def update(self, n: int) -> None:
+        self._bar.update(n)
+        with self._lock:
+            self._done += n
+            self._tell(min(self._size, self._size * self._done // self._total) if self._total else 0)
+
+    def end(self) -> None:
+        with self._lock:
+            self._tell(self._size)
+
+    def _tell(self, done: int) -> None:
+        if done > self._told:
+            self._whole.update(done - self._told)
+            self._told = done
+
+
 class JsonLines:
     """One JSON object a line: ``what, done, total`` (bytes), ``rate`` (bytes a second), ``remaining`` (seconds)."""
 
@@ -192,6 +253,9 @@ class Kept:
     @contextmanager
     def bar(self, total: int, what: str) -> Iterator[Bar]:
         with self._below.bar(total, what) as below:
+            if what == ALL:  # whoever reads the file adds the others up
+                yield below
+                return
             bar = _KeptBar(self, below, total, what)
             with self._lock:
                 self._bars.append(bar)

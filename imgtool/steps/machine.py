@@ -20,6 +20,7 @@ from imgtool.copying.pool import disks_together
 from imgtool.endpoints.local import LocalMachine, disk_file, load, refuse_if_running
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_given
+from imgtool.formats.measure import work as moved_bytes
 from imgtool.model import ConvertResult, SourceOptions
 from imgtool.model.devices import DiskSlot
 from imgtool.model.package import FileReference
@@ -27,7 +28,7 @@ from imgtool.model.translation import MachineRequest, MachineResult, PlacedFile,
 from imgtool.ova.disks import open_file
 from imgtool.ova.manifest import check_manifest
 from imgtool.plan import Plan, Step
-from imgtool.progress import Control, Named, Stop
+from imgtool.progress import Control, Stop, together
 from imgtool.steps.convert import convert_disk, prepare_disk, refuse_without_room, room_needed
 from imgtool.steps.names import disk_names
 from imgtool.steps.translate import refuse_losses, translation
@@ -188,12 +189,27 @@ def _write_folder(request: MachineRequest, work: Work, control: Control) -> list
 def _disks(request: MachineRequest, work: Work, folder: str, control: Control) -> list[ConvertResult]:
     """All disks, a few at a time. The first failure stops the others, and is what is told."""
     stop = Stop(control.stop)
+    sizes = disk_sizes(request, work, folder, control)
 
     def one(number: int) -> ConvertResult:
         disk, name = work.disks[number], work.names[number]
-        own = replace(control, stop=stop, progress=Named(control.progress, name))
+        own = replace(control, stop=stop, progress=progress.of(number, name))
         with open_disk_of(work.machine, disk, request, folder, own) as opened:
             asked = replace(request.convert, source=opened.path, destination=os.path.join(folder, name), force=False)
             return convert_disk(asked, opened, own)
 
-    return disks_together(one, len(work.disks), stop)
+    with together(control.progress, sizes) as progress:
+        return disks_together(one, len(work.disks), stop)
+
+
+def disk_sizes(request: MachineRequest, work: Work, folder: str, control: Control) -> list[int]:
+    """What copying each disk will move, nearly: looked at where there are several."""
+    return [_bytes(request, work, disk, folder, control) for disk in work.disks] if len(work.disks) > 1 else [0] * len(work.disks)
+
+
+def _bytes(request: MachineRequest, work: Work, disk: DiskSlot, folder: str, control: Control) -> int:
+    """What gzip packed is not unpacked for that."""
+    if work.machine.package is not None and _reference(work.machine, disk).gzip:
+        return disk.capacity or 0
+    with open_disk_of(work.machine, disk, request, folder, control) as opened:
+        return moved_bytes(opened)

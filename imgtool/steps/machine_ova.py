@@ -20,9 +20,9 @@ from imgtool.model.translation import MachineRequest
 from imgtool.ova.disks import open_file
 from imgtool.ova.read import read_ova
 from imgtool.ova.write import OvaWriter
-from imgtool.progress import Control, Named
+from imgtool.progress import Control, together
 from imgtool.steps.convert import check, verify_copy
-from imgtool.steps.machine import Work, open_disk_of
+from imgtool.steps.machine import Work, disk_sizes, open_disk_of
 
 ROOM_FOR_A_DISK = 256
 """Bytes that sizes, known only after packing, add to the description."""
@@ -37,10 +37,12 @@ def write_ova(request: MachineRequest, work: Work, control: Control) -> list[Con
     results, packed = [], list[Packed]()
     with files.workspace(parent) as space:
         room = len(text) + ROOM_FOR_A_DISK * (len(slots) + 1)
-        with OvaWriter(space, name, stem=os.path.splitext(work.description)[0], room=room, disks=work.names) as ova:
-            for disk, disk_name in zip(work.disks, work.names, strict=True):
-                with open_disk_of(work.machine, disk, request, space, control) as opened:
-                    result, file, slot = _add(request, opened, disk_name, ova, slots[by_name[disk_name]], control)
+        with (OvaWriter(space, name, stem=os.path.splitext(work.description)[0], room=room, disks=work.names) as ova,
+              together(control.progress, disk_sizes(request, work, space, control)) as progress):
+            for number, (disk, disk_name) in enumerate(zip(work.disks, work.names, strict=True)):
+                own = replace(control, progress=progress.of(number, disk_name))
+                with open_disk_of(work.machine, disk, request, space, own) as opened:
+                    result, file, slot = _add(request, opened, disk_name, ova, slots[by_name[disk_name]], own)
                     slots[by_name[disk_name]] = slot
                     packed.append(file)
                     results.append(result)
@@ -61,9 +63,8 @@ def _add(request: MachineRequest, disk: Disk, name: str, ova: OvaWriter, slot: D
     check(replace(request.convert, source=disk.path, destination=f"{request.convert.destination}.{name}"), disk)
     hold(disk)
     counted: list[int] = []
-    own = replace(control, progress=Named(control.progress, name))
-    pieces = stream(disk, stream_descriptor(spec, name, disk.virtual_size), own, level=spec.compress_level or codec.DEFAULT_LEVEL,
-                    counted=counted)
+    level = spec.compress_level or codec.DEFAULT_LEVEL
+    pieces = stream(disk, stream_descriptor(spec, name, disk.virtual_size), control, level=level, counted=counted)
     file = ova.add(name, pieces)
     result = ConvertResult(
         source=disk.path, destination=f"{request.convert.destination}/{name}", format="vmdk", subformat="streamOptimized",

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,63 @@ def test_what_fails_is_not_shown_as_done(clock: Clock) -> None:
     with pytest.raises(StoppedError):
         half_done(Kept(out), stopped)
     assert out.getvalue() == "10 "
+
+
+class Counted:
+    """What each bar was told."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, int] = {}
+        self.done: dict[str, int] = {}
+
+    @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Counting]:
+        self.totals[what], self.done[what] = total, 0
+        yield Counting(self.done, what)
+
+
+class Counting:
+    def __init__(self, done: dict[str, int], what: str) -> None:
+        self._done, self._what = done, what
+
+    def update(self, n: int) -> None:
+        self._done[self._what] += n
+
+
+def test_several_disks_have_a_bar_each_and_one_together() -> None:
+    """What is guessed of a disk's bytes before is its share of the whole, whatever they are then."""
+    shown = Counted()
+    with progress.together(shown, [1000, 300, 50]) as parts:
+        first, second, third = (parts.of(number, name) for number, name in enumerate("abc"))
+        with first.bar(500, "copy") as one, second.bar(300, "copy") as other:
+            one.update(250)
+            other.update(150)
+            assert shown.done[progress.ALL] == 650
+            one.update(251)
+            other.update(150)
+        assert shown.done[progress.ALL] == 1300
+        with first.bar(500, "verify") as again:
+            again.update(500)
+        with third.bar(0, "copy"):
+            pass
+    assert shown.totals == {progress.ALL: 1350, "copy a": 500, "copy b": 300, "verify a": 500, "copy c": 0}
+    assert shown.done == {progress.ALL: 1350, "copy a": 501, "copy b": 300, "verify a": 500, "copy c": 0}
+
+
+def test_one_disk_has_one_bar() -> None:
+    shown = Counted()
+    with progress.together(shown, [7]) as parts, parts.of(0, "a").bar(7, "copy") as bar:
+        bar.update(7)
+    assert shown.done == {"copy a": 7}
+
+
+def test_the_bar_of_all_is_not_counted_by_those_who_add_up(tmp_path: Path) -> None:
+    shown, path = Counted(), tmp_path / "x.progress"
+    kept = progress.Kept(path, shown)
+    with progress.together(kept, [5, 5]) as parts, parts.of(0, "a").bar(5, "copy") as bar:
+        bar.update(2)
+        assert [one["what"] for one in json.loads(path.read_text())["bars"]] == ["copy a"]
+        assert shown.done[progress.ALL] == 2
 
 
 def half_done(kept: Kept, stopped: Stop) -> None:
