@@ -81,12 +81,13 @@ def test_names_lead_nowhere_else(tmp_path: Path, name: str, file: str | None) ->
 
 @pytest.mark.parametrize(("name", "file"), [
     ("{outside}/x.vmdk", "outside/x.vmdk"), ("[ds] x.vmdk", "outside/x.vmdk"), ("/vmfs/volumes/ds/m/y.vmdk", "outside/m/y.vmdk"),
-    ("[ds] other/x.vmdk", "outside/x.vmdk"), ("/etc/passwd", None), ("[ds] ../secret", None), ("[ds] link", None)])
+    ("[ds] other/x.vmdk", "outside/x.vmdk"), ("/etc/passwd", None), ("[ds] ../secret", None), ("[ds] link", None),
+    ("x[1].vmdk", "outside/x[1].vmdk"), ("x[2].vmdk", None)])
 def test_folders_that_the_user_names(tmp_path: Path, name: str, file: str | None) -> None:
     found = machine(tmp_path / "vm")
     outside = tmp_path / "outside"
     (outside / "m").mkdir(parents=True)
-    for place in ("outside/x.vmdk", "outside/m/y.vmdk", "secret"):
+    for place in ("outside/x.vmdk", "outside/x[1].vmdk", "outside/m/y.vmdk", "secret"):
         (tmp_path / place).write_text("")
     os.symlink("../secret", outside / "link")
     wanted = name.replace("{outside}", str(outside))
