@@ -35,7 +35,8 @@ GOOD = {
 }
 BAD = ("", "esx:///", "esx://", "esx://root@/", "esx://root@h:99999/", "esx://root@h:x/", "esx://[::1/", "http://h/", "esx://h/#x",
        "esx://h/?unknown=1", "esx://h/?no_verify=yes", "esx://h/?no_verify=1&no_verify=0", "esx://h/?no_verify", "esx://a b/",
-       "esx://h/%0a", "esx://%00@h/", "esx://h/%ff", "esx://-h/", "qemu://kvm1/system", "qemu+ssh:///system", "a\nb", "esx://h\t/")
+       "esx://h/%0a", "esx://%00@h/", "esx://h/%ff", "esx://-h/", "qemu://kvm1/system", "qemu+ssh:///system", "a\nb", "esx://h\t/",
+       "metal+ssh://h/?keyfile=%00", "esx://h/?cacert=a%0ab", "metal+ssh://h/?keyfle=/k", "metal:///dev/sda?keyfile=/k")
 
 
 @pytest.mark.parametrize("text", GOOD)
