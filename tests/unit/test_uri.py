@@ -6,6 +6,8 @@ import io
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from imgtool.endpoints import SOURCES, TARGETS, target
 from imgtool.endpoints.password import password
 from imgtool.endpoints.uri import parse
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.endpoints.vsphere import lease, login, tls
+from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.model.endpoint import Credentials, Uri
 
 GOOD = {
@@ -97,3 +100,17 @@ def test_a_password_file_that_is_none(tmp_path: Path, raw: bytes) -> None:
     for path in (tmp_path / "p", tmp_path / "missing", tmp_path):
         with pytest.raises(UsageError, match="password file"):
             password("root@h", Credentials(password_file=str(path)))
+
+
+@pytest.mark.parametrize("host", ["esxi1..example.org", "x" * 64])
+def test_a_name_that_no_host_can_have(host: str) -> None:
+    with pytest.raises(UnreachableError, match="is not known"):
+        tls.probe(host, tls.PORT, tls.Trust().context())
+
+
+@pytest.mark.parametrize("address", ["http://h/a", "https://[h/a", "https://h:x/a", "https:///a", "a", ""])
+def test_an_address_of_a_lease_that_is_none(address: str) -> None:
+    session: Any = SimpleNamespace(account=login.Account(host="h", user="u", password="p"), context=tls.Trust().context())
+    disk = lease.LeasedDisk(key="a", device="a", url=address, thumbprint="")
+    with pytest.raises(RefusedError, match="no HTTPS"):
+        lease.connection(lease.Lease(session, "lease", importing=False), disk)
