@@ -64,7 +64,8 @@ class Metal:
         self._stack = ExitStack()
         self._wire = self._connected()
         self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
-        said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
+        said = self._wire.call("hello")[0]["host"] if self._wire else \
+            self._files((hardware.HOSTNAME,)).get(hardware.HOSTNAME, "")
         self.host = printable(str(said)).split(".")[0] or "metal"
         self._packing = Packing(best_codec(self._wire) if uri.host and self._wire else None)
 
