@@ -9,22 +9,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from imgtool.endpoints import ranges
 from imgtool.endpoints.far import program as far
 from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal import disks, hardware
+from imgtool.endpoints.metal import disks, hardware, live
 from imgtool.endpoints.metal.describe import health_of
 from imgtool.endpoints.metal.nbd import served
 from imgtool.endpoints.metal.rescue import BadSectors
 from imgtool.endpoints.metal.signatures import SEEN, signatures
 from imgtool.endpoints.ranges import Ranges
-from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, UsageError
+from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UnreachableError, UsageError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology
+from imgtool.model.metal import Pass
+from imgtool.progress import Control
 
 SDA = {
     "/sys/block/sda/size": "2000000\n", "/sys/block/sda/ro": "0", "/sys/block/sda/removable": "0", "/sys/block/sda/dev": "8:0\n",
@@ -296,6 +301,28 @@ def test_one_place_of_each_file_system_is_frozen() -> None:
     assert disk.mounts == ("/srv", "/data")
     assert [(place.start, place.mount, place.device) for place in disk.places] == [
         (1 << 20, "/srv", "8:1"), (512_000_000, "/data", "8:10")]
+
+
+def test_what_cannot_be_frozen_is_looked_at_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT: on a partition its place is compared once more, on a volume nobody knows its place."""
+    @contextmanager
+    def frozen(_reader: object, mounts: list[str]) -> Iterator[list[str]]:
+        yield [one for one in mounts if one.startswith("/fat")]
+
+    looked: list[str | None] = []
+    monkeypatch.setattr(live, "_frozen", frozen)
+    monkeypatch.setattr(live, "_refuse_hidden", lambda *_: None)
+    monkeypatch.setattr(live, "_pass", lambda *_: Pass(name="frozen", bytes_read=0, seconds=0))
+    monkeypatch.setattr(live, "_still", lambda _reader, _receiver, places, _control: looked.extend(
+        place.mount for place in places))
+    on_a_part = "1 1 8:1 / /fat rw - vfat /dev/sda1 rw\n1 1 253:0 / / rw - ext4 /dev/mapper/vg0-root rw\n"
+    on_a_volume = "1 1 8:1 / /boot rw - ext4 /dev/sda1 rw\n1 1 253:0 / /fat rw - vfat /dev/mapper/vg0-root rw\n"
+    reader: Any = SimpleNamespace(refresh=lambda: only(SDA | LVM | {"/proc/self/mountinfo": on_a_part}))
+    live._last(reader, reader, Control())
+    assert looked == ["/fat"]
+    reader.refresh = lambda: only(SDA | LVM | {"/proc/self/mountinfo": on_a_volume})
+    with pytest.raises(RefusedError, match=r"/fat cannot be frozen"):
+        live._last(reader, reader, Control())
 
 
 @pytest.mark.parametrize("over", ["/srv/a", "/srv"])
