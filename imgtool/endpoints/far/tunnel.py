@@ -47,7 +47,8 @@ def look(uri: Uri, sockets: Sequence[str], *, session: bool = False, stop: Stop 
 
 
 def run(uri: Uri, command: Sequence[str], *, stop: Stop, seconds: float = LOOK_SECONDS) -> str:
-    """What a program there prints. Raises UnreachableError where ssh fails or takes too long, ImgtoolError where the program does."""
+    """What a program there prints. Raises UnreachableError where ssh fails or lasts too long, ImgtoolError where the program
+    fails."""
     try:
         done = proc.run(ssh.argv(uri, command), stop=stop, limits=proc.Limits(seconds=seconds, memory=2 << 30), keep=ssh.KEEP)
     except proc.TooLongError as error:

@@ -1,7 +1,7 @@
 """A disk goes to a far host through libvirt alone: staged here as a file, sent as a sparse stream, read back and compared.
 
-For hosts without Python. It cannot go on after a stop: the volumes are removed, and sent again. What a run that was killed has left
-is in the way of the next one, until somebody removes it: nothing tells whose it is.
+For hosts without Python. It cannot go on after a stop: the volumes are removed, and sent again. What a run that was killed
+has left is in the way of the next one, until somebody removes it: nothing tells whose it is.
 """
 
 from __future__ import annotations
