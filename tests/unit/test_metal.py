@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import struct
@@ -18,14 +19,14 @@ import pytest
 
 from imgtool.endpoints import ranges
 from imgtool.endpoints.far import program as far
-from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.far.wire import FarError, Wire
 from imgtool.endpoints.metal import disks, hardware, live
 from imgtool.endpoints.metal.describe import health_of
 from imgtool.endpoints.metal.nbd import served
 from imgtool.endpoints.metal.rescue import BadSectors
 from imgtool.endpoints.metal.signatures import SEEN, signatures
 from imgtool.endpoints.ranges import Ranges
-from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UnreachableError, UsageError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError, UsageError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology
 from imgtool.model.metal import Pass
@@ -174,6 +175,16 @@ def test_the_far_end_says_what_went_wrong(wire: Wire, tmp_path: Path) -> None:
         wire.call("nonsense")
 
 
+def test_a_name_that_is_taken_there(wire: Wire, tmp_path: Path) -> None:
+    """By somebody who came meanwhile: nothing is overwritten."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.write_text("new")
+    old.write_text("old")
+    with pytest.raises(RefusedError, match="File exists"):
+        wire.call("rename", path=str(new), to=str(old))
+    assert (new.read_text(), old.read_text()) == ("new", "old")
+
+
 def test_who_asks_when_the_far_end_is_gone_is_told() -> None:
     with subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin
@@ -213,6 +224,20 @@ def test_a_far_end_cannot_fill_the_memory() -> None:
         other.close()
         with pytest.raises(UnreachableError, match="something else than answers"):
             waiting.result(10)
+
+
+@pytest.mark.parametrize(("number", "error"), [
+    (errno.ENOSPC, NoSpaceError), (errno.EDQUOT, NoSpaceError), (errno.EROFS, RefusedError), (errno.EIO, FarError)])
+def test_what_the_far_end_cannot_do_has_its_exit_code(number: int, error: type[ImgtoolError]) -> None:
+    near, other = socket.socketpair()
+    with near, other, near.makefile("rwb") as pipe:
+        wire = Wire(pipe, pipe, "far")  # type: ignore[arg-type]
+        waiting = wire.ask("write")
+        words = b'{"id": 1, "error": "no", "errno": %d}' % number
+        other.sendall(struct.pack(">II", len(words), 0) + words)
+        told = waiting.exception(10)
+        other.close()
+    assert type(told) is error
 
 
 def test_what_the_far_end_leaves_out_is_damage() -> None:
