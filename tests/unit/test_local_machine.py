@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.machine_folder import vmx
-from imgtool.endpoints import local
+from imgtool.endpoints import files, local
 from imgtool.endpoints.local import LocalMachine, disk_file, load, locate, refuse_if_running
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.model.devices import Backing
@@ -103,3 +103,16 @@ def test_disks_that_cannot_be_read(tmp_path: Path, name: str, backing: Backing, 
     (tmp_path / "up.vmdk").write_text("")
     with pytest.raises(error):
         disk_file(machine(tmp_path / "vm"), name, backing, ())
+
+
+def test_a_half_made_machine_is_removed(tmp_path: Path) -> None:
+    """The description has a hidden name until it is renamed."""
+    folder = tmp_path / "web"
+    for renamed in (False, True):
+        folder.mkdir()
+        made = files.Folder(str(folder))
+        machine = made.define("web", b"<domain/>", ())
+        if renamed:
+            made.rename(machine, "web")
+        made.remove(machine)
+        assert not folder.exists()
