@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import sys
 from importlib import import_module
@@ -92,6 +93,24 @@ def test_no_password_and_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(UnreachableError, match="no password for root@h"):
         password("root@h", Credentials())
+
+
+def test_no_password_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMGTOOL_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+
+    def ended(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(getpass, "getpass", ended)
+    with pytest.raises(UnreachableError, match="no password for root@h"):
+        password("root@h", Credentials())
+
+
+def test_a_command_that_prints_no_password_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgtool.endpoints.password.COMMAND_SECONDS", 1)
+    with pytest.raises(UsageError, match="sleep, which shall print a password, did not end within 1 s"):
+        password("root@h", Credentials(password_command=("sleep", "20")))
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"x" * 5000])
