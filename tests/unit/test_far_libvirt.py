@@ -71,7 +71,8 @@ class Links:
 
     def __call__(self, *_words: object, **_options: object) -> Any:
         self.made, self.open = self.made + 1, self.open + 1
-        return SimpleNamespace(state=["file 1"], dead=False, handle=lambda number=self.made: self.handle(number), close=self.close)
+        return SimpleNamespace(state=["file 1"], dead=False, close=self.close,
+                               handle=lambda number=self.made: self.handle(number))
 
     def close(self) -> None:
         self.open -= 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.metal import free
 from imgtool.endpoints.metal.chunks import differing, fetch, used_bytes
-from imgtool.endpoints.metal.disks import not_mounted, refuse_busy
+from imgtool.endpoints.metal.disks import DEACTIVATE, not_mounted, refuse_busy
 from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.model.metal import Mounted, Pass, PhysicalDisk
@@ -43,7 +43,7 @@ def fill(reader: MetalReader, receiver: Receiver, control: Control) -> tuple[Pas
     active = not_mounted(reader.physical)
     if active:
         raise RefusedError(f"{reader.physical.path}: {'; '.join(active)}: who writes to it cannot be frozen",
-                           "deactivate it: vgchange -an, mdadm --stop, cryptsetup close")
+                           f"deactivate it: {DEACTIVATE}")
     passes = list(_passes(reader, receiver, control)) if reader.reading.live else []
     passes.append(_last(reader, receiver, control))
     return tuple(passes)
