@@ -157,8 +157,9 @@ class Folder:
         raise UsageError(f"{machine} is a file, and does not run")
 
     def remove(self, machine: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(machine)
+        for path in (machine, _hidden(machine)):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         with suppress(OSError):
             os.rmdir(self.folder)
 

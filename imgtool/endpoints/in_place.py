@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from imgtool.copying.pool import WORKERS, ordered
+from imgtool.endpoints.ranges import pieces
 from imgtool.formats.disk import Disk
 from imgtool.model import ImageFile, Kind
 from imgtool.progress import Control
@@ -37,7 +38,7 @@ class InPlace:
 
     def read(self, wanted: Iterable[tuple[int, int]], sink: Sink, control: Control) -> None:
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
-            for _ in ordered(pool, lambda piece: self._piece(piece, sink, control), _pieces(wanted)):
+            for _ in ordered(pool, lambda piece: self._piece(piece, sink, control), pieces(wanted, PIECE)):
                 control.stop.check()
 
     def _piece(self, piece: tuple[int, int], sink: Sink, control: Control) -> None:
@@ -55,13 +56,3 @@ class InPlace:
 def _file_state(file: ImageFile) -> list[object]:
     status = os.fstat(file.fd)
     return [os.path.abspath(file.path), status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns]
-
-
-def _pieces(wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Cut at multiples of PIECE."""
-    for start, end in wanted:
-        at = start
-        while at < end:
-            stop = min(end, (at // PIECE + 1) * PIECE)
-            yield at, stop
-            at = stop

@@ -25,7 +25,7 @@ BUNDLE = ".vmwarevm"
 TEMPLATE = ".vmtx"
 """A ``.vmx`` that vCenter does not start, but copies."""
 SUFFIXES = (*DESCRIPTIONS, TEMPLATE, ".ova", BUNDLE)
-IN_DATASTORE = re.compile(r"(?:\[[^\]]+\] ?|/vmfs/volumes/[^/]+/)")
+IN_DATASTORE = re.compile(r"^(?:\[[^\]]+\] ?|/vmfs/volumes/[^/]+/)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _places(directory: str, name: str, roots: tuple[str, ...]) -> Iterator[str]:
     if "\0" in name or not name:
         return
     yield os.path.join(directory, name)
-    rest = IN_DATASTORE.sub("", name, count=1)
+    rest = IN_DATASTORE.sub("", name)
     for root in (os.path.abspath(root) for root in roots):
         yield from (os.path.join(root, part) for part in dict.fromkeys((rest.lstrip("/"), os.path.basename(rest))) if part)
 

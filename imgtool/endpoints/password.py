@@ -6,6 +6,7 @@ import getpass
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from imgtool.errors import NotAdmittedError, UsageError
 from imgtool.model.endpoint import Credentials
@@ -26,9 +27,10 @@ def password(who: str, credentials: Credentials) -> str:
         return _from_command(credentials.password_command)
     if (found := os.environ.get(VARIABLE)) is not None:
         return found
-    if not sys.stdin.isatty():
-        raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
-    return getpass.getpass(f"Password of {who}: ")
+    with suppress(EOFError):  # Control-D
+        if sys.stdin.isatty():
+            return getpass.getpass(f"Password of {who}: ")
+    raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
 
 
 def _from_variable(name: str) -> str:
@@ -42,7 +44,11 @@ def _from_command(argv: Sequence[str]) -> str:
     from imgtool import proc
     from imgtool.progress import Stop
 
-    done = proc.run(argv, stop=Stop(), limits=proc.Limits(seconds=COMMAND_SECONDS, memory=COMMAND_MEMORY))
+    try:
+        done = proc.run(argv, stop=Stop(), limits=proc.Limits(seconds=COMMAND_SECONDS, memory=COMMAND_MEMORY))
+    except proc.TooLongError:
+        raise UsageError(f"{argv[0]}, which shall print a password, did not end within {COMMAND_SECONDS} s",
+                         "does it ask something? Run it by hand") from None
     if done.returncode or not done.stdout.strip():
         raise UsageError(f"{argv[0]}, which shall print a password, ended with {done.returncode}", "run it by hand")
     return done.stdout.split("\n", 1)[0].removesuffix("\r")

@@ -14,8 +14,10 @@ REMOTE = ("esx", "vpx", "qemu+ssh", "metal+ssh")
 LOCAL = ("qemu", "metal")
 OURS = ("no_verify", "cacert")
 """Parameters that every scheme knows."""
-VSPHERE = ("transport", "keyfile", "known_hosts", "sshport")
-"""Those of vSphere: how disks come, and ssh."""
+SSH = ("keyfile", "known_hosts")
+VSPHERE = ("transport", *SSH, "sshport")
+KNOWN = {"esx": VSPHERE, "vpx": VSPHERE, "metal": (), "metal+ssh": SSH}
+"""Those of a scheme beside OURS; libvirt's are looked at where they are used."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,32})?)$")
@@ -76,12 +78,14 @@ def _query(scheme: str, text: str) -> tuple[bool, str | None, tuple[tuple[str, s
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict")
     except ValueError:
         raise UsageError(f"the parameters of the {scheme}:// address cannot be understood", "?no_verify=1&cacert=FILE") from None
+    if any(_CONTROL.search(name + value) for name, value in pairs):
+        raise UsageError(f"a parameter of the {scheme}:// address has control characters in it")
     given = dict(pairs)
     if len(given) != len(pairs):
         raise UsageError(f"a parameter stands twice in the {scheme}:// address")
     rest = tuple((name, value) for name, value in pairs if name not in OURS)
-    if scheme in ("esx", "vpx") and (unknown := [name for name, _ in rest if name not in VSPHERE]):
-        raise UsageError(f"{unknown[0]!r} is no parameter of {scheme}://", f"known: {', '.join(OURS + VSPHERE)}")
+    if scheme in KNOWN and (unknown := [name for name, _ in rest if name not in KNOWN[scheme]]):
+        raise UsageError(f"{unknown[0]!r} is no parameter of {scheme}://", f"known: {', '.join(OURS + KNOWN[scheme])}")
     if given.get("no_verify", "0") not in ("0", "1"):
         raise UsageError("no_verify is 0 or 1")
     return given.get("no_verify") != "1", given.get("cacert") or None, rest

@@ -316,6 +316,28 @@ def test_without_python(daemon: Libvirtd, pool: Path, tmp_path: Path, stack: Exi
     assert [one for one in (tmp_path / "here").rglob("*") if one.is_file()] == []
 
 
+def test_without_python_nothing_is_left(daemon: Libvirtd, pool: Path, tmp_path: Path, stack: ExitStack,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two disks is removed where the second fails: the same command can begin anew."""
+    monkeypatch.setenv("IMGTOOL_STATE", str(tmp_path / "here"))
+    bare = stack.enter_context(sshd(tmp_path / "bare", tools=("qemu-img",)))
+    target = reached(bare.uri("qemu+ssh", "/system", socket=daemon.socket))
+    stack.callback(target.close)
+    target.look(Placing(), Control())
+    opened = stack.enter_context(open_disk(str(qcow2(tmp_path / "a.qcow2"))))
+    disks = [(new("web-0.qcow2"), opened), (new("web-1.qcow2"), opened)]
+    (pool / "web-1.qcow2").write_bytes(b"precious")
+    daemon.virsh("pool-refresh", "default")
+    with pytest.raises(RefusedError, match="exists already") as caught:
+        send(target, disks, tmp_path / "state")
+    assert "vol-delete" in str(caught.value.hint)
+    assert [(path.name, path.read_bytes()) for path in pool.iterdir()] == [("web-1.qcow2", b"precious")]
+    (pool / "web-1.qcow2").unlink()
+    daemon.virsh("pool-refresh", "default")
+    target.remove(send(target, disks, tmp_path / "state"))
+    assert os.listdir(pool) == []
+
+
 def test_wrong_places(target: FarTarget, pool: Path) -> None:
     for storage in ("nowhere", "/nonexistent/folder", str(pool / "file")):
         with pytest.raises(UsageError):

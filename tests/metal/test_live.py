@@ -98,6 +98,27 @@ def test_a_disk_in_use_is_refused(tmp_path: Path) -> None:
         assert 150 << 20 < (seen.state.disks[0].data or 0) < 300 << 20
 
 
+@pytest.mark.parametrize("reading", [Reading(whole=True), Reading(whole=True, live=True)])
+def test_a_file_system_of_several_disks(tmp_path: Path, reading: Reading) -> None:
+    """The second disk of a btrfs is in no table of mounts, and has no holder: as the disks of a pool of ZFS."""
+    for name in ("a", "b"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(256 << 20)
+    (tmp_path / "m").mkdir()
+    with disk(tmp_path / "a") as first, disk(tmp_path / "b") as second:
+        tool("mkfs.btrfs", "-q", "-d", "raid0", first, second)
+        with metal(second, reading=reading) as source:
+            assert not source.look(source.machines()[0], CONTROL).parsed.problems
+            tool("mount", first, tmp_path / "m")
+            try:
+                seen = source.look(source.machines()[0], CONTROL)
+                assert [problem.fatal for problem in seen.parsed.problems if f"{second} is active" in problem.what] == [True]
+                with pytest.raises(RefusedError, match="open exclusively"):
+                    copied(second, tmp_path / "copy", reading=reading)
+            finally:
+                tool("umount", tmp_path / "m")
+
+
 def test_mounted_read_only_it_is_not(tmp_path: Path) -> None:
     with in_use(tmp_path, "ext4", "ro") as (device, point):
         manifest = sums(point)

@@ -14,12 +14,14 @@ import pytest
 
 from fixtures.sshd import Sshd, sshd
 from imgtool.copying.receive import CHUNK, Chunks
+from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.file import data_of
 from imgtool.endpoints.metal import Metal, packing
 from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.endpoints.uri import parse
 from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
 from imgtool.model.metal import Reading
+from imgtool.progress import Stop
 from tests import oracle
 from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on
 from tests.oracle import tool
@@ -156,6 +158,23 @@ def test_without_python(raw: Path, tmp_path: Path) -> None:
                 os.truncate(raw, SIZE // 2)
                 with pytest.raises(UnreachableError, match=f"{device} came to byte {SIZE // 2} of {SIZE}"):
                     reader.read([], Into(), CONTROL)
+
+
+def test_without_python_by_another_name(raw: Path, tmp_path: Path) -> None:
+    """The disk's name is not taken for the host's."""
+    link = tmp_path / "by-id"
+    with sshd(tmp_path / "sshd", tools=["dd", "head", "readlink", "printf"]) as server, disk(raw) as device:
+        link.symlink_to(device)
+        with metal(uri=parse(server.uri("metal+ssh", str(link)))) as source:
+            (found,) = source.machines()
+            assert found.name == os.uname()[1].split(".")[0]
+            assert [slot.path for slot in source.look(found, CONTROL).parsed.machine.disks] == [str(device)]
+
+
+def test_a_far_machine_that_hangs(server: Sshd) -> None:
+    uri = parse(server.uri("metal+ssh", "/dev/sda"))
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1: sleep did not end within 1 s"):
+        tunnel.run(uri, ["sleep", "20"], stop=Stop(), seconds=1)
 
 
 def test_without_python_by_qemu_nbd(raw: Path, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +14,8 @@ from imgtool.endpoints import uri
 from imgtool.endpoints.far import nbd, tunnel
 from imgtool.endpoints.libvirt import define, far, watch
 from imgtool.endpoints.libvirt.disks import Behind
-from imgtool.errors import DamagedError, RefusedError
-from imgtool.progress import Stop
+from imgtool.errors import DamagedError, MissingToolError, RefusedError, StoppedError
+from imgtool.progress import Control, Stop
 
 MIB = 1 << 20
 
@@ -54,6 +57,73 @@ def test_joined_ranges_do_not_wait_for_the_end() -> None:
     found = nbd._joined(endless())
     assert next(found) == (0, nbd.MOST, False)
     assert next(found) == (nbd.MOST, 2 * nbd.MOST, False)
+
+
+class CutError(Exception):
+    """libnbd's, of a connection that was cut."""
+
+
+class Links:
+    """Makes connections to a far disk, of which those that ``cuts`` numbers fail at once."""
+
+    def __init__(self, *cuts: int) -> None:
+        self.cuts, self.made, self.open = cuts, 0, 0
+
+    def __call__(self, *_words: object, **_options: object) -> Any:
+        self.made, self.open = self.made + 1, self.open + 1
+        return SimpleNamespace(state=["file 1"], dead=False, close=self.close,
+                               handle=lambda number=self.made: self.handle(number))
+
+    def close(self) -> None:
+        self.open -= 1
+
+    @contextmanager
+    def handle(self, number: int) -> Iterator[Any]:
+        if number in self.cuts:
+            raise CutError
+        yield SimpleNamespace(get_size=lambda: MIB)
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> Links:
+    found = Links(1)
+    monkeypatch.setattr(nbd, "Link", found)
+    monkeypatch.setattr(nbd, "load_nbd", lambda: SimpleNamespace(Error=CutError))
+    return found
+
+
+def far_disk(control: Control) -> nbd.FarDisk:
+    return nbd.FarDisk(uri.parse("qemu+ssh://root@kvm1/system"), [("/a", "raw")], block=False, control=control)
+
+
+def test_a_far_disk_that_is_cut_while_it_is_opened(links: Links) -> None:
+    disk = far_disk(Control())
+    assert (disk.size, links.made, links.open) == (MIB, 2, 1)
+    disk.close()
+    assert links.open == 0
+
+
+def test_a_far_disk_that_cannot_be_opened_leaves_nothing(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = Control()
+    control.stop.set()
+    with pytest.raises(StoppedError):
+        far_disk(control)
+    assert (links.made, links.open) == (1, 0)
+
+    def missing() -> None:
+        raise MissingToolError("no libnbd")
+
+    monkeypatch.setattr(nbd, "load_nbd", missing)
+    with pytest.raises(MissingToolError):
+        far_disk(Control())
+    assert links.open == 0
+
+
+@pytest.mark.parametrize("said", ["ready", "file 1\nfile 2\nready"])
+def test_a_far_host_that_speaks_of_other_files(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(nbd.ssh, "argv", lambda *_words, **_options: ["sh", "-c", f"echo '{said}'; exec cat"])
+    with pytest.raises(DamagedError, match="asked about 1 files"):
+        nbd.Link(uri.parse("qemu+ssh://root@kvm1/system"), [("/a", "raw")], block=False, stop=Stop())
 
 
 def test_disks_get_their_places_in_the_description() -> None:

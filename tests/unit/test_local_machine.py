@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.machine_folder import vmx
-from imgtool.endpoints import local
+from imgtool.endpoints import files, local
 from imgtool.endpoints.local import LocalMachine, disk_file, load, locate, refuse_if_running
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.model.devices import Backing
@@ -81,12 +81,13 @@ def test_names_lead_nowhere_else(tmp_path: Path, name: str, file: str | None) ->
 
 @pytest.mark.parametrize(("name", "file"), [
     ("{outside}/x.vmdk", "outside/x.vmdk"), ("[ds] x.vmdk", "outside/x.vmdk"), ("/vmfs/volumes/ds/m/y.vmdk", "outside/m/y.vmdk"),
-    ("[ds] other/x.vmdk", "outside/x.vmdk"), ("/etc/passwd", None), ("[ds] ../secret", None), ("[ds] link", None)])
+    ("[ds] other/x.vmdk", "outside/x.vmdk"), ("/etc/passwd", None), ("[ds] ../secret", None), ("[ds] link", None),
+    ("x[1].vmdk", "outside/x[1].vmdk"), ("x[2].vmdk", None)])
 def test_folders_that_the_user_names(tmp_path: Path, name: str, file: str | None) -> None:
     found = machine(tmp_path / "vm")
     outside = tmp_path / "outside"
     (outside / "m").mkdir(parents=True)
-    for place in ("outside/x.vmdk", "outside/m/y.vmdk", "secret"):
+    for place in ("outside/x.vmdk", "outside/x[1].vmdk", "outside/m/y.vmdk", "secret"):
         (tmp_path / place).write_text("")
     os.symlink("../secret", outside / "link")
     wanted = name.replace("{outside}", str(outside))
@@ -102,3 +103,16 @@ def test_disks_that_cannot_be_read(tmp_path: Path, name: str, backing: Backing, 
     (tmp_path / "up.vmdk").write_text("")
     with pytest.raises(error):
         disk_file(machine(tmp_path / "vm"), name, backing, ())
+
+
+def test_a_half_made_machine_is_removed(tmp_path: Path) -> None:
+    """The description has a hidden name until it is renamed."""
+    folder = tmp_path / "web"
+    for renamed in (False, True):
+        folder.mkdir()
+        made = files.Folder(str(folder))
+        machine = made.define("web", b"<domain/>", ())
+        if renamed:
+            made.rename(machine, "web")
+        made.remove(machine)
+        assert not folder.exists()

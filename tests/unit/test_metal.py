@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import struct
@@ -9,22 +10,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from imgtool.endpoints import ranges
 from imgtool.endpoints.far import program as far
-from imgtool.endpoints.far.wire import Wire
-from imgtool.endpoints.metal import disks, hardware
+from imgtool.endpoints.far.wire import FarError, Wire
+from imgtool.endpoints.metal import disks, hardware, live
 from imgtool.endpoints.metal.describe import health_of
 from imgtool.endpoints.metal.nbd import served
 from imgtool.endpoints.metal.rescue import BadSectors
 from imgtool.endpoints.metal.signatures import SEEN, signatures
 from imgtool.endpoints.ranges import Ranges
-from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, UsageError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError, UsageError
 from imgtool.journal import digest
 from imgtool.model.machine import FirmwareKind, Topology
+from imgtool.model.metal import Pass
+from imgtool.progress import Control
 
 SDA = {
     "/sys/block/sda/size": "2000000\n", "/sys/block/sda/ro": "0", "/sys/block/sda/removable": "0", "/sys/block/sda/dev": "8:0\n",
@@ -169,6 +175,16 @@ def test_the_far_end_says_what_went_wrong(wire: Wire, tmp_path: Path) -> None:
         wire.call("nonsense")
 
 
+def test_a_name_that_is_taken_there(wire: Wire, tmp_path: Path) -> None:
+    """By somebody who came meanwhile: nothing is overwritten."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.write_text("new")
+    old.write_text("old")
+    with pytest.raises(RefusedError, match="File exists"):
+        wire.call("rename", path=str(new), to=str(old))
+    assert (new.read_text(), old.read_text()) == ("new", "old")
+
+
 def test_who_asks_when_the_far_end_is_gone_is_told() -> None:
     with subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin
@@ -208,6 +224,20 @@ def test_a_far_end_cannot_fill_the_memory() -> None:
         other.close()
         with pytest.raises(UnreachableError, match="something else than answers"):
             waiting.result(10)
+
+
+@pytest.mark.parametrize(("number", "error"), [
+    (errno.ENOSPC, NoSpaceError), (errno.EDQUOT, NoSpaceError), (errno.EROFS, RefusedError), (errno.EIO, FarError)])
+def test_what_the_far_end_cannot_do_has_its_exit_code(number: int, error: type[ImgtoolError]) -> None:
+    near, other = socket.socketpair()
+    with near, other, near.makefile("rwb") as pipe:
+        wire = Wire(pipe, pipe, "far")  # type: ignore[arg-type]
+        waiting = wire.ask("write")
+        words = b'{"id": 1, "error": "no", "errno": %d}' % number
+        other.sendall(struct.pack(">II", len(words), 0) + words)
+        told = waiting.exception(10)
+        other.close()
+    assert type(told) is error
 
 
 def test_what_the_far_end_leaves_out_is_damage() -> None:
@@ -296,6 +326,28 @@ def test_one_place_of_each_file_system_is_frozen() -> None:
     assert disk.mounts == ("/srv", "/data")
     assert [(place.start, place.mount, place.device) for place in disk.places] == [
         (1 << 20, "/srv", "8:1"), (512_000_000, "/data", "8:10")]
+
+
+def test_what_cannot_be_frozen_is_looked_at_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT: on a partition its place is compared once more, on a volume nobody knows its place."""
+    @contextmanager
+    def frozen(_reader: object, mounts: list[str]) -> Iterator[list[str]]:
+        yield [one for one in mounts if one.startswith("/fat")]
+
+    looked: list[str | None] = []
+    monkeypatch.setattr(live, "_frozen", frozen)
+    monkeypatch.setattr(live, "_refuse_hidden", lambda *_: None)
+    monkeypatch.setattr(live, "_pass", lambda *_: Pass(name="frozen", bytes_read=0, seconds=0))
+    monkeypatch.setattr(live, "_still", lambda _reader, _receiver, places, _control: looked.extend(
+        place.mount for place in places))
+    on_a_part = "1 1 8:1 / /fat rw - vfat /dev/sda1 rw\n1 1 253:0 / / rw - ext4 /dev/mapper/vg0-root rw\n"
+    on_a_volume = "1 1 8:1 / /boot rw - ext4 /dev/sda1 rw\n1 1 253:0 / /fat rw - vfat /dev/mapper/vg0-root rw\n"
+    reader: Any = SimpleNamespace(refresh=lambda: only(SDA | LVM | {"/proc/self/mountinfo": on_a_part}))
+    live._last(reader, reader, Control())
+    assert looked == ["/fat"]
+    reader.refresh = lambda: only(SDA | LVM | {"/proc/self/mountinfo": on_a_volume})
+    with pytest.raises(RefusedError, match=r"/fat cannot be frozen"):
+        live._last(reader, reader, Control())
 
 
 @pytest.mark.parametrize("over", ["/srv/a", "/srv"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +17,8 @@ from hypothesis import strategies as st
 from imgtool.endpoints import SOURCES, TARGETS, target
 from imgtool.endpoints.password import password
 from imgtool.endpoints.uri import parse
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.endpoints.vsphere import lease, login, tls
+from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.model.endpoint import Credentials, Uri
 
 GOOD = {
@@ -35,7 +39,8 @@ GOOD = {
 }
 BAD = ("", "esx:///", "esx://", "esx://root@/", "esx://root@h:99999/", "esx://root@h:x/", "esx://[::1/", "http://h/", "esx://h/#x",
        "esx://h/?unknown=1", "esx://h/?no_verify=yes", "esx://h/?no_verify=1&no_verify=0", "esx://h/?no_verify", "esx://a b/",
-       "esx://h/%0a", "esx://%00@h/", "esx://h/%ff", "esx://-h/", "qemu://kvm1/system", "qemu+ssh:///system", "a\nb", "esx://h\t/")
+       "esx://h/%0a", "esx://%00@h/", "esx://h/%ff", "esx://-h/", "qemu://kvm1/system", "qemu+ssh:///system", "a\nb", "esx://h\t/",
+       "metal+ssh://h/?keyfile=%00", "esx://h/?cacert=a%0ab", "metal+ssh://h/?keyfle=/k", "metal:///dev/sda?keyfile=/k")
 
 
 @pytest.mark.parametrize("text", GOOD)
@@ -90,9 +95,41 @@ def test_no_password_and_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         password("root@h", Credentials())
 
 
+def test_no_password_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMGTOOL_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+
+    def ended(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(getpass, "getpass", ended)
+    with pytest.raises(UnreachableError, match="no password for root@h"):
+        password("root@h", Credentials())
+
+
+def test_a_command_that_prints_no_password_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgtool.endpoints.password.COMMAND_SECONDS", 1)
+    with pytest.raises(UsageError, match="sleep, which shall print a password, did not end within 1 s"):
+        password("root@h", Credentials(password_command=("sleep", "20")))
+
+
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"x" * 5000])
 def test_a_password_file_that_is_none(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "p").write_bytes(raw)
     for path in (tmp_path / "p", tmp_path / "missing", tmp_path):
         with pytest.raises(UsageError, match="password file"):
             password("root@h", Credentials(password_file=str(path)))
+
+
+@pytest.mark.parametrize("host", ["esxi1..example.org", "x" * 64])
+def test_a_name_that_no_host_can_have(host: str) -> None:
+    with pytest.raises(UnreachableError, match="is not known"):
+        tls.probe(host, tls.PORT, tls.Trust().context())
+
+
+@pytest.mark.parametrize("address", ["http://h/a", "https://[h/a", "https://h:x/a", "https:///a", "a", ""])
+def test_an_address_of_a_lease_that_is_none(address: str) -> None:
+    session: Any = SimpleNamespace(account=login.Account(host="h", user="u", password="p"), context=tls.Trust().context())
+    disk = lease.LeasedDisk(key="a", device="a", url=address, thumbprint="")
+    with pytest.raises(RefusedError, match="no HTTPS"):
+        lease.connection(lease.Lease(session, "lease", importing=False), disk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
@@ -63,7 +62,7 @@ class FarFile:
         self.wire.call("discard", handle=self._handle, offset=offset, length=length)
 
     def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Ranges [start, end) that may hold data."""
+        """Ranges [start, end) that may hold data. A journey for many of them: not to be asked for each chunk."""
         while start < end:
             answer, _ = self.wire.call("data", handle=self._handle, start=start, end=end)
             yield from ((int(low), int(high)) for low, high in answer["ranges"])
@@ -92,21 +91,6 @@ class FarFile:
 
     def close(self) -> None:
         self.wire.call("close", handle=self._handle)
-
-
-class Held:
-    """Where a file held data when it was asked, in memory: one question for each chunk would be a journey each."""
-
-    def __init__(self, file: FarFile) -> None:
-        self._ranges = list(file.data(0, file.size))
-        self._ends = [end for _, end in self._ranges]
-
-    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Ranges of [start, end) that may hold data."""
-        for low, high in self._ranges[bisect_right(self._ends, start):]:
-            if low >= end:
-                return
-            yield max(low, start), min(high, end)
 
 
 def data_of(answer: Answer, length: int) -> bytes | bytearray | None:

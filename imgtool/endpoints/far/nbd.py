@@ -97,12 +97,12 @@ class Link:
                         options=tunnel.options(self._socket, f"{there}/s"))
         try:
             pipes = self._stack.enter_context(proc.pipes(argv, keep=ssh.KEEP))
-            self._await(pipes, uri, stop)
+            self._await(pipes, uri, len(layers), stop)
         except BaseException:
             self._stack.close()
             raise
 
-    def _await(self, pipes: proc.Pipes, uri: Uri, stop: Stop) -> None:
+    def _await(self, pipes: proc.Pipes, uri: Uri, layers: int, stop: Stop) -> None:
         said = b""
         end = time.monotonic() + READY_SECONDS
         while b"ready\n" not in said:
@@ -115,6 +115,9 @@ class Link:
                     raise _refused(uri, pipes.last_words())
                 said += piece
         self.state = [line for line in said.decode(errors="replace").splitlines() if line.startswith("file ")]
+        if len(self.state) != layers:
+            raise DamagedError(f"{uri.host}: asked about {layers} files, it spoke of {len(self.state)}",
+                               "does a login there print something by itself?")
 
     @contextmanager
     def handle(self) -> Iterator[Any]:
@@ -154,13 +157,18 @@ class FarDisk:
     disk: Disk | None = None
 
     def __init__(self, uri: Uri, layers: Sequence[tuple[str, str]], *, block: bool, control: Control) -> None:
+        """Raises MissingToolError, UnreachableError, RefusedError (in use), DamagedError; nothing is open then."""
+        load_nbd()
         self._uri, self._layers, self._block = uri, layers, block
         self._lock = threading.Lock()
         self._failures = 0
         self._link = Link(uri, layers, block=block, stop=control.stop)
         self._state = self._link.state
-        with self._link.handle() as handle:
-            self.size: int = handle.get_size()
+        try:
+            self.size: int = self._ask(lambda handle: handle.get_size(), control.stop)
+        except BaseException:
+            self.close()
+            raise
         self.state: Mapping[str, object] = {"files": [[path, said] for (path, _), said in zip(layers, self._state, strict=True)]}
 
     def holes(self) -> Iterator[tuple[int, int]]:

@@ -47,8 +47,13 @@ def look(uri: Uri, sockets: Sequence[str], *, session: bool = False, stop: Stop 
 
 
 def run(uri: Uri, command: Sequence[str], *, stop: Stop, seconds: float = LOOK_SECONDS) -> str:
-    """What a program there prints. Raises UnreachableError where ssh fails, ImgtoolError where the program does."""
-    done = proc.run(ssh.argv(uri, command), stop=stop, limits=proc.Limits(seconds=seconds, memory=2 << 30), keep=ssh.KEEP)
+    """What a program there prints. Raises UnreachableError where ssh fails or lasts too long, ImgtoolError where the program
+    fails."""
+    try:
+        done = proc.run(ssh.argv(uri, command), stop=stop, limits=proc.Limits(seconds=seconds, memory=2 << 30), keep=ssh.KEEP)
+    except proc.TooLongError as error:
+        raise UnreachableError(f"{uri.host}: {command[0]} did not end within {seconds:.0f} s",
+                               "look whether that machine, or its storage, hangs") from error
     if done.returncode == SSH_FAILED:
         raise refused(uri, done.stderr)
     if done.returncode:

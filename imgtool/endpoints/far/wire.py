@@ -18,7 +18,8 @@ HEAD = struct.Struct(">II")
 LARGEST = 256 << 20
 """Bytes of the words of an answer, or of what comes with them."""
 Answer = tuple[dict[str, Any], bytes]
-ERRORS: dict[int, type[ImgtoolError]] = {errno.ENOSPC: NoSpaceError, errno.EBUSY: RefusedError, errno.EROFS: RefusedError}
+ERRORS: dict[int, type[ImgtoolError]] = {errno.ENOSPC: NoSpaceError, errno.EDQUOT: NoSpaceError, errno.EBUSY: RefusedError,
+                                         errno.EROFS: RefusedError, errno.EEXIST: RefusedError}
 """What an error number at the far end is here; others are ImgtoolError."""
 
 

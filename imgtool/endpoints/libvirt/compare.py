@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from imgtool.copying.pool import ordered
 from imgtool.copying.receive import CHUNK
-from imgtool.endpoints.far.file import FarFile, Held
+from imgtool.endpoints.far.file import PIECE, FarFile
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.libvirt.send import chunk_of
+from imgtool.endpoints.ranges import Ranges, pieces
 from imgtool.errors import DifferError
 from imgtool.formats.disk import Disk
 from imgtool.formats.qcow2 import header
@@ -53,7 +54,7 @@ def _chunk(source: Disk, start: int, size: int) -> bytearray | None:
 
 class _Raw:
     def __init__(self, file: FarFile, size: int) -> None:
-        self._file, self._held = file, Held(file)
+        self._file, self._held = file, Ranges(file.data(0, file.size))
         if file.size != size:
             raise DifferError(f"{file.wire.name}: {file.path} has {file.size} bytes instead of {size}", KEEP)
 
@@ -61,7 +62,7 @@ class _Raw:
         """``data``: None for zeros, of a length that does not matter then."""
         file, at = self._file, base + start
         if data is None:
-            return all(_zeros(file.read(low, high - low)) for low, high in _small(self._held.within(at, at + CHUNK)))
+            return all(_zeros(file.read(low, high - low)) for low, high in pieces(self._held.within(at, at + CHUNK), PIECE))
         inside = max(0, min(len(data), file.size - at))
         if not _zeros(memoryview(data)[inside:]):
             return False
@@ -72,17 +73,11 @@ def _zeros(data: bytes | bytearray | memoryview) -> bool:
     return bytes(data).count(0) == len(data)
 
 
-def _small(ranges: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    for low, high in ranges:
-        for at in range(low, high, 1 << 20):
-            yield at, min(at + (1 << 20), high)
-
-
 class _Qcow2(_Raw):
     """Each cluster of the guest is at its own place, or nowhere: so ``late`` writes it, and so it must be found."""
 
     def __init__(self, file: FarFile, plan: Layout) -> None:
-        self._file, self._held, self._plan = file, Held(file), plan
+        self._file, self._held, self._plan = file, Ranges(file.data(0, file.size)), plan
         self._tables: dict[int, bytes] = {}
         self._check_header()
         raw = file.read(plan.cluster, plan.l1_count * 8)

@@ -144,5 +144,6 @@ def failed(error: libvirt.libvirtError, where: str) -> NoReturn:
     if error.get_int1() == errno.ENOSPC or "No space left on device" in words:
         raise NoSpaceError(f"{where}: {words}") from error
     if code in (libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST):
-        raise RefusedError(f"{where}: {words}") from error
+        hint = "another name for the machine; or, if a run that was killed has left that: virsh undefine, virsh vol-delete"
+        raise RefusedError(f"{where}: {words}", hint) from error
     raise ImgtoolError(f"{where}: {words}") from error

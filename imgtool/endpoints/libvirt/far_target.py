@@ -109,12 +109,19 @@ class FarTarget(LibvirtTarget):
         with self._host.asked() as connection:
             define.refuse_taken(connection, text)
         os.makedirs(state, mode=0o700, exist_ok=True)
-        for (new, disk), (_, path, _) in zip(disks, places, strict=True):
-            if self._resumes:
-                send.disk(self._wire, send.Job(new=new, path=path, state=state, mode=MODE, owner=self._owner), disk, control)
-            else:
-                upload.disk(self._host, self._pooled(), new, disk, control)
-        identity = self._define(text, [path for _, path, _ in places])
+        uploaded: list[str] = []
+        try:
+            for (new, disk), (_, path, _) in zip(disks, places, strict=True):
+                if self._resumes:
+                    send.disk(self._wire, send.Job(new=new, path=path, state=state, mode=MODE, owner=self._owner), disk, control)
+                else:
+                    upload.disk(self._host, self._pooled(), new, disk, control)
+                    uploaded.append(path)
+            identity = self._define(text, [path for _, path, _ in places])
+        except BaseException:  # a volume cannot be gone on with, and would be in the next run's way
+            with suppress(ImgtoolError):
+                upload.remove(self._host, uploaded)
+            raise
         self._records = [send.record_path(state, new) for new, _ in disks]
         return identity
 

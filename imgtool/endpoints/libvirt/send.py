@@ -21,8 +21,9 @@ from typing import Any
 from imgtool import codec, files
 from imgtool.copying.pool import ordered
 from imgtool.copying.receive import Receiver, file_size, receiving_by
-from imgtool.endpoints.far.file import FarFile, Held
+from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UnreachableError
 from imgtool.formats.disk import Disk
 from imgtool.journal import PARTIAL
@@ -70,7 +71,7 @@ class Medium:
 
     def __init__(self, file: FarFile, allocation: Allocation, *, packed: bool) -> None:
         self._file, self._allocation, self._packed = file, allocation, packed
-        self._held = Held(file)
+        self._held = Ranges(file.data(0, file.size))
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         self._file.write(offset, data, pack=_pack if self._packed else None)

@@ -1,6 +1,7 @@
 """A disk goes to a far host through libvirt alone: staged here as a file, sent as a sparse stream, read back and compared.
 
-For hosts without Python. It cannot go on after a stop: the volume is removed, and sent again.
+For hosts without Python. It cannot go on after a stop: the volumes are removed, and sent again. What a run that was killed
+has left is in the way of the next one, until somebody removes it: nothing tells whose it is.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def compare(host: Host, pool: str, new: NewDisk, source: Disk, control: Control)
 
 
 def remove(host: Host, paths: Sequence[str]) -> None:
+    if not paths:
+        return
     import libvirt
 
     with host.asked() as connection:

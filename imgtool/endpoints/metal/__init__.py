@@ -23,17 +23,18 @@ import glob
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 from imgtool.endpoints import far
 from imgtool.endpoints.far import tunnel
 from imgtool.endpoints.far.file import FarFile
-from imgtool.endpoints.far.wire import Wire
+from imgtool.endpoints.far.wire import FarError, Wire
 from imgtool.endpoints.metal import disks, free, hardware, lvm, plain, served
 from imgtool.endpoints.metal.packing import Packing, best_codec
 from imgtool.endpoints.metal.plain import PlainReader
 from imgtool.endpoints.metal.reader import MetalReader
 from imgtool.endpoints.metal.served import Readable, ServedFile
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.model.description import Parsed
 from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
 from imgtool.model.metal import PhysicalDisk, Reading
@@ -64,7 +65,8 @@ class Metal:
         self._stack = ExitStack()
         self._wire = self._connected()
         self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
-        said = self._wire.call("hello")[0]["host"] if self._wire else self._files(("/proc/sys/kernel/hostname",)).popitem()[1]
+        said = self._wire.call("hello")[0]["host"] if self._wire else \
+            self._files((hardware.HOSTNAME,)).get(hardware.HOSTNAME, "")
         self.host = printable(str(said)).split(".")[0] or "metal"
         self._packing = Packing(best_codec(self._wire) if uri.host and self._wire else None)
 
@@ -88,7 +90,7 @@ class Metal:
 
     def look(self, found: Found, control: Control) -> Seen:
         files = self._files((*disks.PATTERNS, *hardware.PATTERNS))
-        chosen = self._chosen(files)
+        chosen = tuple(map(self._claimed, self._chosen(files)))
         machine, problems = hardware.machine(files, chosen, found.name)
         seen = tuple(SourceDisk(name=disk.ids[0] if disk.ids else disk.path, capacity=disk.size, kind="block",
                                 data=self._used(chosen, disk, control)) for disk in chosen)
@@ -117,10 +119,19 @@ class Metal:
             return Problem(what=why, hint="its volumes are read from snapshots, for which their group is changed for a while; a "
                                           "copy that is stopped begins anew; who writes elsewhere on the disk ends it")
         if disks.not_mounted(disk):
-            return Problem(what=why, hint="deactivate what is not mounted: vgchange -an, mdadm --stop", fatal=True)
+            return Problem(what=why, hint=f"deactivate what is not mounted ({disks.DEACTIVATE}), or boot that machine from a "
+                                          "rescue medium", fatal=True)
         if self._lives():
             return Problem(what=why, hint="it is copied as it is while its file systems are frozen: as after a power cut")
         return Problem(what=why, hint=disks.BUSY_HINT, fatal=True)
+
+    def _claimed(self, disk: PhysicalDisk) -> PhysicalDisk:
+        """In use also where somebody has it open for himself alone, and nothing that we have read tells: a pool of ZFS, a btrfs
+        of several disks."""
+        paths = [f"/dev/{part.name}" for part in disk.partitions] or [disk.path]
+        unknown = [path for path in paths if not any(why.startswith(f"{path} ") for why in disk.used)]
+        return replace(disk, busy=(*disk.busy, *(f"{path}{disks.ACTIVE}{disks.EXCLUSIVE})" for path in unknown
+                                                 if self._wire and _is_claimed(self._wire, path))))
 
     def physical(self, seen: Seen) -> list[PhysicalDisk]:
         """The disks of the machine, as they are now."""
@@ -141,7 +152,7 @@ class Metal:
     def reader(self, seen: Seen, number: int, control: Control) -> Iterator[MetalReader | PlainReader]:
         """Raises RefusedError where the disk is in use, and neither live nor frozen reading was asked for."""
         every = self._now(seen, control)
-        disk = every[number]
+        disk = self._claimed(every[number])
         if not self._lives():
             disks.refuse_busy(disk)
         if not self._in_parts:
@@ -203,6 +214,16 @@ class Metal:
         if twice:
             raise UsageError(f"{', '.join(sorted(twice))} stands twice in the address")
         return chosen
+
+
+def _is_claimed(wire: Wire, path: str) -> bool:
+    try:
+        FarFile(wire, path, exclusive=True).close()
+    except RefusedError:
+        return True
+    except FarError:  # no such node; what cannot be read is told when it is read
+        pass
+    return False
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,8 @@ PATTERNS = (*(f"/sys/block/*/{name}" for name in OF_A_DISK), "/dev/disk/by-*/*",
 PART_OF_A_CARD = re.compile(r"^mmcblk\d+(boot\d+|rpmb|gp\d+)$")
 """Hardware partitions of an eMMC that hold no system."""
 ACTIVE = " is active ("
+EXCLUSIVE = "somebody has it open exclusively: ZFS, btrfs of several disks, a program"
+DEACTIVATE = "vgchange -an, mdadm --stop, cryptsetup close, zpool export"
 BUSY_HINT = "boot that machine from a rescue medium, mount read-only (mount -o remount,ro), or use --live"
 SECTOR = 512
 """/sys counts sizes and starts in these, whatever the device's sectors."""

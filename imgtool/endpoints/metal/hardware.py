@@ -15,8 +15,9 @@ from imgtool.model.machine import Cpu, Firmware, FirmwareKind, GuestOs, Machine,
 from imgtool.model.metal import PhysicalDisk
 from imgtool.model.problem import Problem
 
+HOSTNAME = "/proc/sys/kernel/hostname"
 PATTERNS = (
-    "/proc/sys/kernel/hostname", "/proc/meminfo", "/sys/devices/system/cpu/online", "/sys/devices/system/memory/block_size_bytes",
+    HOSTNAME, "/proc/meminfo", "/sys/devices/system/cpu/online", "/sys/devices/system/memory/block_size_bytes",
     "/sys/devices/system/cpu/cpu*/topology/physical_package_id", "/sys/devices/system/cpu/cpu*/topology/core_id",
     "/sys/class/dmi/id/*", "/sys/firmware/efi/fw_platform_size", "/sys/firmware/efi/efivars/SecureBoot-*",
     "/sys/class/net/*/address", "/sys/class/net/*/type", "/sys/class/net/*/device", "/sys/class/net/*/device/driver",
@@ -41,7 +42,7 @@ Files = Mapping[str, str]
 
 def machine(files: Files, disks: Sequence[PhysicalDisk], name: str | None = None) -> tuple[Machine, tuple[Problem, ...]]:
     """The machine with these disks, in their order, and what of it cannot go along."""
-    host = _words(files, "/proc/sys/kernel/hostname").split(".")[0] or "metal"
+    host = _words(files, HOSTNAME).split(".")[0] or "metal"
     secure = next((text for path, text in files.items() if "/efivars/SecureBoot-" in path), None)
     uefi = "/sys/firmware/efi/fw_platform_size" in files
     found = Machine(

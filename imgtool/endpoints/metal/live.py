@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from imgtool.endpoints.far.file import FarFile
 from imgtool.endpoints.metal import free
 from imgtool.endpoints.metal.chunks import differing, fetch, used_bytes
-from imgtool.endpoints.metal.disks import not_mounted, refuse_busy
+from imgtool.endpoints.metal.disks import DEACTIVATE, not_mounted, refuse_busy
 from imgtool.endpoints.ranges import Ranges
 from imgtool.errors import ImgtoolError, RefusedError
-from imgtool.model.metal import Mounted, Pass
+from imgtool.model.metal import Mounted, Pass, PhysicalDisk
 from imgtool.progress import Control
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ SLOWEST = 0.8
 """A pass that did not take less of the last one's bytes has made no progress."""
 MARGIN = 0.7
 """Of the time of the freeze that comparing may take."""
+HINT = "mount it read-only for the time of the copy (mount -o remount,ro), and run it again"
 
 
 def fill(reader: MetalReader, receiver: Receiver, control: Control) -> tuple[Pass, ...]:
@@ -42,7 +43,7 @@ def fill(reader: MetalReader, receiver: Receiver, control: Control) -> tuple[Pas
     active = not_mounted(reader.physical)
     if active:
         raise RefusedError(f"{reader.physical.path}: {'; '.join(active)}: who writes to it cannot be frozen",
-                           "deactivate it: vgchange -an, mdadm --stop, cryptsetup close")
+                           f"deactivate it: {DEACTIVATE}")
     passes = list(_passes(reader, receiver, control)) if reader.reading.live else []
     passes.append(_last(reader, receiver, control))
     return tuple(passes)
@@ -99,9 +100,18 @@ def _last(reader: MetalReader, receiver: Receiver, control: Control) -> Pass:
     for place in disk.places:
         _refuse_hidden(reader, place)
     with _frozen(reader, sorted(disk.mounts, key=len, reverse=True)) as moving:
+        places = _places(disk, moving)
         done = _pass(reader, receiver, "frozen", control)
-        _still(reader, receiver, moving, control)
+        _still(reader, receiver, places, control)
     return done
+
+
+def _places(disk: PhysicalDisk, moving: Sequence[str]) -> list[Mounted]:
+    """Of what cannot be frozen. Raises RefusedError where nobody knows it: on a volume."""
+    found = [place for place in disk.places if place.mount in moving]
+    if unknown := sorted({*moving} - {place.mount for place in found}):
+        raise RefusedError(f"{', '.join(unknown)} cannot be frozen, and where it lies on {disk.path} is not known", HINT)
+    return found
 
 
 def _refuse_hidden(reader: MetalReader, place: Mounted) -> None:
@@ -129,12 +139,10 @@ def _frozen(reader: MetalReader, mounts: list[str]) -> Iterator[list[str]]:
                            "copy must not lie on a file system that is frozen")
 
 
-def _still(reader: MetalReader, receiver: Receiver, moving: list[str], control: Control) -> None:
+def _still(reader: MetalReader, receiver: Receiver, places: Sequence[Mounted], control: Control) -> None:
     """What could not be frozen must not have changed during the pass."""
-    places = [place for place in reader.physical.places if place.mount in moving]
     chunk, unused = receiver.blocks.chunk, _unused(reader) if places else Ranges()
     numbers = sorted({number for place in places
                       for number in range(place.start // chunk, -(-(place.start + place.size) // chunk))})
     if differing(reader, receiver, unused, numbers, control):
-        raise RefusedError(f"{', '.join(moving)} cannot be frozen, and is being written to",
-                           "mount it read-only for the time of the copy (mount -o remount,ro), and run it again")
+        raise RefusedError(f"{', '.join(str(place.mount) for place in places)} cannot be frozen, and is being written to", HINT)

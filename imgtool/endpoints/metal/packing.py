@@ -52,10 +52,6 @@ class Packing:
                 self._trying, self._bytes = [None, self._codec], 0
 
 
-def best_codec(wire: Wire) -> str | None:
-    """What both ends know; None where the far end is this machine."""
-    said, _ = wire.call("hello")
-    if said.get("zstd"):
-        return "zstd"
-
-    return "zlib"
+def best_codec(wire: Wire) -> str:
+    """What both ends know."""
+    return "zstd" if wire.call("hello")[0].get("zstd") else "zlib"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from imgtool import proc
-from imgtool.endpoints.far import ssh
+from imgtool.endpoints.far import ssh, tunnel
 from imgtool.endpoints.far.file import PIECE
 from imgtool.errors import UnreachableError
 from imgtool.model.endpoint import Uri
@@ -28,22 +28,19 @@ SAY = """for f in {patterns}; do
   fi
 done"""
 """Shell: what ``files`` of the far program gives. The mark is not to be guessed by who wrote the files."""
-LIMITS = proc.Limits(seconds=120, memory=4 << 30)
+LOOK_SECONDS = 120
 PROBLEM = Problem(what="there is neither python3 nor qemu-nbd on that machine: dd reads whole disks, a copy that was "
                        "stopped begins anew, and no disk in use can be copied",
                   hint="install one of them there, if it can be: then only used blocks are read, and a copy goes on")
 
 
 def files(uri: Uri, patterns: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
-    """{path: text}, of a link its target. ``paths``: taken as they are. Raises UnreachableError."""
+    """{path: text}, of a link its target. ``paths``: taken as they are. Raises UnreachableError, ImgtoolError."""
     mark = secrets.token_hex(16)
     script = SAY.format(patterns=" ".join([*patterns, *map(shlex.quote, paths)]), mark=mark)
-    done = proc.run(ssh.argv(uri, ["sh", "-c", script]), stop=Stop(), limits=LIMITS, keep=ssh.KEEP)
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or ["ssh failed without a word"]
-        raise UnreachableError(f"{uri.host}: {words[-1]}")
+    said = tunnel.run(uri, ["sh", "-c", script], stop=Stop(), seconds=LOOK_SECONDS)
     found: dict[str, str] = {}
-    for piece in done.stdout.split(f"\n{mark} ")[1:]:
+    for piece in said.split(f"\n{mark} ")[1:]:
         head, _, text = piece.partition("\n")
         found[head[2:]] = text.removesuffix("\n") if head[0] == "l" else text
     return found

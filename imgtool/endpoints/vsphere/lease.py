@@ -195,13 +195,18 @@ def ask(made: http.client.HTTPSConnection, lease: Lease, disk: LeasedDisk) -> ht
 
 def connection(lease: Lease, disk: LeasedDisk) -> http.client.HTTPSConnection:
     """To the host that the lease names: ``*`` is the one we talk to. Another proves itself by the thumbprint that ours gave."""
-    account, parts = lease.session.account, urlsplit(disk.url)
-    if parts.scheme != "https" or not parts.hostname:
+    account = lease.session.account
+    try:
+        parts = urlsplit(disk.url)
+        host, port = parts.hostname if parts.scheme == "https" else None, parts.port
+    except ValueError:
+        host = port = None
+    if not host:
         raise RefusedError(f"{account.host} gives the address {disk.url[:80]!r} for a disk: no HTTPS")
-    if parts.hostname in ("*", account.host):
-        return tls.connection(account.host, parts.port or account.port, lease.session.context)
+    if host in ("*", account.host):
+        return tls.connection(account.host, port or account.port, lease.session.context)
     trust = tls.Trust(thumbprint=disk.thumbprint) if disk.thumbprint else account.trust
-    return tls.connection(parts.hostname, parts.port or tls.PORT, trust.context())
+    return tls.connection(host, port or tls.PORT, trust.context())
 
 
 @dataclass(frozen=True, kw_only=True)

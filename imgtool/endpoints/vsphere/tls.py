@@ -99,11 +99,11 @@ def probe(host: str, port: int, context: ssl.SSLContext) -> None:
         raise NotAdmittedError(f"the certificate of {host}:{port} is not trusted: {why}",
                                f"its SHA-256 is {_shown(host, port)}: compare it at the server; then --thumbprint or ?cacert=FILE"
                                ) from error
-    except socket.gaierror as error:
-        raise UnreachableError(f"the name {host} is not known: {error.strerror}") from error
-    except (OSError, ssl.SSLError) as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: of a label that is empty, or too long
+        raise UnreachableError(f"the name {host} is not known: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
         raise UnreachableError(f"{host}:{port} cannot be reached: {error.strerror or error}",
-                               "is this the host, and does a firewall let port 443 through?") from error
+                               f"is this the host, and does a firewall let port {port} through?") from error
 
 
 def _shown(host: str, port: int) -> str:
