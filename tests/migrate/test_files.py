@@ -272,3 +272,18 @@ def test_cancelled_by_its_journal(tmp_path: Path) -> None:
     resumed = imgtool("jobs", "resume", job["id"])
     assert resumed.returncode == 2
     assert f"run it again: imgtool migrate web01 --from {source} --to {target} …" in resumed.stderr
+
+
+def test_a_package_is_what_its_manifest_says(tmp_path: Path) -> None:
+    source, ova, target = vmx(tmp_path / "in", disks=(8 * MIB,)), tmp_path / "web01.ova", tmp_path / "out"
+    result("convert", source, ova, "--to", "vmdk")
+    words = ("migrate", "--from", ova, "--to", target, "--map-network", "VM Network=br0", "--no-adapt")
+    packed = bytearray(ova.read_bytes())
+    at = packed.index(b".vmdk)= ") + 8
+    packed[at:at + 8] = b"0" * 8
+    ova.write_bytes(packed)
+    done = imgtool(*words)
+    assert done.returncode == 3, done.stderr
+    assert "is not what the manifest says" in done.stderr
+    assert not list(tmp_path.glob("out/*"))
+    assert not result(*words, "--no-verify")["verified"]

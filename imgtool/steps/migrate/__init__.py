@@ -21,12 +21,14 @@ from contextlib import closing
 from dataclasses import replace
 
 from imgtool import endpoints
+from imgtool.endpoints.files import MachineFile
 from imgtool.endpoints.uri import shown
 from imgtool.errors import RefusedError
 from imgtool.journal import Journal, journal, progress_path
 from imgtool.model.endpoint import Credentials, Found, Uri
 from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.model.problem import Problem
+from imgtool.ova.manifest import check_manifest
 from imgtool.plan import Plan
 from imgtool.progress import Control, Kept
 from imgtool.steps.migrate import far, host, work
@@ -71,10 +73,23 @@ def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: S
     if move.request.shutdown_source and move.seen.state.running:
         with book.step("shutdown", machine=move.seen.found.name):
             move.source.shut_down(move.seen.found, control)
+    warnings = _packed_as_said(move, book, control)
     way = host.move if move.target.folder is not None else far.move
     done = way(move, folder, book, control, keys)
+    done = replace(done, warnings=(*warnings, *done.warnings))
     folder.set_finished(done)
     return done
+
+
+def _packed_as_said(move: Move, book: Journal, control: Control) -> tuple[str, ...]:
+    """The digests in the manifest of an OVF package. Raises DifferError."""
+    package = move.source.machine.package if isinstance(move.source, MachineFile) else None
+    if package is None:
+        return ()
+    if not move.request.verify:
+        return package.warnings
+    with book.step("manifest", package=package.path):
+        return *package.warnings, *check_manifest(package, control)
 
 
 def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Migrated:
