@@ -109,9 +109,22 @@ def test_yaml_bombs_stay_small(tmp_path: Path) -> None:
     assert len(str(found)) < 1000
 
 
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [{','.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+
+
+def test_yaml_that_merges_without_end_stays_small() -> None:
+    assert len(str(yamls.load(MERGES))) < 1000  # some versions of PyYAML take a key once, others 9 to the power of 11 times
+    assert yamls.load("a: &a {dhcp4: true}\nb: {<<: *a, c: d}\n")["b"] == {"dhcp4": True, "c": "d"}
+
+
+@pytest.mark.parametrize("content", ["a: !!bool x", "a: !!int ''", "a: !!float ''", "a: !!timestamp x", "a: 2001-99-99"])
+def test_yaml_with_odd_values_is_none(content: str) -> None:
+    assert yamls.load(content) == {}
+
+
 WORDS = ["network:", "ethernets:", "eth0", "[Match]", "Name=", "[", "]", "{", "}", ": ", "\n", "  ", "- ",
          "iface eth0 inet static", "address ", "\"", "'", "&a", "*a", "DEVICE=", "IPADDR=", "[ipv4]", "address1=",
-         "!!python/object:os.system ", "config:", "type: physical", "name: "]
+         "!!python/object:os.system ", "!!bool ", "!!int ", "<<: *a", "config:", "type: physical", "name: "]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
