@@ -67,6 +67,19 @@ def test_files_that_are_none(guest: FolderTree, path: str, what: str) -> None:
         adapt(guest, DISK, REQUEST)
 
 
+@pytest.mark.parametrize("path", ["/boot/grub/grub.cfg", "/boot/grub/menu.lst", "/boot/extlinux.conf", "/etc/default/grub",
+                                  "/etc/fstab", "/etc/os-release", "/etc/inittab", "/boot/loader/entries/a.conf"])
+@pytest.mark.parametrize("content", [
+    "\n" * 400_000, "menuentry " + "a" * 400_000, "menuentry " + "{" * 400_000 + "x", "set default=" + " " * 400_000 + "$x",
+    "A=" + "a" * 2_000_000, "submenu a {\n" * 100_000 + "menuentry b {\nlinux /c\n}\n" * 100_000],
+    ids=["lines", "name", "braces", "blanks", "value", "menus"])
+def test_long_texts_are_read_in_a_moment(guest: FolderTree, path: str, content: str) -> None:
+    """Without care these take hours, or all memory; a signal does not end that."""
+    guest.write("/boot/grub/grub.cfg", b"")
+    guest.write(path, content.encode())
+    assert inspect(guest, DISK).kernels
+
+
 def test_a_kernel_with_an_odd_name_is_only_a_name(guest: FolderTree, tmp_path: Path) -> None:
     for name in ("6.1 x\ny", "$(touch x)", "*", "[a", "-rf", "6.1;reboot"):
         guest.write(f"/usr/lib/modules/{name}/modules.dep", b"kernel/a.ko:\n")
