@@ -21,7 +21,11 @@ FIRST = MIB
 LIVE, DEAD = 2 * MIB, 8 * MIB
 BLOCK = 4096
 SIZES = {"ext4": 48 * MIB, "xfs": 320 * MIB, "btrfs": 128 * MIB, "vfat": 48 * MIB, "swap": 16 * MIB, "lvm": 65 * MIB,
-         "sleeping": 8 * MIB, "unknown": 8 * MIB}
+         "sleeping": 8 * MIB, "unknown": 8 * MIB, "open": 48 * MIB}
+OPEN = "open"
+"""The last of them: an ext4 of a guest that crashed while it had a deleted file open."""
+PIECES = 3000
+"""Of that file: so many that blocks are needed to list them."""
 LOGICAL = 24 * MIB
 """The logical volume, with an ext4 in it; the rest of its group is free."""
 FIRST_EXTENT = MIB
@@ -107,6 +111,7 @@ def _use(image: Path, name: str, fs: str, *, crashed: bool = False) -> dict[str,
         os.sync()
         for number in range(3):
             (point / f"dead-{number}").unlink()
+        open_file = _deleted_while_open(point) if crashed and name in (OPEN, "xfs") else None
         if crashed:
             os.sync()
             with (point / "live-0").open("r+b", buffering=0) as file:
@@ -116,9 +121,23 @@ def _use(image: Path, name: str, fs: str, *, crashed: bool = False) -> dict[str,
                     os.fsync(file.fileno())
             tool("cp", "--sparse=always", image, image.with_name("crashed"))
         found = hashes(point)
+        if open_file is not None:
+            os.close(open_file)
     if crashed:
         image.with_name("crashed").rename(image)
     return found
+
+
+def _deleted_while_open(point: Path) -> int:
+    """What lists its pieces is where it belongs, no longer in the journal."""
+    file = os.open(point / "open", os.O_RDWR | os.O_CREAT)
+    for number in range(PIECES):
+        os.pwrite(file, bytes(BLOCK), number * 2 * BLOCK)
+    os.fsync(file)
+    tool("fsfreeze", "--freeze", point)
+    tool("fsfreeze", "--unfreeze", point)
+    (point / "open").unlink()
+    return file
 
 
 def _sized(path: Path, size: int) -> Path:
@@ -194,6 +213,9 @@ def _make(place: Path, name: str, start: int, *, crashed: bool) -> tuple[Path, l
     live: dict[str, str] = {}
     if name in MOUNT:
         live = _by_mount(image, name, name, crashed=crashed)
+    elif name == OPEN:
+        live = _by_mount(image, name, "ext4", crashed=crashed)
+        return image, [Part(name, "ext4", start, size, live)]
     elif name == "vfat":
         live = _vfat(image, name)
     elif name in ("swap", "sleeping"):
@@ -206,7 +228,7 @@ def _make(place: Path, name: str, start: int, *, crashed: bool) -> tuple[Path, l
     return image, [Part(name, name, start, size, live)]
 
 
-def build(place: Path, names: tuple[str, ...] = tuple(SIZES), *, crashed: bool = False) -> GuestDisk:
+def build(place: Path, names: tuple[str, ...] = tuple(SIZES)[:-1], *, crashed: bool = False) -> GuestDisk:
     """A GPT disk with a partition of each of the names; ``crashed``: of a guest that was not shut down."""
     disk, parts, position = place / "guest.raw", [], FIRST
     _sized(disk, FIRST + sum(SIZES[name] for name in names) + MIB)

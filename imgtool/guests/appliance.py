@@ -15,8 +15,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,9 +47,22 @@ class Handle:
 
     def __init__(self, ask: Callable[[bytes, float], bytes]) -> None:
         self._ask = ask
+        self._ended: ImgtoolError | None = None
 
     def call(self, name: str, *args: object, seconds: float = CALL, **options: object) -> Any:
-        """Raises OSError (FileNotFoundError, …) with libguestfs's words; ImgtoolError if the appliance hangs or has ended."""
+        """Raises OSError (FileNotFoundError, …) with libguestfs's words; ImgtoolError if the appliance hangs or has ended.
+
+        The same one for each call after that: what is tidied up on the way out does not hide why.
+        """
+        if self._ended:
+            raise self._ended
+        try:
+            return self._call(name, args, options, seconds)
+        except ImgtoolError as error:
+            self._ended = error
+            raise
+
+    def _call(self, name: str, args: Sequence[object], options: Mapping[str, object], seconds: float) -> Any:
         question = json.dumps({"call": name, "args": args, "options": options}, default=guestfs_child.bytes_out).encode()
         answer = json.loads(self._ask(question, seconds), object_hook=guestfs_child.bytes_in)
         if "error" in answer:
@@ -76,14 +89,13 @@ def appliance(overlays: Sequence[str], *, stop: Stop, sectors: Sequence[int] = (
     require_guestfs()
     usable = kvm_state()[0]
     if usable:
-        try:
-            with _started(overlays, sectors, [], START_KVM, stop) as handle:
-                yield from _used(handle)
-                return
-        except _NotStartedError:
-            remember_hang()
+        with suppress(_NotStartedError), _started(overlays, sectors, [], START_KVM, stop) as handle:
+            yield from _used(handle)
+            return
     try:
         with _started(overlays, sectors, ["force_tcg"], START, stop) as handle:
+            if usable:  # without KVM it does start
+                remember_hang()
             yield from _used(handle)
     except _NotStartedError as error:
         raise ImgtoolError(f"{NAME} failed: {error}", HINT) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,6 +14,11 @@ from imgtool.guests.mounts import Mount
 
 CHECKERS = {"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn", "btrfs": "btrfs check --readonly",
             "vfat": "fsck.vfat -n"}
+UNMOUNTED = re.compile(
+    r"fsck\.fat .*|There are differences between boot sector and its backup\.|This is mostly harmless\. Differences: .*"
+    r"|(?:37|65):0[01]/0[01]|Not automatically fixing this\.|Dirty bit is set\. .*|Automatically removing dirty bit\."
+    r"|Leaving filesystem unchanged\.|.*: \d+ files, \d+/\d+ clusters|")
+"""Lines of fsck.fat(8) where nothing is wrong but that the guest, or who copied it while it ran, did not unmount it."""
 NTFS_STATES = {
     14: "Windows sleeps on it (hibernation, or a fast start)",
     15: "it was not shut down cleanly",
@@ -44,6 +50,8 @@ def _errors(handle: Handle, device: str, kind: str) -> str | None:
     if kind not in CHECKERS:
         return None
     code, words = handle.run(f"{CHECKERS[kind]} '{device_node(device)}'")
+    if kind == "vfat" and code == 1 and "Dirty bit is set" in words:  # the kernel leaves the bit as it found it
+        return next((line for line in map(str.strip, words.splitlines()) if not UNMOUNTED.fullmatch(line)), None)
     return (words.splitlines() or [f"{CHECKERS[kind]} ended with {code}"])[-1] if code else None
 
 

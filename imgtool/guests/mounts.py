@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from imgtool.errors import DamagedError
-from imgtool.guests.appliance import LONG, Handle, letters
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.guests.appliance import LONG, Handle
 from imgtool.guests.guest_tree import GuestTree
+from imgtool.guests.linux.devices import STABLE_IDS, UNSTABLE, place
 from imgtool.guests.volumes import Volumes, usable
 
 LINUX_FILES = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/redhat-release", "/etc/SuSE-release",
@@ -17,6 +18,8 @@ WINDOWS_SYSTEM = "/Windows/System32/config"
 MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "ntfs", "f2fs", "reiserfs", "jfs")
 NEEDED = ("/boot", "/boot/efi", "/efi", "/usr", "/etc", "/var", "/lib")
 """Mount points without which nothing can be said, or changed."""
+ON_DISK = re.compile(r"/dev/|(?:PART)?(?:UUID|LABEL)=")
+OPTIONAL = {"nofail", "noauto"}
 MAX_FSTAB = 1 << 20
 MAX_LINES = 1000
 
@@ -116,7 +119,10 @@ def _names_itself(handle: Handle, root: Root, volumes: Volumes) -> bool:
 
 
 def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> Mounted:
-    """The root, and what its fstab names. Raises DamagedError if the root, or ``/boot`` and the like, cannot be mounted."""
+    """The root, and what its fstab names. For writing ``/boot`` and the like have to be there, too.
+
+    Raises DamagedError where one of them cannot be mounted, RefusedError where it is not on the disks.
+    """
     mode = "" if write else "ro"
     top = Mount(device=root.device, point="/", type=root.type, options=",".join(filter(None, [mode, root.options])))
     if not _mount(handle, top):
@@ -124,7 +130,14 @@ def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> M
         raise DamagedError(f"the root file system on {root.device} ({root.type}) cannot be mounted{how}",
                            "start the guest once and shut it down, or repair it with its own checker")
     done, warnings = [top], []
-    for mount in _planned(handle, volumes) if root.family == "linux" else ():
+    planned, absent = _planned(handle, volumes) if root.family == "linux" else ([], {})
+    for point, source in absent.items():
+        if write:
+            raise RefusedError(f"{source}, the guest's {point}, is not on the disks that were given",
+                               "give all disks of the machine, in their order, and the keys of what is encrypted; "
+                               "or name it by its UUID in the guest's /etc/fstab")
+        warnings.append(f"{source}, the guest's {point}, is not on the disks that were given")
+    for mount in planned:
         mount = Mount(device=mount.device, point=mount.point, type=mount.type,  # noqa: PLW2901
                       options=",".join(filter(None, [mode, mount.options])))
         if _mount(handle, mount):
@@ -150,20 +163,25 @@ def _mount(handle: Handle, mount: Mount) -> bool:
     return True
 
 
-def _planned(handle: Handle, volumes: Volumes) -> list[Mount]:
-    """What the mounted root's fstab names, beside the root itself: parents before what is in them."""
+def _planned(handle: Handle, volumes: Volumes) -> tuple[list[Mount], dict[str, str]]:
+    """What the mounted root's fstab names, beside the root itself: parents before what is in them.
+
+    And mount point → source of what is needed and is nowhere, unless the guest itself starts without.
+    """
     kinds = {one.device: one.type for one in volumes.filesystems}
     with GuestTree(handle) as tree:
         fstab = tree.text("/etc/fstab", limit=MAX_FSTAB)
         names = volumes.names | _crypttab(tree.text("/etc/crypttab", limit=MAX_FSTAB), volumes)
-    planned = {}
+    planned, absent = {}, {}
     for source, point, options in _lines(fstab):
         device = resolve(source, names, volumes)
+        if device is None and point.rstrip("/") in NEEDED and ON_DISK.match(source) and not OPTIONAL & set(options.split(",")):
+            absent[point.rstrip("/")] = source
         if device and kinds.get(device) in MOUNTABLE and point.startswith("/") and point != "/":
             chosen = [word for word in options.split(",") if word.startswith(("subvol=", "subvolid="))]
             planned[point.rstrip("/")] = Mount(device=device, point=point.rstrip("/"), type=kinds[device],
                                                options=",".join(chosen))
-    return sorted(planned.values(), key=lambda mount: mount.point.count("/"))
+    return sorted(planned.values(), key=lambda mount: mount.point.count("/")), absent
 
 
 def _lines(fstab: str) -> Iterator[tuple[str, str, str]]:
@@ -194,13 +212,13 @@ def resolve(name: str, names: Mapping[str, str], volumes: Volumes) -> str | None
     name = f"{tag}={value.strip(chr(34))}" if equals else name
     if name in names:
         return names[name]
+    if tag in ("UUID", "PARTUUID"):  # by hand they are written in any case
+        return next((device for known, device in names.items() if known.lower() == name.lower()), None)
     known = {one.device for one in volumes.filesystems}
-    match = re.fullmatch(r"/dev/(?:[shv]d|xvd)([a-z]{1,2})(\d*)", name)
-    nvme = re.fullmatch(r"/dev/nvme(\d{1,3})n1(?:p(\d{1,3}))?", name)
-    if match and match[1] in (known_letters := letters(len(volumes.disks))):
-        candidate = volumes.disks[known_letters.index(match[1])] + match[2]
-    elif nvme and int(nvme[1]) < len(volumes.disks):
-        candidate = volumes.disks[int(nvme[1])] + (nvme[2] or "")
-    else:
-        candidate = name
+    candidate, matched = name, UNSTABLE.fullmatch(name)
+    if matched and not (matched["by"] or "").startswith(STABLE_IDS):
+        number, part = place(matched)
+        if number is None and len(volumes.disks) == 1:
+            number = 0
+        candidate = f"{volumes.disks[number]}{part}" if number is not None and number < len(volumes.disks) else name
     return candidate if candidate in known else None

@@ -1,6 +1,6 @@
 """The guest's root folder, seen from outside: all that the knowledge about Linux needs of a disk.
 
-``guests/appliance.py`` gives it over libguestfs; the tests give it over a folder. Paths are absolute, as the guest sees them,
+``guests/guest_tree.py`` gives it over libguestfs; the tests give it over a folder. Paths are absolute, as the guest sees them,
 with all its file systems mounted. Links are followed inside the guest's root and never out of it. What is in the tree is
 hostile: names may hold anything but ``/`` and NUL.
 """

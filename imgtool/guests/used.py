@@ -1,8 +1,9 @@
 """Which ranges of a disk the guest's file systems use: ``--only-used``.
 
 The source is not written. A throw-away qcow2 overlay over it goes into the libguestfs appliance; there each file system discards
-its own free space (``fstrim``), and the overlay remembers what was discarded as zero clusters. A journal that is replayed on the
-way stays in the overlay too: free blocks are free in both. Not so with btrfs, which moves what it writes: it is only read.
+its own free space (``fstrim``), and the overlay remembers what was discarded as zero clusters. What a mount writes stays in the
+overlay, too, so it must free nothing that the source still names: file systems that were not left at rest are copied whole, but
+for those of ext whose journal is all that is to be done. btrfs moves what it writes: it is only read.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,10 +97,34 @@ def test_the_subvolumes_that_the_guest_mounts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "device"), [
     ("/dev/sda1", "/dev/vda1"), ("/dev/nvme0n1p1", "/dev/vda1"), ("/dev/nvme1n1p1", None), (f"/dev/nvme{'9' * 5000}n1p1", None),
+    ("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1", "/dev/vda1"), ("/dev/disk/by-id/ata-QEMU_1-part1", "/dev/vda1"),
+    ("/dev/disk/by-id/dm-name-vg-part1", None), ("UUID=ab-12", "/dev/vda1"), ("UUID=ab-13", None),
+    ("/dev/cciss/c0d0p1", "/dev/vda1"),
     (f"/dev/nvme0n1p{'9' * 5000}", None), ("/dev/nvme\u00b2n1p1", None), (f"/dev/sda{'1' * 5000}", None)])
 def test_names_of_an_fstab(name: str, device: str | None) -> None:
     volumes = Volumes(filesystems=(FileSystem(device="/dev/vda1", type="ext4"),), names={}, disks=("/dev/vda",))
-    assert mounts.resolve(name, {}, volumes) == device
+    assert mounts.resolve(name, {"UUID=AB-12": "/dev/vda1"}, volumes) == device
+
+
+FSTAB = "/dev/sda1 / ext4 defaults 0 1\n{line}\nserver:/usr /usr nfs defaults 0 0\ntmpfs /var tmpfs defaults 0 0\n"
+
+
+@pytest.mark.parametrize(("line", "absent"), [
+    ("UUID=0-0 /boot ext4 defaults 0 2", "UUID=0-0"), ("/dev/sdb1 /boot/ ext4 defaults 0 2", "/dev/sdb1"),
+    ("UUID=0-0 /boot ext4 nofail 0 2", None), ("UUID=0-0 /srv ext4 defaults 0 2", None)])
+def test_what_the_guest_needs_and_nobody_gave(line: str, absent: str | None, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the initramfs in the empty folder would be taken for the guest's, or none."""
+    tree = FolderTree(tmp_path)
+    tree.write("/etc/fstab", FSTAB.format(line=line).encode())
+    monkeypatch.setattr(mounts, "GuestTree", lambda _: nullcontext(
+        SimpleNamespace(text=lambda path, **_: tree.read(path).decode() if tree.exists(path) else "")))
+    volumes = Volumes(filesystems=(FileSystem(device="/dev/sda1", type="ext4"),), names={}, disks=("/dev/sda",))
+    handle, root = SimpleNamespace(call=lambda *_, **__: None), mounts.Root(device="/dev/sda1", type="ext4", family="linux")
+    warnings = mounts.mount_all(handle, root, volumes, write=False).warnings  # type: ignore[arg-type]
+    assert warnings == ((f"{absent}, the guest's /boot, is not on the disks that were given",) if absent else ())
+    with pytest.raises(RefusedError, match="the guest's /boot, is not on the disks") if absent else nullcontext():
+        mounts.mount_all(handle, root, volumes, write=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("said", "build"), [

@@ -22,6 +22,8 @@ ELF_MACHINES = {3: "i686", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "armv7l", 62
 """``e_machine`` of the ELF header, at byte 18 (System V ABI)."""
 PROGRAMS = ("/usr/bin/bash", "/bin/bash", "/usr/bin/ls", "/bin/ls", "/bin/busybox", "/usr/lib/systemd/systemd", "/sbin/init")
 PROGRAM_LIMIT = 64 << 20
+MAX_SETTINGS, MAX_LINE = 1 << 20, 8192
+"""Characters of a shell file that are looked at, and of a line in it: shlex gets slower and slower."""
 FAMILIES = {
     "debian": ("debian", "ubuntu", "linuxmint", "kali", "raspbian", "devuan", "pop"),
     "rhel": ("rhel", "centos", "fedora", "rocky", "almalinux", "ol", "scientific", "amzn", "photon",
@@ -54,8 +56,8 @@ def family(os: OsInfo) -> str:
 def variables(content: str) -> dict[str, str]:
     """Assignments of a shell file, as os-release and ``/etc/default`` have them. Nothing is expanded; the last one counts."""
     found = {}
-    for line in content.split("\n"):
-        matched = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", line)
+    for line in content[:MAX_SETTINGS].split("\n"):
+        matched = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", line) if len(line) <= MAX_LINE else None
         if matched:
             with suppress(ValueError):
                 found[matched[1]] = "".join(shlex.split(matched[2], comments=True)[:1])

@@ -14,7 +14,7 @@ from imgtool.model.guest import Change
 READ_WHOLE = (*(f"/etc/{base}rc{level}.d" for base in ("", "rc.d/") for level in "0123456S"),
               "/etc/network/interfaces.d", "/etc/sysconfig/network-scripts", "/etc/sysconfig/network",
               "/etc/NetworkManager/system-connections", "/usr/lib/NetworkManager/system-connections",
-              "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d")
+              "/etc/initramfs-tools/conf.d", "/etc/mkinitfs/features.d", "/etc/runlevels/boot", "/etc/runlevels/default")
 """Programs of the guest read every file of these folders, whatever its ending, but none with a leading dot."""
 
 

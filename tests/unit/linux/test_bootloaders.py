@@ -129,6 +129,17 @@ def test_grub_legacy(guest: FolderTree) -> None:
     assert b"default\t2\n" in guest.read("/boot/grub/menu.lst")
 
 
+def test_words_may_stand_apart_by_tabs(guest: FolderTree) -> None:
+    """As people write entries by hand."""
+    guest.write("/boot/loader/entries/x.conf", b"title\tX\nlinux\t/a\ninitrd \t/ia\noptions\tro quiet\n")
+    guest.write("/boot/extlinux.conf", b"LABEL\tx\n\tLINUX\t/boot/a\n\tINITRD\t/boot/ia\n\tAPPEND\tro quiet\n")
+    menu = extlinux.read(guest)
+    assert menu
+    for entry in (*bls.read(guest), *menu.entries):
+        assert (entry.id, entry.kernel, entry.initrds, entry.options) == ("x", "/boot/a", ("/boot/ia",), "ro quiet")
+    assert len(bls.read(guest)) == len(menu.entries) == 1
+
+
 def test_extlinux(guest: FolderTree) -> None:
     guest.write("/boot/extlinux.conf", b"default two\nLABEL one\n  KERNEL a\n  APPEND initrd=ia root=x\nlabel two\n linux b\n")
     menu = extlinux.read(guest)

@@ -67,6 +67,19 @@ def test_files_that_are_none(guest: FolderTree, path: str, what: str) -> None:
         adapt(guest, DISK, REQUEST)
 
 
+@pytest.mark.parametrize("path", ["/boot/grub/grub.cfg", "/boot/grub/menu.lst", "/boot/extlinux.conf", "/etc/default/grub",
+                                  "/etc/fstab", "/etc/os-release", "/etc/inittab", "/boot/loader/entries/a.conf"])
+@pytest.mark.parametrize("content", [
+    "\n" * 400_000, "menuentry " + "a" * 400_000, "menuentry " + "{" * 400_000 + "x", "set default=" + " " * 400_000 + "$x",
+    "A=" + "a" * 2_000_000, "submenu a {\n" * 100_000 + "menuentry b {\nlinux /c\n}\n" * 100_000],
+    ids=["lines", "name", "braces", "blanks", "value", "menus"])
+def test_long_texts_are_read_in_a_moment(guest: FolderTree, path: str, content: str) -> None:
+    """Without care these take hours, or all memory; a signal does not end that."""
+    guest.write("/boot/grub/grub.cfg", b"")
+    guest.write(path, content.encode())
+    assert inspect(guest, DISK).kernels
+
+
 def test_a_kernel_with_an_odd_name_is_only_a_name(guest: FolderTree, tmp_path: Path) -> None:
     for name in ("6.1 x\ny", "$(touch x)", "*", "[a", "-rf", "6.1;reboot"):
         guest.write(f"/usr/lib/modules/{name}/modules.dep", b"kernel/a.ko:\n")
@@ -109,9 +122,22 @@ def test_yaml_bombs_stay_small(tmp_path: Path) -> None:
     assert len(str(found)) < 1000
 
 
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [{','.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+
+
+def test_yaml_that_merges_without_end_stays_small() -> None:
+    assert len(str(yamls.load(MERGES))) < 1000  # some versions of PyYAML take a key once, others 9 to the power of 11 times
+    assert yamls.load("a: &a {dhcp4: true}\nb: {<<: *a, c: d}\n")["b"] == {"dhcp4": True, "c": "d"}
+
+
+@pytest.mark.parametrize("content", ["a: !!bool x", "a: !!int ''", "a: !!float ''", "a: !!timestamp x", "a: 2001-99-99"])
+def test_yaml_with_odd_values_is_none(content: str) -> None:
+    assert yamls.load(content) == {}
+
+
 WORDS = ["network:", "ethernets:", "eth0", "[Match]", "Name=", "[", "]", "{", "}", ": ", "\n", "  ", "- ",
          "iface eth0 inet static", "address ", "\"", "'", "&a", "*a", "DEVICE=", "IPADDR=", "[ipv4]", "address1=",
-         "!!python/object:os.system ", "config:", "type: physical", "name: "]
+         "!!python/object:os.system ", "!!bool ", "!!int ", "<<: *a", "config:", "type: physical", "name: "]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

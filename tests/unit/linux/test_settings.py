@@ -186,7 +186,8 @@ def test_what_initramfs_tools_takes_for_this_once(tmp_path: Path, setting: str) 
     assert made.is_file(rebuild.MOST) is listed
 
 
-@pytest.mark.parametrize("path", ["/etc/fstab", "/etc/network/interfaces.d/eth0", "/etc/sysconfig/network-scripts/ifcfg-eth0"])
+@pytest.mark.parametrize("path", ["/etc/fstab", "/etc/network/interfaces.d/eth0", "/etc/sysconfig/network-scripts/ifcfg-eth0",
+                                  "/etc/runlevels/default/vmtoolsd"])
 def test_the_first_version_is_kept_with_its_mode(editor: Editor, path: str) -> None:
     editor.tree.write(path, b"one", mode=0o600)
     for content in (b"two", b"two", b"three"):

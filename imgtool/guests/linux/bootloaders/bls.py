@@ -30,7 +30,7 @@ def _order(one: tuple[Order, Entry]) -> Order:
 def _entry(tree: Tree, path: str) -> tuple[Order, Entry] | None:
     fields: dict[str, list[str]] = {}
     for line in text(tree, path).split("\n"):
-        key, _, value = line.strip().partition(" ")
+        key, value = [*line.split(maxsplit=1), "", ""][:2]  # blanks or tabs
         fields.setdefault(key, []).append(value.strip())
     if not fields.get("linux"):
         return None

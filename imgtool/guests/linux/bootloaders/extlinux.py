@@ -21,7 +21,7 @@ def read(tree: Tree) -> Menu | None:
     base = path.rsplit("/", 1)[0]
     blocks: list[dict[str, str]] = []
     for line in content.split("\n"):
-        word, _, value = line.strip().partition(" ")
+        word, value = [*line.split(maxsplit=1), "", ""][:2]  # blanks or tabs
         if word.lower() == "label":
             blocks.append({"label": value.strip()})
         elif blocks and word:

@@ -18,9 +18,11 @@ CONFIGS = ("/boot/grub2/grub.cfg", "/boot/grub/grub.cfg")
 DEFAULTS = "/etc/default/grub"
 HEAD = re.compile(r"""\s*(menuentry|submenu)\s+('[^']*'|"[^"]*"|\S+)(.*)\{\s*$""")
 ID = re.compile(r"""(?:\$menuentry_id_option|--id)\s+('[^']*'|"[^"]*"|\S+)""")
+MAX_NESTED = 16
+"""Menus within menus; usual are two."""
 COMMAND = re.compile(r"\s*(linux|linux16|linuxefi|initrd|initrd16|initrdefi)\s+(.*)")
-DEFAULT = re.compile(r"""^(\s*set\s+default=)["']?([^"'\n$]*)["']?[ \t]*$""", re.MULTILINE)
-SAVED = re.compile(r"""^\s*set\s+default=["']?\$\{?saved_entry""", re.MULTILINE)
+DEFAULT = re.compile(r"""^([ \t]*set[ \t]+default=)["']?([^"'\n$]*+)["']?[ \t]*$""", re.MULTILINE)
+SAVED = re.compile(r"""^[ \t]*set[ \t]+default=["']?\$\{?saved_entry""", re.MULTILINE)
 
 
 def config(tree: Tree) -> str | None:
@@ -49,16 +51,21 @@ def read(tree: Tree) -> Menu | None:
 
 def uses_bls(content: str) -> bool:
     """The menu is made of files in ``loader/entries``."""
-    return re.search(r"^\s*blscfg\b", content, re.MULTILINE) is not None
+    return re.search(r"^[ \t]*blscfg\b", content, re.MULTILINE) is not None
 
 
 def _entries(tree: Tree, content: str) -> list[tuple[tuple[set[str], ...], Entry]]:
-    """Each entry that starts Linux, with what may name it: number, title or id, for each menu above it and itself."""
+    """Each entry that starts Linux, with what may name it: number, title or id, for each menu above it and itself.
+
+    Nothing is taken any more from where menus are nested too deep.
+    """
     found, stack, counts = [], list[tuple[set[str], str]](), [0]
     commands: dict[str, str] = {}
     title, depth = "", 0
     for line in content.split("\n"):
-        head = HEAD.match(line)
+        head = HEAD.match(line) if line.rstrip().endswith("{") else None  # first: HEAD is slow on long lines without
+        if head and len(stack) == MAX_NESTED:
+            break
         if head:
             title = head[2].strip("'\"")
             own = ID.search(head[3])

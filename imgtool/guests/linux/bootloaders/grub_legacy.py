@@ -9,7 +9,7 @@ from imgtool.guests.linux.edit import Editor, text
 from imgtool.guests.tree import Tree
 
 CONFIGS = ("/boot/grub/grub.conf", "/boot/grub/menu.lst", "/boot/efi/EFI/redhat/grub.conf", "/etc/grub.conf")
-DEFAULT = re.compile(r"^(\s*default[ \t=]+)(\S+)", re.MULTILINE)
+DEFAULT = re.compile(r"^([ \t]*default[ \t=]+)(\S+)", re.MULTILINE)
 
 
 def read(tree: Tree) -> Menu | None:

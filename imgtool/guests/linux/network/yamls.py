@@ -8,17 +8,25 @@ from imgtool.guests.linux.network import names
 from imgtool.model.guest import NicConfig
 
 MAX_YAML = 64 << 10
+MAX_MERGED = 1000
+"""Keys of one mapping, with those that ``<<`` takes from others: before PyYAML 6.0.4 they can be more than the memory holds."""
 
 
 def load(content: str) -> dict[str, object]:
     """The mapping at the top; {} for what is none, is too large, or no YAML."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MAX_MERGED:
+                raise yaml.YAMLError("too many keys")
+
     if len(content) > MAX_YAML:
         return {}
     try:
-        return mapping(yaml.safe_load(content))
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError):  # odd dates, keys, depths
+        return mapping(yaml.load(content, Loader))  # noqa: S506 - it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, LookupError):  # odd dates, keys, words, depths
         return {}
 
 
