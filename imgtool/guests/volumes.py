@@ -64,6 +64,8 @@ def examine(handle: Handle, keys: Sequence[str] = ()) -> Volumes:
     for volume in handle.call("lvs"):
         _, _, group, name = volume.split("/")
         names[f"/dev/mapper/{group.replace('-', '--')}-{name.replace('-', '--')}"] = volume
+    for array in handle.call("list_md_devices"):
+        names |= dict.fromkeys(array_names(handle.call("md_detail", array)), array)
     return Volumes(filesystems=tuple(found), names=names, locked=tuple(locked), disks=tuple(handle.call("list_devices")))
 
 
@@ -105,6 +107,18 @@ def _names(known: dict[str, str]) -> Iterator[str]:
                              ("PARTUUID", "PART_ENTRY_UUID", "by-partuuid"), ("PARTLABEL", "PART_ENTRY_NAME", "by-partlabel")):
         if value := known.get(key):
             yield from (f"{tag}={value}", f"/dev/disk/{folder}/{value}")
+
+
+def array_names(detail: dict[str, str]) -> Iterator[str]:
+    """What a guest calls an MD array, by what mdadm --detail --export says of it: the appliance numbers them anew.
+
+    ``/dev/md0`` and ``/dev/md/0`` are an array that was created as the first (mdadm.conf(5): name=HOST:0).
+    """
+    if name := detail.get("name"):
+        own = name.rpartition(":")[2]
+        yield from (f"/dev/md/{own}", f"/dev/disk/by-id/md-name-{name}", *([f"/dev/md{own}"] if own.isdecimal() else []))
+    if uuid := detail.get("uuid"):
+        yield f"/dev/disk/by-id/md-uuid-{uuid}"
 
 
 def usable(volumes: Volumes) -> list[FileSystem]:

@@ -258,6 +258,7 @@ def test_a_root_on_luks_on_lvm_on_md(handle: Handle, tmp_path: Path) -> None:
     handle.call("mkfs", "ext4", "/dev/sdd1", label="boot disk")
     handle.call("md_create", "imgtool", ["/dev/sdb", "/dev/sdc"], level="raid1")
     (device,) = handle.call("list_md_devices")
+    assert "/dev/md/imgtool" in volumes.array_names(handle.call("md_detail", device))
     handle.call("vgcreate", "vg-0", [device])
     handle.call("lvcreate", "root", "vg-0", 200)
     handle.call("upload", str(luks(tmp_path)), "/dev/vg-0/root")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imgtool.errors import ImgtoolError
-from imgtool.guests import appliance, checks, trim
+from imgtool.guests import appliance, checks, trim, volumes
 from imgtool.guests.appliance import Handle
 from imgtool.progress import Stop
 from tests import oracle
@@ -55,6 +55,14 @@ def test_kvm_is_to_blame_only_if_the_appliance_starts_without(works: tuple[bool,
         with pytest.raises(ImgtoolError, match="no space left"), appliance.appliance([], stop=Stop()):
             pass
     assert bool(hangs) == remembered
+
+
+@pytest.mark.parametrize(("detail", "names"), [
+    ({"name": "web01:0", "uuid": "a:b:c:d"},
+     ["/dev/md/0", "/dev/disk/by-id/md-name-web01:0", "/dev/md0", "/dev/disk/by-id/md-uuid-a:b:c:d"]),
+    ({"name": "boot"}, ["/dev/md/boot", "/dev/disk/by-id/md-name-boot"]), ({"level": "raid1"}, [])])
+def test_names_of_an_array(detail: dict[str, str], names: list[str]) -> None:
+    assert list(volumes.array_names(detail)) == names
 
 
 class Shell:
