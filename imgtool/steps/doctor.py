@@ -74,5 +74,6 @@ def _program(name: str, package: str, purpose: str, needed: bool, *, stop: Stop)
             match = re.search(r"\d+\.\d+(?:\.\d+)?", said)
             version = match[0] if match else None
         except (ImgtoolError, OSError):
+            stop.check()
             found = False
     return Tool(name=name, found=found, version=version, purpose=purpose, needed=needed, install=f"apt-get install {package}")

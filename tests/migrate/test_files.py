@@ -270,6 +270,41 @@ def test_what_is_staged_is_not_taken_away_by_others(tmp_path: Path) -> None:
     assert staged.read_bytes() == b"gigabytes"
 
 
+INTERRUPTED = """
+import os, sys
+from imgtool.endpoints.in_place import InPlace
+real = InPlace.read
+def read(*given):
+    os.kill(os.getpid(), 2)
+    real(*given)
+InPlace.read = read
+sys.argv = ["imgtool", *sys.argv[1:]]
+from imgtool.cli.app import main
+main()
+"""
+
+
+def test_a_plan_can_be_interrupted(tmp_path: Path) -> None:
+    """While it measures how fast the source is read."""
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    arguments = ("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--dry-run")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *arguments], env=ENVIRONMENT, cwd=ROOT, text=True,
+                          capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is known before, or it is said, and the machine has moved all the same."""
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    (tmp_path / "taken").mkdir()
+    arguments = ("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--report")
+    early = imgtool(*arguments, tmp_path / "none" / "page.html")
+    assert (early.returncode, (tmp_path / "out").exists()) == (2, False)
+    late = imgtool(*arguments, tmp_path / "taken")
+    assert late.returncode == 0, late.stderr
+    assert "no report was written" in late.stderr
+
+
 def test_the_journal_and_the_page(tmp_path: Path) -> None:
     source = vmx(tmp_path / "in", name="web<01>", disks=(MIB,))
     page = tmp_path / "report.html"
