@@ -166,6 +166,23 @@ def edited(folder: Path) -> Path:
     return package.parent
 
 
+def test_names_that_differ_in_their_letters_case_only(tmp_path: Path) -> None:
+    """Of machines and of batches: what one has done is not taken for the other's."""
+    machines = (("b", "web01"), ("b", "Web01"), ("B", "web01"))
+    database(None).create()
+    store = Store(database(None))
+    try:
+        for batch, name in machines:
+            store._enqueue("machine", "nobody's", machine_id(batch, name))
+            store._enqueue("slot", "nobody's", f"{machine_id(batch, name)}/0-migrate")
+        assert {name: row.workflow_id for name, row in store.machines("b").items()} == {"web01": "b/web01", "Web01": "b/Web01"}
+        for batch, name in machines:
+            assert [one.workflow_id for one in store.below(f"{batch}/{name}")] == [f"{batch}/{name}/0-migrate"]
+        assert list(store.machines("B")) == ["web01"]
+    finally:
+        store.close()
+
+
 STOPPING = """
 name: b
 defaults: {on-error: stop}
