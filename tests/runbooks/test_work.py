@@ -40,7 +40,9 @@ from imgtool.model.runbook import (
 from imgtool.progress import Control
 from imgtool.runs.engine.store import machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
+from imgtool.runs.plans import plans
 from imgtool.runs.requests import request_of
+from imgtool.runs.tasks import Group
 from imgtool.runs.work import do, parts, work_id
 from imgtool.steps import verify
 from imgtool.steps.verbs import VERBS
@@ -88,6 +90,16 @@ def test_a_machine_whose_disks_lie_elsewhere_is_kept(tmp_path: Path) -> None:
                  task(tmp_path, ConvertStep(source="far/web01.vmx", destination="from-far", to="qcow2"), disk_roots=("in",))):
         first, again = (do(made, "0-convert", Control(), since=now()) for _ in range(2))
         assert ("kept" in first, again["kept"]) == (False, True)
+
+
+def test_a_plan_does_not_need_what_is_made_by_the_steps_before(tmp_path: Path) -> None:
+    vmx(tmp_path / "in", "web01", (MIB,))
+    made = task(tmp_path, ConvertStep(source="in/web01.vmx", destination="kvm", to="qcow2"),
+                AdaptStep(images=("kvm/web01.xml",), platform=AdaptFor.KVM))
+    (planned,) = plans([Group(name="all", tasks=(made,))], Control())
+    assert (planned.exit_code, [step.verb for step in planned.plan.steps]) == (0, ["machine", "adapt"])
+    (alone,) = plans([Group(name="all", tasks=(task(tmp_path, made.settings.steps[1]),))], Control())
+    assert alone.exit_code == 2
 
 
 def test_what_was_made_of_what_is_used_is_compared_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
