@@ -108,6 +108,16 @@ def test_all_of_a_file_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_only_an_end_of_a_line_ends_a_row(tmp_path: Path, sign: str) -> None:
+    """Else one name would be two, and one of them another machine's."""
+    (tmp_path / "list.csv").write_text(f"name,storage\nweb{sign}db,ssd\n", encoding="utf-8")
+    path = tmp_path / "wave1.yaml"
+    path.write_text(HEAD + "machines: [{csv: list.csv}]\n")
+    with pytest.raises(RunbookError, match=r"list.csv:2:1: name: control characters"):
+        load(str(path))
+
+
 def test_rows_of_a_csv_have_places_too(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("name,verify,storage\na,true,ssd\nb,perhaps,\nc,true,x,y\n")
     path = tmp_path / "w.yaml"
