@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,6 +269,19 @@ def test_what_is_staged_is_not_taken_away_by_others(tmp_path: Path) -> None:
         put(str(tmp_path / "other"), b"", replace=True)
     put(str(tmp_path / "other"), b"", replace=True)
     assert staged.read_bytes() == b"gigabytes"
+
+
+def test_what_was_removed_since_is_not_done(tmp_path: Path) -> None:
+    """A run that was killed when it cleared up has left a note of what it had done."""
+    source, target = vmx(tmp_path / "in", disks=(MIB,)), tmp_path / "out"
+    arguments = ["migrate", "--from", str(source), "--to", str(target), *MAP, "--no-adapt"]
+    child = DIES.replace("imgtool.endpoints.files import Folder", "imgtool.steps.migrate.work import Work").replace(
+        "Folder.define", "Work.clear")
+    assert subprocess.run([sys.executable, "-c", child, *arguments], env=ENVIRONMENT, cwd=ROOT, check=False).returncode == -9
+    shutil.rmtree(target)
+    result(*arguments)
+    same(tmp_path / "in" / "0.raw", target / "web01.qcow2", "qcow2")
+    assert work_left(tmp_path) == []
 
 
 INTERRUPTED = """

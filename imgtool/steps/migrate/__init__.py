@@ -15,6 +15,7 @@ The source is only read. Every part can be done again: it finds what is done.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -53,6 +54,9 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
         before = folder.finished()
         with looked(request, control, finished=before is not None) as move:
             book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
+            if before is not None and not _there(move, before):
+                folder.clear()
+                before = None
             done = before or _all(move, folder, book, control, keys)
             if move.target.folder is not None:
                 host.forget(move)
@@ -75,6 +79,11 @@ def _all(move: Move, folder: work.Work, book: Journal, control: Control, keys: S
     done = way(move, folder, book, control, keys)
     folder.set_finished(done)
     return done
+
+
+def _there(move: Move, done: Migrated) -> bool:
+    """Whether the target still has what a run before has made: somebody may have removed it since."""
+    return any(one.name == done.machine for one in move.state.machines) or (done.id.startswith("/") and os.path.exists(done.id))
 
 
 def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Migrated:
