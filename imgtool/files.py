@@ -27,6 +27,8 @@ from imgtool.errors import RefusedError
 from imgtool.storage import raise_os
 
 PREFIX = ".imgtool-"
+GOES_ON = f"{PREFIX}migrate-"
+"""What a stopped migration has left in its ``--staging``: not for others to take away, however old it is."""
 SCRATCH = "imgtool-tmp-"
 YOUNG = 60
 """Seconds for which a folder may be without its lock: it was made just now."""
@@ -150,7 +152,7 @@ def _discard(folder: str) -> None:
 def clean(directory: str) -> None:
     """Takes away what killed runs left in ``directory``. What another host or a live process has stays."""
     try:
-        left = [entry for entry in os.scandir(directory) if entry.name.startswith(PREFIX)]
+        left = [entry for entry in os.scandir(directory) if entry.name.startswith(PREFIX) and not entry.name.startswith(GOES_ON)]
     except OSError as error:
         raise_os(error, f"reading {directory}")
     for entry in left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typer.models import CommandInfo
 
 from imgtool.cli import images
 from imgtool.cli.output import say_error
-from imgtool.errors import EXIT_CODES, ImgtoolError, StoppedError, UsageError
+from imgtool.errors import EXIT_CODES, ImgtoolError, NoSpaceError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
@@ -137,6 +138,8 @@ def _told(error: Exception) -> ImgtoolError:
                                 "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpaceError(f"no space left: {error.filename or 'output'}", "free some space, or choose another file system")
         case OSError():
             return ImgtoolError(f"{error.filename or 'input/output'}: {error.strerror or error}")
         case _:

@@ -15,6 +15,7 @@ from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
 from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
 from imgtool.progress import Control
+from imgtool.runs.wishes import is_machine
 
 Machine = Annotated[list[Path], typer.Argument(
     metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.", autocompletion=completion.machine_files)]
@@ -100,13 +101,13 @@ def adapt(
     """
     from imgtool.model.guest import AdaptRequest, Platform
     from imgtool.steps.adapt import adapt as run
-    from imgtool.steps.machine_disks import describes, machine_disks, machine_nics
+    from imgtool.steps.machine_disks import machine_disks, machine_nics
 
     if platform not in list(Platform):
         raise UsageError(f"--for {platform}: one of {', '.join(Platform)}")
     reading = SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock)
     named, macs = [str(image) for image in images], dict(mac_pair(text) for text in mac or ())
-    described = str(machine) if machine else named[0] if describes(named[0]) else None
+    described = str(machine) if machine else named[0] if is_machine(named[0]) else None
     nics = machine_nics(described) if described else ()
     request = AdaptRequest(
         images=machine_disks(named, [str(folder) for folder in disk_root or ()]), platform=Platform(platform), reading=reading,

@@ -218,6 +218,8 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
                report: Path | None) -> None:
     from imgtool.steps import migrate as steps
 
+    if report and not report.absolute().parent.is_dir():
+        raise UsageError(f"--report {report}: its folder does not exist", "make it first")
     if discard_partial:
         removed = steps.discard(request, control)
         output.show({"removed": removed}, removed or ["nothing was left"], as_json=as_json)
@@ -231,12 +233,20 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         output.say_problems(result.problems)
         output.say_warnings((*result.warnings, *(text for disk in result.disks for text in disk.warnings)))
         if report:
-            from imgtool.runs.pages.job import write_report
-
-            write_report(result.job, str(report))
+            _write_report(result.job, report)
         if lost := sum(disk.bytes_lost for disk in result.disks):
             raise ImgtoolError(f"{lost} bytes could not be read, and are zeros in {result.machine}",
                                "the maps that --rescue has written say where; look at the file systems before it is used")
+
+
+def _write_report(job: str, path: Path) -> None:
+    """What goes wrong here is said: the machine has moved."""
+    from imgtool.runs.pages.job import write_report
+
+    try:
+        write_report(job, str(path))
+    except (ImgtoolError, OSError) as error:
+        output.say_warnings([f"no report was written: {error}"])
 
 
 def _needed(said: str, option: str) -> str:

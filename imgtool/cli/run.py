@@ -20,7 +20,7 @@ from imgtool.units import size
 
 if TYPE_CHECKING:
     from imgtool.model.runbook import Outcome, Runbook, Summary
-    from imgtool.runs.engine.store import Store
+    from imgtool.runs.engine.worker import Worker
     from imgtool.runs.plans import Planned
     from imgtool.runs.tasks import Group
 
@@ -99,9 +99,9 @@ def worker(
     engine = _engine()
     with engine.working(engine.database(database), identity=identity, sees=_labels(sees), steps=steps, stop=STOP) as here:
         output.say(f"worker {here.identity}: takes work from {here.store.where.shown}")
-        while not STOP.is_set():
+        while True:
+            here.stop.check()
             time.sleep(LOOK_SECONDS)
-    STOP.check()
 
 
 def _loaded(path: Path) -> Runbook:
@@ -154,7 +154,7 @@ def _carry_out(book: Runbook, groups: Sequence[Group], *, database: str | None, 
             here.audit.event("submitted", batch=book.name, machines=len(tasks), retried=again)
             output.say_warnings(f"{name}: it was submitted with other settings, which stay (--retry: until it has failed)"
                                 for name in changed)
-            _watch(here.store, book.name, groups, quiet=quiet)
+            _watch(here, book.name, groups, quiet=quiet)
             if here.store.machines(book.name).keys() >= tasks.keys():
                 break
         outcomes = tuple(here.store.outcomes(book.name, groups))
@@ -169,18 +169,18 @@ def _every_label(groups: Sequence[Group]) -> list[str]:
     return sorted({str(task.settings.sees) for group in groups for task in group.tasks if task.settings.sees})
 
 
-def _watch(store: Store, batch: str, groups: Sequence[Group], *, quiet: bool) -> None:
+def _watch(here: Worker, batch: str, groups: Sequence[Group], *, quiet: bool) -> None:
     """Until nothing of the batch is to be done. Raises StoppedError."""
     told: dict[str, str] = {}
     while True:
-        busy = store.busy(batch)
-        for one in store.outcomes(batch, groups):
+        busy = here.store.busy(batch)
+        for one in here.store.outcomes(batch, groups):
             if told.get(one.name, "waiting") != one.state and not quiet:
                 output.say(f"{one.name}: {one.state}" + (f": {one.error}" if one.error else ""))
             told[one.name] = one.state
         if not busy:
             return
-        STOP.check()
+        here.stop.check()
         time.sleep(LOOK_SECONDS)
 
 
@@ -251,10 +251,19 @@ def _notify(argv: Sequence[str], summary: Summary) -> None:
         return
     from imgtool import proc
 
-    text = json.dumps({**asdict(summary), "machines": [asdict(one) for one in summary.machines if one.state != "done"]})
     try:
-        done = proc.run(argv, stop=STOP, given=text.encode()[:proc.MAX_GIVEN])
+        done = proc.run(argv, stop=STOP, given=given(summary, proc.MAX_GIVEN))
         if done.returncode:
             output.say_warnings([f"{argv[0]} ended with {done.returncode}"])
     except ImgtoolError as error:
         output.say_warnings([f"{argv[0]}: {error.message}"])
+
+
+def given(summary: Summary, most: int) -> bytes:
+    """The summary with the machines that are not done; with so many of them as ``most`` bytes hold."""
+    machines = [asdict(one) for one in summary.machines if one.state != "done"]
+    while True:
+        said = json.dumps({**asdict(summary), "machines": machines}).encode()
+        if len(said) <= most or not machines:
+            return said
+        machines = machines[:len(machines) * most // len(said)]

@@ -10,7 +10,7 @@ from imgtool.frozen import frozen
 from imgtool.model import ConvertRequest
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.problem import Problem
-from imgtool.model.runbook import Task
+from imgtool.model.runbook import AdaptStep, Task
 from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control
@@ -53,8 +53,8 @@ def _planned(task: Task, control: Control) -> Planned:
 
 
 def _plan(task: Task, step: object, control: Control, *, first: bool) -> Plan:
-    """What is made by the steps before cannot be looked at yet."""
-    verb, request = request_of(task, step)
+    """What is made by the steps before cannot be looked at yet: nor can a description that names the disks of ``adapt``."""
+    verb, request = request_of(task, step) if first or not isinstance(step, AdaptStep) else ("adapt", None)
     if first and isinstance(request, MigrateRequest):
         from imgtool.steps.migrate import prepare
 

@@ -27,7 +27,7 @@ from imgtool.model.runbook import (
 from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.runs.tasks import address, credentials
-from imgtool.runs.wishes import is_machine, network, side, spec_of
+from imgtool.runs.wishes import described, is_machine, network, side, spec_of
 
 MIGRATING: Mapping[type, str] = {MigrateStep: "migrate", P2vStep: "p2v"}
 
@@ -133,8 +133,7 @@ def _described(task: Task, source: str, destination: str | None, suffix: str, *,
 
 def _translate(task: Task, step: TranslateStep) -> tuple[str, TranslateRequest]:
     destination = _path(task, step.destination)
-    suffix = os.path.splitext(destination)[1].lower()
-    return "translate", _described(task, _path(task, step.source), destination, suffix, force=step.force)
+    return "translate", _described(task, _path(task, step.source), destination, described(destination), force=step.force)
 
 
 def _verify(task: Task, step: VerifyStep) -> tuple[str, tuple[str, str]]:

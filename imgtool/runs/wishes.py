@@ -33,6 +33,14 @@ def is_machine(path: str) -> bool:
     return os.path.splitext(path.rstrip("/"))[1].lower() in MACHINE_SUFFIXES
 
 
+def described(destination: str) -> str:
+    """The suffix of a description that is to be written. Raises UsageError."""
+    suffix = os.path.splitext(destination)[1].lower()
+    if suffix not in (".vmx", ".xml", ".ovf"):
+        raise UsageError(f"{destination}: .vmx, .xml or .ovf", "the suffix says which description it shall be")
+    return suffix
+
+
 def side(form: str) -> str:
     """The description of those who can use a format. Raises UsageError."""
     if form not in SIDES:

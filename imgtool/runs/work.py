@@ -140,26 +140,44 @@ def _found_converted(request: ConvertRequest, control: Control, since: str) -> R
     with open_disk(request.destination, stop=control.stop) as disk:
         form = disk.top.format
     reading = SourceOptions(ignore_lock=request.reading.ignore_lock)
-    if form != request.spec.format or not verify(request.source, request.destination, reading, control).identical:
+    if form != request.spec.format or not verify(request.source, request.destination, reading, control,
+                                                 used=request.only_used).identical:
         raise RefusedError(f"{request.destination} exists, and is another", "force: true replaces it")
     return {"source": request.source, "destination": request.destination, "format": form, "verified": True}
 
 
 def _found_machine(request: MachineRequest, control: Control, since: str) -> Result | None:
-    """A folder whose description names disks that have the same bytes."""
-    from imgtool.steps.machine_disks import machine_disks
-    from imgtool.steps.verify import verify
+    """A folder, or an OVA, whose description names disks that have the same bytes."""
+    from imgtool.steps.machine import is_package
 
-    folder, roots = Path(request.convert.destination), request.translate.disk_roots
-    described = sorted(folder.glob(f"*{request.translate.suffix}")) if folder.is_dir() else []
+    place = Path(request.convert.destination)
+    if is_package(request):
+        described = [place] if place.is_file() and not request.convert.force else []
+    else:
+        described = sorted(place.glob(f"*{request.translate.suffix}")) if place.is_dir() else []
     if len(described) != 1:
         return None
-    old, new = machine_disks([request.convert.source], roots), machine_disks([str(described[0])])
-    same = len(old) == len(new) and all(
-        verify(left, right, SourceOptions(), control).identical for left, right in zip(old, new, strict=True))
-    if not same:
-        raise RefusedError(f"{folder} exists, and is another machine", "name another folder")
-    return {"source": request.convert.source, "destination": str(folder), "description": described[0].name, "verified": True}
+    if not _same_disks(request, str(described[0]), control):
+        raise RefusedError(f"{place} exists, and is another machine", "name another place")
+    return {"source": request.convert.source, "destination": str(place), "description": described[0].name, "verified": True}
+
+
+def _same_disks(request: MachineRequest, path: str, control: Control) -> bool:
+    from imgtool.endpoints.local import load
+    from imgtool.steps.machine import open_disk_of, open_slot
+    from imgtool.steps.verify import verify_disks
+
+    old, new = load(request.convert.source), load(path)
+    pairs = list(zip(old.parsed.machine.disks, new.parsed.machine.disks, strict=False))
+    if not len(pairs) == len(old.parsed.machine.disks) == len(new.parsed.machine.disks):
+        return False
+    space = os.path.dirname(request.convert.destination)
+    for one, other in pairs:
+        with (open_disk_of(old, one, request, space, control) as left,
+              open_slot(new, other, SourceOptions(), (), space, control.stop) as right):
+            if not verify_disks(left, right, control, used=request.convert.only_used).identical:
+                return False
+    return True
 
 
 def _found_translated(request: TranslateRequest, control: Control, since: str) -> Result | None:

@@ -97,6 +97,7 @@ def _program(name: str, package: str, purpose: str, needed: bool, *, stop: Stop)
             match = re.search(r"\d+\.\d+(?:\.\d+)?", done.stdout)
             version = match[0] if match else None
         except (ImgtoolError, OSError):
+            stop.check()
             found = False
     return Tool(name=name, found=found, version=version, purpose=purpose, needed=needed, install=f"{APT}{package}")
 

@@ -115,8 +115,13 @@ def destination_of(source: str, destination: str | None, format_name: str) -> st
         raise UsageError(f"{destination} is a directory", "name the file")
     if not os.path.isdir(os.path.dirname(path)):
         raise UsageError(f"the directory {os.path.dirname(path)} does not exist", "mkdir -p makes it")
+    refuse_other_name(destination, path, format_name)
+    return path
+
+
+def refuse_other_name(destination: str, path: str, format_name: str) -> None:
+    """A name that says another format than the image has. ``path``: where the name leads. Raises UsageError."""
     named = "raw" if FLAT_NAME.search(path) else SUFFIXES.get(os.path.splitext(path)[1].lower())
     if named and named != format_name:
         raise UsageError(f"{destination} is a name for {named}, not for {format_name}",
                          f"use the suffix {SUFFIX_OF[format_name]}")
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from imgtool.copying.compare import compare
-from imgtool.formats.disk import open_given
+from imgtool.formats.disk import Disk, open_given
 from imgtool.model import SourceOptions, VerifyResult
 from imgtool.progress import Control
 
@@ -17,10 +17,15 @@ def verify(left: str, right: str, reading: SourceOptions, control: Control, *, u
     """
     of_right = replace(reading, format=None)
     with open_given(left, reading, control.stop) as one, open_given(right, of_right, control.stop) as other:
-        if not used:
-            return compare(one, other, control)
-        from imgtool.guests.used import hidden_alike, only_used
+        return verify_disks(one, other, control, used=used)
 
-        with only_used(one, control.stop) as (source, warnings):
-            result = compare(source, hidden_alike(source, other), control)
-        return replace(result, warnings=(*warnings, *result.warnings))
+
+def verify_disks(left: Disk, right: Disk, control: Control, *, used: bool) -> VerifyResult:
+    """``verify`` for disks that are open."""
+    if not used:
+        return compare(left, right, control)
+    from imgtool.guests.used import hidden_alike, only_used
+
+    with only_used(left, control.stop) as (source, warnings):
+        result = compare(source, hidden_alike(source, right), control)
+    return replace(result, warnings=(*warnings, *result.warnings))

@@ -92,6 +92,22 @@ def partitioned(file: Path) -> Iterator[Path]:
                 path.unlink()
 
 
+def test_refused_before_the_source_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose disks may have to be copied here first."""
+    monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_PASSWORD", "x")
+    with physical(tmp_path, 80 * MIB) as device:
+        words = ("v2p", "web", "--from", "esx://root@127.0.0.1:1/", "--disk", f"0={device}", "--no-adapt")
+        done = imgtool(*words)
+        assert (done.returncode, "would be written over" in done.stderr) == (4, True), done.stderr
+        assert imgtool(*words, "--yes-write-to", serial(device)).returncode == 8
+        fd = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            done = imgtool(*words, "--yes-write-to", serial(device))
+            assert (done.returncode, "is open in process" in done.stderr) == (4, True), done.stderr
+        finally:
+            os.close(fd)
+
+
 def test_swap_in_use(tmp_path: Path) -> None:
     with physical(tmp_path, 80 * MIB) as device:
         tool("mkswap", "-q", device)

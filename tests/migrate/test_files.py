@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.endpoints.uri import parse
+from imgtool.files import put
+from imgtool.model.migration import MigrateRequest
+from imgtool.steps.migrate import work
+from imgtool.steps.migrate.work import Work
 from tests.migrate.machines import MIB, left_behind, raw_disk, same, vmx
 from tests.program import ENVIRONMENT, ROOT, imgtool, result
 
@@ -210,6 +216,107 @@ def test_an_identity_is_drawn_once(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "web01.xml").read_text()
     assert "564d1122" not in text
     assert "52:54:00" in text
+
+
+DIES = """
+import os, sys
+from imgtool.endpoints.files import Folder
+Folder.define = lambda *_: os.kill(os.getpid(), 9)
+sys.argv = ["imgtool", *sys.argv[1:]]
+from imgtool.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("before", "after", "card"), [((), ("--new-identity",), False), (("--new-identity",), (), False),
+                                                       ((), (), True)])
+def test_an_identity_is_of_what_is_asked_and_there(tmp_path: Path, before: tuple[str, ...], after: tuple[str, ...],
+                                                   card: bool) -> None:
+    """A stopped run's does not hold for a clone, nor for a machine that has another card meanwhile."""
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    arguments = ["migrate", "--from", str(source), "--to", str(tmp_path / "out"), *MAP, "--no-adapt"]
+    done = subprocess.run([sys.executable, "-c", DIES, *arguments, *before], env=ENVIRONMENT, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if card:
+        source.write_text(source.read_text() + """ethernet7.present = "TRUE"
+ethernet7.networkName = "VM Network"
+ethernet7.addressType = "static"
+ethernet7.address = "00:50:56:01:02:99"
+""")
+    result(*arguments, *after)
+    text = (tmp_path / "out" / "web01.xml").read_text()
+    assert ("564d1122-3344" in text) == ("--new-identity" not in after)
+    assert ("00:50:56:" in text) == ("--new-identity" not in after)
+    assert ("00:50:56:01:02:99" in text) == card
+
+
+def test_what_says_that_all_is_done_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[str] = []
+    monkeypatch.setattr(os, "listdir", lambda _: ["finished.json", "0.base.qcow2.imgtool-partial", "lock", "identity.json"])
+    monkeypatch.setattr(work, "_remove", lambda path: gone.append(path.name))
+    Work(tmp_path).clear()
+    assert gone[-1] == "finished.json"
+    assert sorted(gone) == ["0.base.qcow2.imgtool-partial", "finished.json", "identity.json"]
+
+
+def test_what_is_staged_is_not_taken_away_by_others(tmp_path: Path) -> None:
+    """Neither while a migration has it, nor after that was stopped, however long ago."""
+    request = MigrateRequest(name="web01", source=parse("qemu:///system"), target=parse("esx://h/"), staging=str(tmp_path))
+    with work.held(request, work.job_of(request)) as folder:
+        staged = Path(folder.file("0.base.qcow2.imgtool-partial"))
+        staged.write_bytes(b"gigabytes")
+        os.utime(folder.path, (1, 1))
+        put(str(tmp_path / "other"), b"", replace=True)
+    put(str(tmp_path / "other"), b"", replace=True)
+    assert staged.read_bytes() == b"gigabytes"
+
+
+def test_what_was_removed_since_is_not_done(tmp_path: Path) -> None:
+    """A run that was killed when it cleared up has left a note of what it had done."""
+    source, target = vmx(tmp_path / "in", disks=(MIB,)), tmp_path / "out"
+    arguments = ["migrate", "--from", str(source), "--to", str(target), *MAP, "--no-adapt"]
+    child = DIES.replace("imgtool.endpoints.files import Folder", "imgtool.steps.migrate.work import Work").replace(
+        "Folder.define", "Work.clear")
+    assert subprocess.run([sys.executable, "-c", child, *arguments], env=ENVIRONMENT, cwd=ROOT, check=False).returncode == -9
+    shutil.rmtree(target)
+    result(*arguments)
+    same(tmp_path / "in" / "0.raw", target / "web01.qcow2", "qcow2")
+    assert work_left(tmp_path) == []
+
+
+INTERRUPTED = """
+import os, sys
+from imgtool.endpoints.in_place import InPlace
+real = InPlace.read
+def read(*given):
+    os.kill(os.getpid(), 2)
+    real(*given)
+InPlace.read = read
+sys.argv = ["imgtool", *sys.argv[1:]]
+from imgtool.cli.app import main
+main()
+"""
+
+
+def test_a_plan_can_be_interrupted(tmp_path: Path) -> None:
+    """While it measures how fast the source is read."""
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    arguments = ("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--dry-run")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *arguments], env=ENVIRONMENT, cwd=ROOT, text=True,
+                          capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is known before, or it is said, and the machine has moved all the same."""
+    source = vmx(tmp_path / "in", disks=(MIB,))
+    (tmp_path / "taken").mkdir()
+    arguments = ("migrate", "--from", source, "--to", tmp_path / "out", *MAP, "--no-adapt", "--report")
+    early = imgtool(*arguments, tmp_path / "none" / "page.html")
+    assert (early.returncode, (tmp_path / "out").exists()) == (2, False)
+    late = imgtool(*arguments, tmp_path / "taken")
+    assert late.returncode == 0, late.stderr
+    assert "no report was written" in late.stderr
 
 
 def test_the_journal_and_the_page(tmp_path: Path) -> None:

@@ -102,3 +102,41 @@ def test_from_libvirt_into_a_folder(daemon: Libvirtd, pool: Path, tmp_path: Path
     for number in range(2):
         same(tmp_path / "in" / f"{number}.raw", tmp_path / "out" / f"copy-{number}.qcow2", "qcow2")
     assert left_behind(pool) == []
+
+
+PATCHED = """
+import sys
+from imgtool.endpoints.libvirt.target import NearTarget
+from imgtool.errors import ImgtoolError
+def fails(*given):
+    raise ImgtoolError("there is no memory for it")
+if sys.argv.pop(1) == "fails":
+    NearTarget.start = fails
+NearTarget.watch = lambda *given: "it runs"
+from imgtool.__main__ import main
+main()
+"""
+
+
+def test_what_did_not_start_is_started_by_the_same_command(daemon: Libvirtd, pool: Path, tmp_path: Path) -> None:
+    """What was copied is not copied again, and one machine is there at the end."""
+    source = vmx(tmp_path / "in", disks=(8 * MIB,))
+    words = ("migrate", "--from", source, "--to", address(daemon), "--map-network", "VM Network=none", "--no-adapt", "--start")
+
+    def run(way: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", PATCHED, way, *map(str, words)]
+        return subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+    failed = run("fails")
+    assert failed.returncode == 1, failed.stderr
+    assert "no memory" in failed.stderr
+    before = os.stat(pool / "web01.qcow2").st_ino
+    try:
+        done = run("starts")
+        assert done.returncode == 0, done.stderr
+        assert daemon.virsh("domstate", "web01").strip() == "running"
+    finally:
+        daemon.virsh("destroy", "web01")
+    assert os.stat(pool / "web01.qcow2").st_ino == before
+    assert daemon.virsh("list", "--all", "--name").split() == ["web01"]
+    assert work_left(tmp_path) == []

@@ -37,6 +37,13 @@ CASES: list[tuple[str, int, int, str, str]] = [
      "destination: …"),
     (HEAD + "machines:\n  - name: a\n    steps:\n      - convert: {source: a, destination: b, to: qcow3}\n", 6, 50,
      "unknown format 'qcow3'", "one of: qcow2"),
+    (HEAD + "machines: [{name: a, steps: [{convert: {source: a.vmdk, destination: b.qcow2, to: raw}}]}]\n", 3, 70,
+     "b.qcow2 is a name for qcow2, not for raw", "use the suffix .raw"),
+    (HEAD + "machines: [{name: a, steps: [{translate: {source: a.vmx, destination: a.txt}}]}]\n", 3, 71,
+     "a.txt: .vmx, .xml or .ovf", "the suffix says"),
+    (HEAD + "machines: [{name: a, steps: [{translate: {source: a.vmx, destination: a.ova}}]}]\n", 3, 71,
+     "a.ova: .vmx, .xml or .ovf", "the suffix says"),
+    (HEAD + 'machines: ["web\\x0101"]\n', 3, 12, "control characters in a text", "remove them"),
     (HEAD + "machines: [{name: a, steps: [{v2p: {disks: {vda: /dev/sdb}}}]}]\n", 3, 44,
      "nothing confirms that /dev/sdb may be written over", "confirm: [SERIAL]"),
     (HEAD + "machines: [{name: a, before: /bin/true}]\n", 3, 30, "before: a text; expected a list", "there is no shell"),
@@ -99,6 +106,16 @@ def test_all_of_a_file_at_once(tmp_path: Path) -> None:
     assert [line.split(":")[2] for line in errors] == ["3", "4", "4", "4"]
     assert done.stderr.count("hint: ") == len(errors)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_only_an_end_of_a_line_ends_a_row(tmp_path: Path, sign: str) -> None:
+    """Else one name would be two, and one of them another machine's."""
+    (tmp_path / "list.csv").write_text(f"name,storage\nweb{sign}db,ssd\n", encoding="utf-8")
+    path = tmp_path / "wave1.yaml"
+    path.write_text(HEAD + "machines: [{csv: list.csv}]\n")
+    with pytest.raises(RunbookError, match=r"list.csv:2:1: name: control characters"):
+        load(str(path))
 
 
 def test_rows_of_a_csv_have_places_too(tmp_path: Path) -> None:

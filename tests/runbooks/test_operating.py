@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.cli.run import given
+from imgtool.model.runbook import Outcome, Summary
+from imgtool.proc import MAX_GIVEN
 from imgtool.runs.engine.store import Store, database, machine_id
 from tests.migrate.machines import MIB, raw_disk
 from tests.program import ENVIRONMENT, ROOT, imgtool
@@ -163,6 +166,23 @@ def edited(folder: Path) -> Path:
     return package.parent
 
 
+def test_names_that_differ_in_their_letters_case_only(tmp_path: Path) -> None:
+    """Of machines and of batches: what one has done is not taken for the other's."""
+    machines = (("b", "web01"), ("b", "Web01"), ("B", "web01"))
+    database(None).create()
+    store = Store(database(None))
+    try:
+        for batch, name in machines:
+            store._enqueue("machine", "nobody's", machine_id(batch, name))
+            store._enqueue("slot", "nobody's", f"{machine_id(batch, name)}/0-migrate")
+        assert {name: row.workflow_id for name, row in store.machines("b").items()} == {"web01": "b/web01", "Web01": "b/Web01"}
+        for batch, name in machines:
+            assert [one.workflow_id for one in store.below(f"{batch}/{name}")] == [f"{batch}/{name}/0-migrate"]
+        assert list(store.machines("B")) == ["web01"]
+    finally:
+        store.close()
+
+
 STOPPING = """
 name: b
 defaults: {on-error: stop}
@@ -198,6 +218,41 @@ def test_a_failure_stops_what_has_not_begun(tmp_path: Path, state: Path) -> None
     again = imgtool("run", path, "--json", "--retry")
     found = {one["name"]: one["state"] for one in json.loads(again.stdout)["machines"]}
     assert (again.returncode, found) == (0, dict.fromkeys(("hook", "late", "waits", "never"), "done"))
+
+
+def test_who_is_notified_gets_what_is_not_done(tmp_path: Path) -> None:
+    """Also where it takes its time."""
+    raw_disk(tmp_path / "a.raw", MIB)
+    hook, path = tmp_path / "hook", tmp_path / "b.yaml"
+    hook.write_text(f"#!/bin/sh\nsleep 1\ncat > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/told.json\n")
+    hook.chmod(0o755)
+    steps = "steps: [{verify: {left: a.raw, right: a.raw}}]"
+    path.write_text(f"name: b\nnotify: [{hook}]\nmachines:\n- {{name: good, {steps}}}\n"
+                    f"- {{name: late, {steps}, window: {{until: 2020-01-01T00:00:00Z}}}}\n")
+    said = imgtool("run", path)
+    assert said.returncode == 1
+    assert "warning" not in said.stderr
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["batch"], told["done"], told["failed"]) == ("b", 1, 1)
+    assert [(one["name"], one["state"]) for one in told["machines"]] == [("late", "failed")]
+
+
+@pytest.mark.parametrize(("count", "named"), [(3, 3), (2000, 100)])
+def test_a_summary_for_a_pipe_is_a_whole_document(count: int, named: int) -> None:
+    machines = tuple(Outcome(name=f"m{number}", wave="w", state="failed", error="e" * 200) for number in range(count))
+    said = given(Summary(batch="b", machines=machines, done=0, failed=count, seconds=1.0), MAX_GIVEN)
+    told = json.loads(said)
+    assert len(said) <= MAX_GIVEN
+    assert told["failed"] == count
+    assert named <= len(told["machines"]) <= count
+
+
+def test_a_worker_says_by_which_signal_it_ended(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with started("worker", log=log) as process:
+        until(lambda: "takes work" in log.read_text(), "the worker begins")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
 
 
 BLOCKED = """

@@ -20,6 +20,7 @@ from imgtool.errors import (
     UsageError,
 )
 from imgtool.journal import now
+from imgtool.model import VerifyResult
 from imgtool.model.runbook import (
     AdaptFor,
     AdaptStep,
@@ -39,8 +40,11 @@ from imgtool.model.runbook import (
 from imgtool.progress import Control
 from imgtool.runs.engine.store import machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
+from imgtool.runs.plans import plans
 from imgtool.runs.requests import request_of
+from imgtool.runs.tasks import Group
 from imgtool.runs.work import do, parts, work_id
+from imgtool.steps import verify
 from imgtool.steps.verbs import VERBS
 from tests.migrate.machines import MIB, raw_disk, same, vmx
 
@@ -56,6 +60,7 @@ def task(base: Path, *steps: Step, name: str = "web01", **settings: Any) -> Task
 STEPS: dict[str, tuple[Callable[[Path], Task], str]] = {
     "convert": (lambda base: task(base, ConvertStep(source="in/d0.vmdk", destination="a.qcow2", to="qcow2")), "a.qcow2"),
     "machine": (lambda base: task(base, ConvertStep(source="in/web01.vmx", destination="kvm", to="qcow2")), "kvm/d0.qcow2"),
+    "package": (lambda base: task(base, ConvertStep(source="in/web01.vmx", destination="a.ova", to="vmdk")), "a.ova"),
     "translate": (lambda base: task(base, TranslateStep(source="in/web01.vmx", destination="a.xml")), "a.xml"),
     "migrate": (lambda base: task(base, clone=False), "out/web01.qcow2"),
 }
@@ -73,6 +78,43 @@ def test_done_again_it_is_kept(tmp_path: Path, which: str) -> None:
     assert (place.stat().st_ino, place.stat().st_mtime_ns) == (stamp.st_ino, stamp.st_mtime_ns)
     if place.suffix == ".qcow2":
         same(tmp_path / "in/0.raw", place, "qcow2")
+
+
+def test_a_machine_whose_disks_lie_elsewhere_is_kept(tmp_path: Path) -> None:
+    """In an archive; in a folder that the user named, where ESXi's path does not lead."""
+    source = vmx(tmp_path / "in", "web01", (8 * MIB,))
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/web01.vmx").write_text(source.read_text().replace('"d0.vmdk"', '"/vmfs/volumes/ds1/web01/d0.vmdk"'))
+    for made in (task(tmp_path, ConvertStep(source="in/web01.vmx", destination="a.ova", to="vmdk")),
+                 task(tmp_path, ConvertStep(source="a.ova", destination="from-ova", to="qcow2")),
+                 task(tmp_path, ConvertStep(source="far/web01.vmx", destination="from-far", to="qcow2"), disk_roots=("in",))):
+        first, again = (do(made, "0-convert", Control(), since=now()) for _ in range(2))
+        assert ("kept" in first, again["kept"]) == (False, True)
+
+
+def test_a_plan_does_not_need_what_is_made_by_the_steps_before(tmp_path: Path) -> None:
+    vmx(tmp_path / "in", "web01", (MIB,))
+    made = task(tmp_path, ConvertStep(source="in/web01.vmx", destination="kvm", to="qcow2"),
+                AdaptStep(images=("kvm/web01.xml",), platform=AdaptFor.KVM))
+    (planned,) = plans([Group(name="all", tasks=(made,))], Control())
+    assert (planned.exit_code, [step.verb for step in planned.plan.steps]) == (0, ["machine", "adapt"])
+    (alone,) = plans([Group(name="all", tasks=(task(tmp_path, made.settings.steps[1]),))], Control())
+    assert alone.exit_code == 2
+
+
+def test_what_was_made_of_what_is_used_is_compared_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def told(*_disks: object, used: bool) -> VerifyResult:
+        asked.append(used)
+        return VerifyResult(identical=True, first_difference=None, bytes_compared=0, seconds=0.0)
+
+    raw_disk(tmp_path / "a.raw", MIB)
+    do(task(tmp_path, ConvertStep(source="a.raw", destination="a.qcow2", to="qcow2")), "0-convert", Control())
+    monkeypatch.setattr(verify, "verify_disks", told)
+    made = task(tmp_path, ConvertStep(source="a.raw", destination="a.qcow2", to="qcow2", only_used=True))
+    assert do(made, "0-convert", Control())["kept"]
+    assert asked == [True]
 
 
 @pytest.mark.parametrize("which", STEPS)

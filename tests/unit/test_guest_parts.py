@@ -22,7 +22,7 @@ from imgtool.guests.volumes import Volumes
 from imgtool.guests.windows import versions
 from imgtool.guests.windows.inspect import _prefix
 from imgtool.model.guest import AdaptRequest, AdaptResult, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo, Platform
-from imgtool.steps import machine_disks
+from imgtool.steps.machine_disks import machine_disks, machine_nics
 from tests.folder_tree import FolderTree
 from tests.program import imgtool
 
@@ -156,44 +156,46 @@ def test_what_inspect_says_to_a_person() -> None:
                           "by name:    /etc/fstab (fstab): /dev/sda1, which is UUID=u"]
 
 
-def described(monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:
-    machine = SimpleNamespace(disks=[SimpleNamespace(path=path) for path in paths])
-    module = SimpleNamespace(parse=lambda _: SimpleNamespace(machine=machine))
-    monkeypatch.setattr(machine_disks, "description", lambda _: module)
+HEAD = '.encoding = "UTF-8"\nconfig.version = "8"\nvirtualHW.version = "14"\ndisplayName = "x"\nscsi0.present = "TRUE"\n'
 
 
-def test_disks_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def described(vmx: Path, *paths: str) -> None:
+    vmx.write_text(HEAD + "".join(f'scsi0:{number}.present = "TRUE"\nscsi0:{number}.fileName = "{path}"\n'
+                                  for number, path in enumerate(paths)))
+
+
+def test_disks_of_a_description(tmp_path: Path) -> None:
     vmx, elsewhere = tmp_path / "x" / "x.vmx", tmp_path / "y"
-    vmx.parent.mkdir()
-    vmx.write_text("")
-    described(monkeypatch, "a.vmdk", str(elsewhere / "b.vmdk"))
-    with pytest.raises(RefusedError, match="outside its directory"):
-        machine_disks.machine_disks([str(vmx)])
-    found = machine_disks.machine_disks([str(vmx)], [str(elsewhere)])
-    assert found == (str(vmx.parent / "a.vmdk"), str(elsewhere / "b.vmdk"))
+    for path in (vmx.parent / "a.vmdk", elsewhere / "b.vmdk", elsewhere / "c.vmdk"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    described(vmx, "a.vmdk", str(elsewhere / "b.vmdk"), "/vmfs/volumes/datastore1/x/c.vmdk")
+    with pytest.raises(RefusedError, match="not in its directory"):
+        machine_disks([str(vmx)])
+    found = machine_disks([str(vmx)], [str(elsewhere)])
+    assert found == (str(vmx.parent / "a.vmdk"), str(elsewhere / "b.vmdk"), str(elsewhere / "c.vmdk"))
     with pytest.raises(UsageError, match="name it alone"):
-        machine_disks.machine_disks([str(vmx), "b.vmdk"])
-    described(monkeypatch)
+        machine_disks([str(vmx), "b.vmdk"])
+    described(vmx)
     with pytest.raises(UsageError, match="names no disk"):
-        machine_disks.machine_disks([str(vmx)])
-    assert machine_disks.machine_disks(["a.raw", "b.raw"]) == ("a.raw", "b.raw")
+        machine_disks([str(vmx)])
+    assert machine_disks(["a.raw", "b.raw"]) == ("a.raw", "b.raw")
 
 
-def nics_of(monkeypatch: pytest.MonkeyPatch, *macs: str | None) -> None:
-    nics = [SimpleNamespace(number=-number, mac=mac) for number, mac in enumerate(macs)]
-    module = SimpleNamespace(parse=lambda _: SimpleNamespace(machine=SimpleNamespace(nics=nics, disks=[])))
-    monkeypatch.setattr(machine_disks, "description", lambda _: module)
+def nics_of(vmx: Path, *macs: str | None) -> None:
+    vmx.write_text(HEAD + "".join(
+        f'ethernet{number}.present = "TRUE"\n' + (f'ethernet{number}.addressType = "static"\nethernet{number}.address = "{mac}"\n'
+                                                  if mac else "") for number, mac in reversed(list(enumerate(macs)))))
 
 
-def test_network_cards_of_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_cards_of_a_description(tmp_path: Path) -> None:
     vmx = tmp_path / "x.vmx"
-    vmx.write_text("")
-    nics_of(monkeypatch, "52:54:00:00:00:02", "52:54:00:00:00:01")
-    assert machine_disks.machine_nics(str(vmx)) == ("52:54:00:00:00:01", "52:54:00:00:00:02")
-    nics_of(monkeypatch, "52:54:00:00:00:02", None)
-    assert machine_disks.machine_nics(str(vmx)) == ()
+    nics_of(vmx, "52:54:00:00:00:02", "52:54:00:00:00:01")
+    assert machine_nics(str(vmx)) == ("52:54:00:00:00:02", "52:54:00:00:00:01")
+    nics_of(vmx, "52:54:00:00:00:02", None)
+    assert machine_nics(str(vmx)) == ()
     with pytest.raises(UsageError, match="no description of a machine"):
-        machine_disks.machine_nics("x.raw")
+        machine_nics("x.raw")
 
 
 @pytest.mark.parametrize(("words", "nics", "macs"), [
@@ -209,6 +211,7 @@ def test_adapt_takes_the_cards_of_the_machine(words: list[str], nics: tuple[str,
     monkeypatch.setattr("imgtool.steps.adapt.adapt", lambda request, *_, **__: asked.append(request) or AdaptResult(os=OsInfo()))
     vmx = tmp_path / "vm.vmx"
     vmx.write_text(machine_folder.vmx("vm", ("vm.vmdk",)))
+    (tmp_path / "vm.vmdk").touch()
     program(["adapt"])(["adapt", *(word.format(vmx=vmx) for word in words), "--for", "kvm"], standalone_mode=False)
     assert (asked[0].nics, asked[0].macs) == (nics, macs)
     assert asked[0].images == ((str(tmp_path / "vm.vmdk"),) if words[0] == "{vmx}" else ("a.raw",))

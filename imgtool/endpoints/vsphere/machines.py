@@ -127,7 +127,8 @@ def start(session: Session, machine: str, stop: Stop) -> None:
     def begin(stub: Any) -> Any:
         return properties.bound(("VirtualMachine", machine), stub).PowerOnVM_Task(None)
 
-    tasks.run(session, "starting the machine", begin, stop)
+    if power(session, machine) != "poweredOn":
+        tasks.run(session, "starting the machine", begin, stop)
 
 
 def power(session: Session, machine: str) -> str:

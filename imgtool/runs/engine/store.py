@@ -193,7 +193,7 @@ class Store:
 
     def machines(self, batch: str, *, given: bool = False) -> dict[str, Any]:
         """Name → the engine's row of its last attempt (``given``: with what it was given)."""
-        found = self._client.list_workflows(workflow_id_prefix=f"{batch}/", name="machine", load_input=given)
+        found = self._under(f"{batch}/", name="machine", load_input=given)
         return {parsed_id(one.workflow_id)[1]: one for one in sorted(found, key=lambda one: parsed_id(one.workflow_id)[2])}
 
     def every_machine(self) -> list[Any]:
@@ -207,7 +207,12 @@ class Store:
 
     def below(self, machine: str, *, given: bool = False) -> list[Any]:
         """The engine's rows of a machine's parts, in the order of their making."""
-        return self._client.list_workflows(workflow_id_prefix=f"{machine}/", load_input=given)
+        return self._under(f"{machine}/", load_input=given)
+
+    def _under(self, prefix: str, **how: Any) -> list[Any]:
+        """For SQLite's LIKE, ``Web01`` begins with ``web01``, too."""
+        rows = self._client.list_workflows(workflow_id_prefix=prefix, **how)
+        return [one for one in rows if one.workflow_id.startswith(prefix)]
 
     def submit(self, batch: str, groups: Sequence[Group], limits: Limits, since: str) -> list[str]:
         """What is there already stays as it is; the names of machines that have begun with other settings."""

@@ -111,11 +111,12 @@ def current() -> Worker:
 def working(database: Database, *, identity: str | None, sees: Sequence[str], steps: int, stop: Stop) -> Iterator[Worker]:
     """Takes work while the block lasts. ``steps``: at once; ``sees``: labels of storage.
 
-    Raises RefusedError, UnreachableError.
+    The worker's ``stop`` is set by the caller's, and where another process has taken its identity. Raises RefusedError,
+    UnreachableError.
     """
     from imgtool.runs.engine import workflows  # noqa: F401 - registers them
 
-    who = identity or identity_here()
+    who, stop = identity or identity_here(), Stop(stop)  # set at the end: the caller's own goes on
     database.create()
     with held(database, who, stop), ThreadPoolExecutor(steps, thread_name_prefix="step") as threads:
         store = Store(database)

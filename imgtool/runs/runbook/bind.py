@@ -92,7 +92,7 @@ class Binder:
 
     def _mapping(self, node: Node, cls: type, key: str) -> Any:
         if cls in SHORT and isinstance(node.value, str) and not node.empty:
-            made = cls(**{SHORT[cls]: node.value, **_line(cls, node)})
+            made = cls(**{SHORT[cls]: _text(node.value, key), **_line(cls, node)})
             self.places[id(made), SHORT[cls]] = self.places[id(made), ""] = node
             return made
         if cls is model.Secret and isinstance(node.value, str):

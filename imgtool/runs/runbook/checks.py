@@ -9,8 +9,20 @@ from dataclasses import fields
 
 from imgtool.endpoints.uri import parse
 from imgtool.errors import UsageError
-from imgtool.model.runbook import ConvertStep, Endpoint, Machine, MigrateStep, P2vStep, Runbook, Settings, V2pStep, Wave
+from imgtool.model.runbook import (
+    ConvertStep,
+    Endpoint,
+    Machine,
+    MigrateStep,
+    P2vStep,
+    Runbook,
+    Settings,
+    TranslateStep,
+    V2pStep,
+    Wave,
+)
 from imgtool.runs.runbook.bind import Binder
+from imgtool.runs.wishes import described, is_machine
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ADDRESS = re.compile(r"[/.]")
@@ -109,14 +121,26 @@ class Checks:
 
     def _step(self, step: object) -> None:
         if isinstance(step, ConvertStep) and step.to is not None:
-            from imgtool.steps.spec import image_spec
-
+            self._convert(step)
+        elif isinstance(step, TranslateStep) and step.destination is not None:
             try:
-                image_spec(step.to, subformat=step.subformat, allocation=step.allocation, compress=step.compress)
+                described(step.destination)
             except UsageError as error:
-                self._say(step, "to", f"convert: {error.message}", error.hint or "see docs/reference.md, convert")
+                self._say(step, "destination", f"translate: {error.message}", error.hint or "see docs/reference.md, translate")
         elif isinstance(step, V2pStep):
             self._v2p(step)
+
+    def _convert(self, step: ConvertStep) -> None:
+        from imgtool.steps.spec import image_spec, refuse_other_name
+
+        field = "to"
+        try:
+            image_spec(step.to, subformat=step.subformat, allocation=step.allocation, compress=step.compress)
+            field = "destination"
+            if step.source is not None and step.destination is not None and not is_machine(step.source):
+                refuse_other_name(step.destination, step.destination, step.to)
+        except UsageError as error:
+            self._say(step, field, f"convert: {error.message}", error.hint or "see docs/reference.md, convert")
 
     def _v2p(self, step: V2pStep) -> None:
         """A name of the kernel may be another disk's at the next start: only what the disk says of itself confirms it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -62,7 +63,7 @@ def _read(path: str) -> list[list[str]]:
         text = file.read(MAX_SIZE + 1)
     if len(text) > MAX_SIZE:
         raise ValueError(f"larger than {MAX_SIZE >> 20} MiB")
-    return list(csv.reader(text.splitlines(keepends=True), strict=True))
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True))  # not splitlines: U+2028 and the like end no row
 
 
 def _nodes(rows: list[list[str]], inner: Binder) -> Iterator[Node]:

@@ -15,6 +15,7 @@ The source is only read. Every part can be done again: it finds what is done.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -55,11 +56,15 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
         before = folder.finished()
         with looked(request, control, finished=before is not None) as move:
             book.event("looked", machine=move.name, findings=[[one.rule, one.what] for one in move.findings])
+            if before is not None and not _there(move, before):
+                folder.clear()
+                before = None
             done = before or _all(move, folder, book, control, keys)
             if move.target.folder is not None:
                 host.forget(move)
-            folder.clear()
+            folder.clear(but_the_end=True)  # where it does not start, the same call tries that again
             done = _started(move, done, book, control)
+            folder.clear()
             result = replace(done, job=job, seconds=round(time.monotonic() - began, 3), source=shown(request.source),
                              target=shown(request.target), problems=move.problems, verified=request.verify)
             book.event("result", result=result)
@@ -90,6 +95,11 @@ def _packed_as_said(move: Move, book: Journal, control: Control) -> tuple[str, .
         return package.warnings
     with book.step("manifest", package=package.path):
         return *package.warnings, *check_manifest(package, control)
+
+
+def _there(move: Move, done: Migrated) -> bool:
+    """Whether the target still has what a run before has made: somebody may have removed it since."""
+    return any(one.name == done.machine for one in move.state.machines) or (done.id.startswith("/") and os.path.exists(done.id))
 
 
 def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Migrated:

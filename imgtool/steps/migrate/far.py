@@ -26,7 +26,7 @@ from imgtool.model.guest import NOTHING_CHANGED, AdaptResult
 from imgtool.model.migration import Migrated, MovedDisk
 from imgtool.progress import Control, Named, Stop
 from imgtool.steps.adapt import adapt_overlays
-from imgtool.steps.migrate.describe import describe
+from imgtool.steps.migrate.describe import Identity, describe
 from imgtool.steps.migrate.fetch import Wish, fetch
 from imgtool.steps.migrate.host import adapt_request
 from imgtool.steps.migrate.look import Move, disk_format, disk_names, placed
@@ -43,7 +43,9 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
         readers = [stack.enter_context(move.source.reader(move.seen, number, control)) for number in range(len(slots))]
         staged = _stage(move, readers, work, book, control)
         bases = [stack.enter_context(_base(move, reader, number, work, control)) for number, reader in enumerate(readers)]
-        changed = _adapt(move, bases, [reader.state for reader in readers], work, book, control, keys)
+        identity = work.identity(move.preview.machine, move.identity_of)
+        of = [[dict(reader.state) for reader in readers], list(identity.macs)]
+        changed = _adapt(move, bases, of, identity, work, book, control, keys)
         disks = bases
         if move.adapts:
             disks = [stack.enter_context(laid_over(_overlay(work, number), base, control.stop))
@@ -53,8 +55,7 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
         pairs = list(zip(new, disks, strict=True))
         files = placed(move.seen, target, [one.name for one in new], new[0].format if new else None)
         made = describe(move.request, move.seen, target, move.state, files=files, capabilities=changed.capabilities,
-                        sizes=[disk.virtual_size for disk in disks], identity=work.identity(move.preview.machine),
-                        suffix=target.temporary)
+                        sizes=[disk.virtual_size for disk in disks], identity=identity, suffix=target.temporary)
         book.event("described", lines=made.lines)
         with book.step("send", machine=made.machine.name) as told:
             machine = target.send(made.machine.name, made.machine, made.rendered.text, pairs, str(work.path), control)
@@ -128,19 +129,18 @@ def _base(move: Move, reader: Reader, number: int, work: Work, control: Control)
     yield reader.disk
 
 
-def _adapt(move: Move, bases: Sequence[Disk], states: Sequence[object], work: Work, book: Journal, control: Control,
+def _adapt(move: Move, bases: Sequence[Disk], of: object, identity: Identity, work: Work, book: Journal, control: Control,
            keys: Sequence[str]) -> AdaptResult:
-    """In overlays that stay until all is done: the bytes that were sent must be the same after a stop."""
+    """In overlays that stay until all is done: what was sent must be the same after a stop. ``of``: of what they are."""
     if not move.adapts:
         return NOTHING_CHANGED
-    of = [dict(state) for state in states]  # type: ignore[call-overload]
     if done := work.adapted(of):
         return done
     for number in range(len(bases)):
         if os.path.lexists(_overlay(work, number)):
             os.unlink(_overlay(work, number))
     with book.step("adapt") as told:
-        done = adapt_overlays(bases, str(work.path), adapt_request(move), control, keys=keys)
+        done = adapt_overlays(bases, str(work.path), adapt_request(move, identity), control, keys=keys)
         if done.unlisted and not move.request.guest.rebuild_initramfs:
             raise ImgtoolError(f"the guest has files that were written, and that no change names: {', '.join(done.unlisted[:5])}",
                                "nothing was sent; this is a bug of imgtool. --no-adapt sends the guest as it is")

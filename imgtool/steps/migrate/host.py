@@ -19,7 +19,7 @@ from imgtool.model.migration import Migrated, MovedDisk
 from imgtool.model.translation import World
 from imgtool.progress import Control, Named, Stop
 from imgtool.steps.adapt import adapt
-from imgtool.steps.migrate.describe import describe
+from imgtool.steps.migrate.describe import Identity, describe
 from imgtool.steps.migrate.fetch import Wish, fetch
 from imgtool.steps.migrate.look import Move, disk_format, disk_names, placed
 from imgtool.steps.migrate.work import Work
@@ -34,10 +34,11 @@ def move(move: Move, work: Work, book: Journal, control: Control, keys: Sequence
     refuse_taken(paths)
     os.makedirs(os.path.dirname(paths[0]), exist_ok=True)
     disks = _copy(move, paths, book, control)
-    changed = _adapt(move, paths, disks, work, book, control, keys)
+    identity = work.identity(move.preview.machine, move.identity_of)
+    changed = _adapt(move, paths, identity, work, book, control, keys)
     made = describe(move.request, move.seen, target, move.state, capabilities=changed.capabilities,
                     files=placed(move.seen, target, paths, spec_of(move).format),
-                    identity=work.identity(move.preview.machine), suffix=target.temporary)
+                    identity=identity, suffix=target.temporary)
     book.event("described", lines=made.lines)
     with book.step("define", machine=move.name) as told, _published(paths):
         machine = target.define(made.machine.name, made.rendered.text, paths)
@@ -107,27 +108,27 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
     return disks_together(one, len(slots), stop)
 
 
-def _adapt(move: Move, paths: Sequence[str], disks: Sequence[MovedDisk], work: Work, book: Journal, control: Control,
+def _adapt(move: Move, paths: Sequence[str], identity: Identity, work: Work, book: Journal, control: Control,
            keys: Sequence[str]) -> AdaptResult:
     """The copies are changed in place, whole or not at all; until then they have no name."""
     if not move.adapts:
         return NOTHING_CHANGED
     images = [path + PARTIAL if os.path.lexists(path + PARTIAL) else path for path in paths]
-    of = [[os.stat(image).st_dev, os.stat(image).st_ino] for image in images]
+    of = [[[os.stat(image).st_dev, os.stat(image).st_ino] for image in images], list(identity.macs)]
     if done := work.adapted(of):
         return done
     with book.step("adapt") as told:
-        request = replace(adapt_request(move), images=tuple(images), reading=SourceOptions(format=spec_of(move).format))
+        request = replace(adapt_request(move, identity), images=tuple(images), reading=SourceOptions(format=spec_of(move).format))
         done = adapt(request, control, keys=keys)
         told["changes"] = done.changes
     work.set_adapted(of, done)
     return done
 
 
-def adapt_request(move: Move) -> AdaptRequest:
+def adapt_request(move: Move, identity: Identity) -> AdaptRequest:
     """What the guest shall be ready for; the images are the caller's to name."""
     here = [nic.mac for nic in move.seen.parsed.machine.nics]
-    there = [nic.mac for nic in move.preview.machine.nics]
+    there = identity.macs
     macs = tuple((old, new) for old, new in zip(here, there, strict=False) if old and new and old != new)
     options = move.request.guest
     return AdaptRequest(images=(), platform=PLATFORMS[move.target.world], key_files=options.key_files, macs=macs,

@@ -52,6 +52,12 @@ class Move:
         return tuple(dict.fromkeys((*problems(self.findings), *self.preview.problems)))
 
     @property
+    def identity_of(self) -> list[object]:
+        """What the machine's identity at the target is made from."""
+        machine = self.seen.parsed.machine
+        return [self.request.new_identity, machine.uuid, [nic.mac for nic in machine.nics]]
+
+    @property
     def adapts(self) -> bool:
         """A machine that stays in its world has its hardware already."""
         return self.request.guest.adapt and world_of(self.seen.suffix, self.seen.parsed.machine) is not self.target.world

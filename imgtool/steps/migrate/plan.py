@@ -36,6 +36,7 @@ def _rate(move: Move, control: Control) -> float | None:
         began = time.monotonic()
         reader.read([(0, end)], sink, control)
         return end / max(time.monotonic() - began, 1e-3)
+    control.stop.check()
     return None
 
 
@@ -52,7 +53,7 @@ class _Sink:
 def _steps(move: Move, rate: float | None) -> Iterator[Step]:
     total, request = 0, move.request
     near = move.target.folder is not None
-    places = disk_paths(move) if near else [f"{shown(request.target)}" for _ in move.seen.parsed.machine.disks]
+    places = disk_paths(move) if near else [shown(request.target) for _ in move.seen.parsed.machine.disks]
     for number, disk in enumerate(move.seen.parsed.machine.disks):
         count = _bytes(move, number)
         total += count

@@ -21,6 +21,7 @@ from imgtool.model.machine import Machine
 from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.steps.migrate.describe import Identity
 
+JOB = "migrate-"
 ADAPTED, IDENTITY, FINISHED, LOCK = "adapted.json", "identity.json", "finished.json", "lock"
 
 
@@ -28,11 +29,11 @@ def job_of(request: MigrateRequest) -> str:
     """An id: the same for the same machine from and to the same places."""
     what = [shown(request.source), request.name, shown(request.target), request.new_name, request.placing.storage]
     said = hashlib.blake2b(json.dumps(what).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
-    return f"migrate-{said}"
+    return f"{JOB}{said}"
 
 
 def _path(request: MigrateRequest, job: str) -> Path:
-    return Path(request.staging) / f".imgtool-{job}" if request.staging else state_folder() / "work" / job
+    return Path(request.staging, files.GOES_ON + job.removeprefix(JOB)) if request.staging else state_folder() / "work" / job
 
 
 class Work:
@@ -44,13 +45,13 @@ class Work:
     def file(self, name: str) -> str:
         return str(self.path / name)
 
-    def identity(self, machine: Machine) -> Identity:
-        """Of the machine at the target: drawn the first time, and then the same."""
+    def identity(self, machine: Machine, of: object) -> Identity:
+        """Of the machine at the target: drawn the first time, and then the same. ``of``: what it is made from."""
         found = self._read(IDENTITY)
-        if found:
-            return thawed(Identity, found)
+        if found and found.get("of") == json.loads(json.dumps(of)):
+            return thawed(Identity, found["identity"])
         drawn = Identity(uuid=machine.uuid or str(uuid.uuid4()), genid=machine.genid, macs=tuple(nic.mac for nic in machine.nics))
-        self._write(IDENTITY, frozen(drawn))
+        self._write(IDENTITY, {"of": of, "identity": frozen(drawn)})
         return drawn
 
     def adapted(self, of: object) -> AdaptResult | None:
@@ -80,10 +81,10 @@ class Work:
     def _write(self, name: str, said: object) -> None:
         files.put(self.file(name), json.dumps(said).encode("utf-8", "surrogateescape"), replace=True)
 
-    def clear(self) -> None:
-        """All is done."""
-        for name in os.listdir(self.path):
-            if name != LOCK:
+    def clear(self, *, but_the_end: bool = False) -> None:
+        """All is done. What says so goes last, or stays: a run that is killed here goes on with this."""
+        for name in sorted(os.listdir(self.path), key=lambda name: name == FINISHED):
+            if name != LOCK and not (but_the_end and name == FINISHED):
                 _remove(self.path / name)
 
     @property

@@ -79,10 +79,11 @@ def v2p(request: V2pRequest, control: Control, *, keys: Sequence[str] = ()) -> V
     places = {"source": uri.shown(uri.parse(request.source)) if request.source else request.name, "target": request.target}
     with (journal(job, "v2p", machine=request.name, **places, disks=[choice.device for choice in request.disks],
                   of=control.of) as book,
-          _both(request, folder, control, fetch=True) as (machine, wire)):
+          _both(request, folder, control, fetch=True, confirmed=True) as (machine, wire)):
         pairs = _pairs(request, machine, wire, folder)
         targets.require(_problems(request, wire, pairs))
-        _require_confirmed(pairs)
+        for pair in pairs:
+            targets.require_confirmed(pair.target, request.confirmed)
         changed = change.change(request, machine, _sizes(request, machine, pairs), folder, keys, control) \
             if change.needed(request) else None
         with ExitStack() as stack:
@@ -144,18 +145,32 @@ def _place(request: V2pRequest) -> Uri:
 
 
 @contextmanager
-def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool) -> Iterator[tuple[SourceMachine, Wire]]:
+def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool,
+          confirmed: bool = False) -> Iterator[tuple[SourceMachine, Wire]]:
+    """``confirmed``: the physical disks must be by now."""
     place = _place(request)
     if place.scheme not in ("metal", "metal+ssh") or place.path:
         raise UsageError(f"--to {request.target}: the machine that has the disks is wanted", "--to metal+ssh://USER@HOST")
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:
-        with connected(place) as wire, opened(request, folder, control, copying=fetch) as machine:
-            yield machine, wire
+        with connected(place) as wire:
+            if fetch and request.source and "://" in request.source:
+                _look_first(request, wire, confirmed=confirmed)
+            with opened(request, folder, control, copying=fetch) as machine:
+                yield machine, wire
     finally:
         with suppress(OSError):  # something is in it: a run goes on there
             os.rmdir(folder)
+
+
+def _look_first(request: V2pRequest, wire: Wire, *, confirmed: bool) -> None:
+    """What is refused whatever the source is: to copy its disks here first may take hours. Raises RefusedError."""
+    for choice in request.disks:
+        target = targets.look(wire, choice.device)
+        targets.require(tuple(targets.problems(target, wipe=True)))
+        if confirmed:
+            targets.require_confirmed(target, request.confirmed)
 
 
 def _pairs(request: V2pRequest, machine: SourceMachine, wire: Wire, folder: str) -> list[_Pair]:
@@ -211,14 +226,6 @@ def _fit(request: V2pRequest, image: Disk, target: TargetDisk) -> Fit:
     if request.grow and target.disk.sector != table.sector:
         raise RefusedError("--grow cannot be combined with sectors of another size", "leave --grow out")
     return fit(table, read, target.disk.size, target.disk.sector, grow=request.grow)
-
-
-def _require_confirmed(pairs: Sequence[_Pair]) -> None:
-    for pair in pairs:
-        if not pair.plan.confirmed:
-            there = "; ".join(pair.plan.contents) or "nothing that is known"
-            raise RefusedError(f"{pair.choice.device} would be written over ({pair.target.disk.model or 'unknown model'}, "
-                               f"{pair.target.disk.size} bytes; on it: {there})", f"--yes-write-to {pair.plan.confirm}")
 
 
 def _left_out(machine: SourceMachine, pairs: Sequence[_Pair]) -> Iterator[str]:

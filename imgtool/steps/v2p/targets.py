@@ -98,6 +98,14 @@ def is_confirmed(target: TargetDisk, typed: tuple[str, ...]) -> bool:
     return any(word.strip().removeprefix("/dev/disk/by-id/") in names for word in typed)
 
 
+def require_confirmed(target: TargetDisk, typed: tuple[str, ...]) -> None:
+    """Raises RefusedError, with what is to be typed."""
+    if not is_confirmed(target, typed):
+        there = "; ".join(target.contents.lines) or "nothing that is known"
+        raise RefusedError(f"{target.device} would be written over ({target.disk.model or 'unknown model'}, "
+                           f"{target.disk.size} bytes; on it: {there})", f"--yes-write-to {confirmation(target.disk)}")
+
+
 def problems(target: TargetDisk, *, wipe: bool) -> Iterator[Problem]:
     """All that speaks against writing it, but for its size."""
     for why in target.refused:
