@@ -24,7 +24,7 @@ from imgtool.model import ImageSpec
 from imgtool.model.endpoint import NewDisk
 from imgtool.model.guest import NOTHING_CHANGED, AdaptResult
 from imgtool.model.migration import Migrated, MovedDisk
-from imgtool.progress import Control, Named, Stop
+from imgtool.progress import Control, Stop, together
 from imgtool.steps.adapt import adapt_overlays
 from imgtool.steps.migrate.describe import Identity, describe
 from imgtool.steps.migrate.fetch import Wish, fetch
@@ -97,14 +97,16 @@ def _stage(move: Move, readers: Sequence[Reader], work: Work, book: Journal, con
         reader, name = readers[number], slots[number].path
         if reader.disk is not None:
             return MovedDisk(source=name, destination="", virtual_size=reader.size, engine="in place")
-        own = replace(control, stop=stop, progress=Named(control.progress, f"disk {number}"))
+        own = replace(control, stop=stop, progress=progress.of(number, f"disk {number}"))
         wish = Wish(path=_staged(work, number), spec=STAGED, verify=move.request.verify)
         with book.step("stage", disk=name) as told:
             done = fetch(reader, name, wish, own)
             told["result"] = done
         return done
 
-    return disks_together(one, len(slots), stop)
+    sizes = [0 if reader.disk else move.bytes_of(number) for number, reader in enumerate(readers)]
+    with together(control.progress, sizes) as progress:
+        return disks_together(one, len(slots), stop)
 
 
 def _staged(work: Work, number: int) -> str:

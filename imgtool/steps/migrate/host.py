@@ -17,7 +17,7 @@ from imgtool.model import ImageSpec, SourceOptions
 from imgtool.model.guest import NOTHING_CHANGED, AdaptRequest, AdaptResult, Platform
 from imgtool.model.migration import Migrated, MovedDisk
 from imgtool.model.translation import World
-from imgtool.progress import Control, Named, Stop
+from imgtool.progress import Control, Stop, together
 from imgtool.steps.adapt import adapt
 from imgtool.steps.migrate.describe import Identity, describe
 from imgtool.steps.migrate.fetch import Wish, fetch
@@ -95,7 +95,7 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
     slots = move.seen.parsed.machine.disks
 
     def one(number: int) -> MovedDisk:
-        own = replace(control, stop=stop, progress=Named(control.progress, os.path.basename(paths[number])))
+        own = replace(control, stop=stop, progress=progress.of(number, os.path.basename(paths[number])))
         wish = Wish(path=paths[number], spec=spec_of(move), verify=move.request.verify, clone=move.request.clone,
                     ignore_lock=move.request.ignore_lock)
         with book.step("copy", disk=slots[number].path, to=paths[number]) as told, \
@@ -105,7 +105,8 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
         control.disks.whole(number, done)
         return done
 
-    return disks_together(one, len(slots), stop)
+    with together(control.progress, [move.bytes_of(number) for number in range(len(slots))]) as progress:
+        return disks_together(one, len(slots), stop)
 
 
 def _adapt(move: Move, paths: Sequence[str], identity: Identity, work: Work, book: Journal, control: Control,

@@ -18,7 +18,7 @@ from imgtool.model import Allocation, SourceOptions
 from imgtool.model.endpoint import Found, Seen
 from imgtool.model.migration import MigrateRequest
 from imgtool.model.problem import Problem
-from imgtool.model.situation import Asked, Finding, Situation, Taken, TargetState
+from imgtool.model.situation import Asked, Finding, Situation, SourceDisk, Taken, TargetState
 from imgtool.model.translation import PlacedFile, Translation
 from imgtool.progress import Control
 from imgtool.steps.migrate.describe import describe
@@ -50,6 +50,12 @@ class Move:
     def problems(self) -> tuple[Problem, ...]:
         """Of preflight, then of the description."""
         return tuple(dict.fromkeys((*problems(self.findings), *self.preview.problems)))
+
+    def bytes_of(self, number: int) -> int:
+        """What of a disk is to be read, as far as the source has told."""
+        known = self.seen.state.disks
+        disk = known[number] if number < len(known) else SourceDisk(name="")
+        return disk.capacity if disk.data is None else disk.data
 
     @property
     def identity_of(self) -> list[object]:

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from imgtool.endpoints.uri import shown
 from imgtool.errors import ImgtoolError
-from imgtool.model.situation import SourceDisk
 from imgtool.plan import Plan, Step
 from imgtool.progress import Control
 from imgtool.steps.migrate.host import disk_paths
@@ -55,7 +54,7 @@ def _steps(move: Move, rate: float | None) -> Iterator[Step]:
     near = move.target.folder is not None
     places = disk_paths(move) if near else [shown(request.target) for _ in move.seen.parsed.machine.disks]
     for number, disk in enumerate(move.seen.parsed.machine.disks):
-        count = _bytes(move, number)
+        count = move.bytes_of(number)
         total += count
         yield Step(verb="copy" if near else "stage", request=[move.seen.found.id, disk.path], bytes=count,
                    estimate_seconds=round(count / rate, 3) if rate else None, summary=f"{disk.path} → {places[number]}",
@@ -74,9 +73,3 @@ def _steps(move: Move, rate: float | None) -> Iterator[Step]:
         yield Step(verb="rename", request=[shown(request.target), move.name], summary=f"{move.name} gets its name")
     if request.start:
         yield Step(verb="start", request=[shown(request.target), move.name], summary=f"{move.name}, and a look at it")
-
-
-def _bytes(move: Move, number: int) -> int:
-    known = move.seen.state.disks
-    disk = known[number] if number < len(known) else SourceDisk(name="")
-    return disk.capacity if disk.data is None else disk.data
