@@ -282,25 +282,30 @@ def sync(path: str) -> None:
 
 
 def put(path: str, content: bytes, *, replace: bool) -> None:
-    """A small new file, whole or not at all. Raises RefusedError if it exists and may not be replaced."""
+    """A small new file, whole or not at all. Raises RefusedError if it exists and may not be replaced, NoSpaceError."""
     directory, name = os.path.split(os.path.abspath(path))
     with workspace(directory) as folder:
-        with open(os.path.join(folder, name), "xb") as file:
-            file.write(content)
+        try:
+            Path(folder, name).write_bytes(content)
+        except OSError as error:
+            raise_os(error, f"writing {path}")
         publish(folder, [name], replace=replace)
 
 
 @contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """A new content for one small file: written aside with the same mode and owner, flushed, renamed."""
+    """A new content for one small file: written aside with the same mode and owner, flushed, renamed. Raises NoSpaceError."""
     directory, name = os.path.split(path)
     with workspace(directory) as folder:
-        old = os.stat(path)
-        with open(os.path.join(folder, name), "xb") as file:
-            yield file
-            os.fchmod(file.fileno(), old.st_mode & 0o7777)
-            with suppress(PermissionError):
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        try:
+            old = os.stat(path)
+            with open(os.path.join(folder, name), "xb") as file:
+                yield file
+                os.fchmod(file.fileno(), old.st_mode & 0o7777)
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        except OSError as error:
+            raise_os(error, f"writing {path}")
         publish(folder, [name], replace=True)
 
 

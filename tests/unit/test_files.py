@@ -15,6 +15,7 @@ import pytest
 
 from imgtool import files
 from imgtool.errors import NoSpaceError, RefusedError
+from tests.mounts import tmpfs
 from tests.program import ENVIRONMENT
 
 HOLDER = """
@@ -394,6 +395,17 @@ def test_no_space_for_the_journal_leaves_nothing(tmp_path: Path, monkeypatch: py
         with pytest.raises(NoSpaceError, match="publishing x in"):
             files.publish(folder, ["x"], replace=False)
     assert left(tmp_path) == []
+
+
+def test_no_space_for_a_small_file_is_our_error(tmp_path: Path) -> None:
+    for small in tmpfs(tmp_path / "small", 1 << 16):
+        path = small / "x.vmx"
+        path.write_text("old")
+        with pytest.raises(NoSpaceError, match=r"writing .*x\.vmx"):
+            files.put(str(path), bytes(1 << 17), replace=True)
+        with pytest.raises(NoSpaceError, match=r"writing .*x\.vmx"), files.replacing(str(path)) as file:
+            file.write(bytes(1 << 17))
+        assert (left(small), path.read_text()) == (["x.vmx"], "old")
 
 
 def test_replacing_keeps_mode_and_owner(tmp_path: Path) -> None:
