@@ -334,6 +334,14 @@ def read(fd: int, length: int, offset: int) -> bytes:
     return data
 
 
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """pwrite(2) until all is written: on a disk that is nearly full it writes a part, and only the next one fails."""
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(fd, rest, offset)
+        rest, offset = rest[count:], offset + count
+
+
 def unwritten(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Ranges of a file that are no written extents: holes, and space that was only reserved."""
     position = 0

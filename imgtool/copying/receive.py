@@ -17,7 +17,6 @@ from functools import cache
 from typing import Protocol
 
 from imgtool import files, storage
-from imgtool.copying.direct import write_all
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.zeros import data_runs
 from imgtool.errors import DifferError, ImgtoolError, RefusedError, UsageError
@@ -61,7 +60,7 @@ class LocalFile:
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         try:
-            write_all(self._fd, memoryview(data), offset)
+            storage.write_all(self._fd, data, offset)
         except OSError as error:
             storage.raise_os(error, "writing the copy")
 

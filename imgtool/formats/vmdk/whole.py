@@ -112,7 +112,7 @@ def map_whole(file: ImageFile, fd: int) -> None:
         first += len(fresh) * step
         for place in (copies[number] if copies else 0, offset):
             if place:
-                os.pwrite(fd, entries.astype("<u4").tobytes(), place)
+                storage.write_all(fd, entries.astype("<u4").tobytes(), place)
     os.fsync(fd)
 
 
