@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -161,6 +164,18 @@ def test_no_space_in_the_middle_gives_back_what_was_taken(tmp_path: Path, monkey
             to(image.path, "thick")
         assert image.path.read_bytes() == before
         assert image.path.stat().st_blocks - taken < 64, "in sectors: the file system may keep some of its own"
+
+
+def test_no_space_for_new_metadata_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the guest's bytes have their space before that."""
+    from imgtool import storage
+
+    image, _ = new(tmp_path, WRITABLE["qcow2-thin"], SMALL)
+    before = image.path.read_bytes()
+    monkeypatch.setattr(storage, "write_all", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match=re.escape(str(image.path))):
+        to(image.path, "thick")
+    assert image.path.read_bytes() == before
 
 
 @pytest.mark.parametrize("place", ["data", "table", "outside"])

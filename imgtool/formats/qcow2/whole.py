@@ -82,8 +82,10 @@ def map_whole(layer: Layer, fd: int) -> None:
         os.ftruncate(fd, tables.next)
         storage.reserve_rest(fd, tables.next)
         os.fsync(fd)
-    except BaseException:
+    except BaseException as error:
         os.ftruncate(fd, file.size)
+        if isinstance(error, OSError):
+            storage.raise_os(error, f"making {file.path} thick")
         raise
     sector = bytearray(os.pread(fd, 512, 0))
     L1_FIELDS.pack_into(sector, L1_FIELDS_AT, len(l1), l1_offset, table_offset, table_clusters)
