@@ -240,7 +240,8 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
             continue
         if code == errno.EOPNOTSUPP:
             return False
-        raise_os(OSError(code, os.strerror(code)), f"reserving {length} bytes")
+        doing = "punching a hole of" if mode & FALLOC_PUNCH_HOLE else "reserving"
+        raise_os(OSError(code, os.strerror(code)), f"{doing} {length} bytes in {os.readlink(f'/proc/self/fd/{fd}')}")
     return True
 
 
