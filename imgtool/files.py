@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -139,13 +140,17 @@ def _discard(folder: str) -> None:
     """Takes a folder away. Killed at any point, the rest says the same as before.
 
     The journal goes first: without the files, it would speak of a publish that was committed. The owner's file goes last.
+    It may be a stranger's: nothing outside goes, whatever he puts in its place meanwhile.
     """
-    for name in sorted(os.listdir(folder), key=lambda name: (name != JOURNAL, name == OWNER)):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in sorted(os.listdir(fd), key=lambda name: (name != JOURNAL, name == OWNER)):
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, dir_fd=fd)
+            else:
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
     os.rmdir(folder)
 
 
@@ -156,9 +161,14 @@ def clean(directory: str) -> None:
     except OSError as error:
         raise_os(error, f"reading {directory}")
     for entry in left:
-        if entry.is_dir(follow_symlinks=False):
-            with suppress(OSError, ValueError, LookupError, TypeError):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            if entry.is_dir(follow_symlinks=False) and not _of_another(entry, directory):
                 _clean_one(entry.path)
+
+
+def _of_another(entry: os.DirEntry[str], directory: str) -> bool:
+    """In a directory like /var/tmp others may make folders, but not remove files: nor may they have us do it, by a journal."""
+    return bool(os.stat(directory).st_mode & stat.S_ISVTX) and entry.stat(follow_symlinks=False).st_uid != os.geteuid()
 
 
 def _clean_one(folder: str) -> None:
@@ -274,25 +284,30 @@ def sync(path: str) -> None:
 
 
 def put(path: str, content: bytes, *, replace: bool) -> None:
-    """A small new file, whole or not at all. Raises RefusedError if it exists and may not be replaced."""
+    """A small new file, whole or not at all. Raises RefusedError if it exists and may not be replaced, NoSpaceError."""
     directory, name = os.path.split(os.path.abspath(path))
     with workspace(directory) as folder:
-        with open(os.path.join(folder, name), "xb") as file:
-            file.write(content)
+        try:
+            Path(folder, name).write_bytes(content)
+        except OSError as error:
+            raise_os(error, f"writing {path}")
         publish(folder, [name], replace=replace)
 
 
 @contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """A new content for one small file: written aside with the same mode and owner, flushed, renamed."""
+    """A new content for one small file: written aside with the same mode and owner, flushed, renamed. Raises NoSpaceError."""
     directory, name = os.path.split(path)
     with workspace(directory) as folder:
-        old = os.stat(path)
-        with open(os.path.join(folder, name), "xb") as file:
-            yield file
-            os.fchmod(file.fileno(), old.st_mode & 0o7777)
-            with suppress(PermissionError):
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        try:
+            old = os.stat(path)
+            with open(os.path.join(folder, name), "xb") as file:
+                yield file
+                os.fchmod(file.fileno(), old.st_mode & 0o7777)
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        except OSError as error:
+            raise_os(error, f"writing {path}")
         publish(folder, [name], replace=True)
 
 

@@ -31,7 +31,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
-from imgtool.errors import DamagedError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, RefusedError
 from imgtool.storage import raise_os
 
 PARTIAL = ".imgtool-partial"
@@ -101,12 +101,7 @@ class BlockMap:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         flush_data()
-        try:
-            self._file.write(b"".join(waiting))
-            self._file.flush()
-            os.fdatasync(self._file.fileno())
-        except OSError as error:
-            raise_os(error, f"writing {self._file.name}")
+        _append(self._file, b"".join(waiting))
 
     def load(self) -> None:
         """Reads the records from where the file stands, and cuts off what is torn."""
@@ -131,7 +126,7 @@ def block_map(path: str, *, size: int, chunk: int, source: Mapping[str, object])
     """
     header = {"format": FORMAT, "version": VERSION, "size": size, "chunk": chunk, "source": dict(source)}
     try:
-        file = open(path, "a+b", opener=_private)  # noqa: SIM115 - closed below
+        file = open(path, "a+b", buffering=0, opener=_private)  # noqa: SIM115 - closed below
     except OSError as error:
         raise_os(error, f"opening {path}")
     with file:
@@ -140,14 +135,23 @@ def block_map(path: str, *, size: int, chunk: int, source: Mapping[str, object])
         found = file.readline(MAX_HEADER)
         if not found.endswith(b"\n"):
             file.truncate(0)
-            file.write(json.dumps(header).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            _append(file, json.dumps(header).encode() + b"\n")
         else:
             _check(path, found, header)
         mapped = BlockMap(file, size, chunk)
         mapped.load()
         yield mapped
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    """To a file without a buffer: what could not be written is not sent once more when it is closed. Flushed."""
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest):]
+        os.fdatasync(file.fileno())
+    except OSError as error:
+        raise_os(error, f"writing {file.name}")
 
 
 def _private(path: str, flags: int) -> int:
@@ -215,23 +219,30 @@ def progress_path(job: str) -> Path:
     return jobs_folder() / f"{job}.progress"
 
 
+def appended(path: Path) -> IO[bytes]:
+    """The file of a ``Journal``, made where it is missing. Raises NoSpaceError, ImgtoolError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return open(path, "a+b", buffering=0, opener=_private)
+    except OSError as error:
+        raise_os(error, f"opening {path}")
+
+
 class Journal:
-    """The events of one job, appended."""
+    """The events of one job, appended. What a crash tore stays a line by itself."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        """``file``: as ``appended`` gives it."""
         self._file = file
         self._lock = threading.Lock()
 
     def event(self, what: str, **details: object) -> None:
         """Flushed when this returns. Secrets are the caller's to leave out: nothing here knows one."""
-        line = json.dumps({"time": now(), "event": what, **details}, default=_plain)
+        line = json.dumps({"time": now(), "event": what, **details}, default=_plain).encode("utf-8", "surrogateescape") + b"\n"
         with self._lock:
-            try:
-                self._file.write(line.encode("utf-8", "surrogateescape") + b"\n")
-                self._file.flush()
-                os.fdatasync(self._file.fileno())
-            except OSError as error:
-                raise_os(error, f"writing {self._file.name}")
+            end = self._file.seek(0, os.SEEK_END)
+            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"
+            _append(self._file, b"\n" + line if torn else line)
 
     @contextmanager
     def step(self, verb: str, **details: object) -> Iterator[dict[str, object]]:
@@ -245,22 +256,17 @@ class Journal:
 @contextmanager
 def journal(job: str, verb: str, **details: object) -> Iterator[Journal]:
     """The journal of a job (an id: letters, digits, dashes), held alone; begins or goes on. Raises RefusedError, NoSpaceError."""
-    folder = jobs_folder()
-    path = folder / f"{job}.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = open(path, "ab", opener=_private)  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise_os(error, f"opening {path}")
-    with file:
+    path = jobs_folder() / f"{job}.jsonl"
+    with appended(path) as file:
         hold(file, str(path))
         book = Journal(file)
         book.event("start", job=job, verb=verb, user=user(), host=platform.node(), pid=os.getpid(), **details)
         try:
             yield book
         except BaseException as error:
-            book.event("failed", error=str(error) or type(error).__name__, hint=getattr(error, "hint", None),
-                       exit_code=getattr(error, "exit_code", 1))
+            with suppress(ImgtoolError):  # of the two, what went wrong in the work is to be told
+                book.event("failed", error=str(error) or type(error).__name__, hint=getattr(error, "hint", None),
+                           exit_code=getattr(error, "exit_code", 1))
             raise
         book.event("done")
 

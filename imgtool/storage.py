@@ -240,7 +240,8 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> bool:
             continue
         if code == errno.EOPNOTSUPP:
             return False
-        raise_os(OSError(code, os.strerror(code)), f"reserving {length} bytes")
+        doing = "punching a hole of" if mode & FALLOC_PUNCH_HOLE else "reserving"
+        raise_os(OSError(code, os.strerror(code)), f"{doing} {length} bytes in {os.readlink(f'/proc/self/fd/{fd}')}")
     return True
 
 
@@ -332,6 +333,14 @@ def read(fd: int, length: int, offset: int) -> bytes:
     while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
         data += more
     return data
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """pwrite(2) until all is written: on a disk that is nearly full it writes a part, and only the next one fails."""
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(fd, rest, offset)
+        rest, offset = rest[count:], offset + count
 
 
 def unwritten(fd: int, size: int) -> Iterator[tuple[int, int]]:

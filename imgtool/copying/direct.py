@@ -52,11 +52,11 @@ class Direct:
         lead = min(-offset % BLOCK, len(data))
         whole = (len(data) - lead) // BLOCK * BLOCK
         if not self.takes(fd, whole):
-            write_all(fd, data, offset)
+            storage.write_all(fd, data, offset)
             return
-        write_all(fd, data[:lead], offset)
+        storage.write_all(fd, data[:lead], offset)
         done = lead + self._write_whole(fd, data[lead:lead + whole], offset + lead)
-        write_all(fd, data[done:], offset + done)
+        storage.write_all(fd, data[done:], offset + done)
 
     def _write_whole(self, fd: int, data: memoryview, offset: int) -> int:
         """Bytes written; fewer where the file system does not want them so."""
@@ -113,10 +113,3 @@ class Scratch(threading.local):
         if len(self._buffer) < size:
             self._buffer = buffer(size)
         return memoryview(self._buffer).cast("B")[:size]
-
-
-def write_all(fd: int, data: memoryview, offset: int) -> None:
-    """pwrite(2) until all is written."""
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from imgtool import storage
 from imgtool.copying.batches import BATCH, batches
-from imgtool.copying.direct import PIECE, Direct, Scratch, write_all
+from imgtool.copying.direct import PIECE, Direct, Scratch
 from imgtool.copying.pool import WAITING, WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
@@ -292,7 +292,7 @@ class Copier:
         """Bytes copied, from the first ``done`` on."""
         began = done
         while done < place.length and (data := os.pread(source, min(READ, place.length - done), offset + done)):
-            write_all(place.fd, memoryview(data), place.offset + done)
+            storage.write_all(place.fd, data, place.offset + done)
             done += len(data)
         return done - began
 

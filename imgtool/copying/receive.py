@@ -17,7 +17,6 @@ from functools import cache
 from typing import Protocol
 
 from imgtool import files, storage
-from imgtool.copying.direct import write_all
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.zeros import data_runs
 from imgtool.errors import DifferError, ImgtoolError, RefusedError, UsageError
@@ -61,14 +60,16 @@ class LocalFile:
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         try:
-            write_all(self._fd, memoryview(data), offset)
+            storage.write_all(self._fd, data, offset)
         except OSError as error:
             storage.raise_os(error, "writing the copy")
 
     def hole(self, offset: int, length: int) -> None:
         """What a run that was cut short may have left there must go."""
-        if length and not storage.is_hole(self._fd, offset, length):
-            storage.punch(self._fd, offset, length)
+        if length and not storage.is_hole(self._fd, offset, length) and not storage.punch(self._fd, offset, length):
+            for at in range(offset, offset + length, len(storage.ZEROS)):  # only where something is: the copy stays thin
+                for begin, count in data_runs(storage.read(self._fd, min(len(storage.ZEROS), offset + length - at), at)):
+                    self.write(at + begin, storage.ZEROS[:count])
 
     def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         for piece in storage.pieces(self._fd, start, end):
@@ -205,14 +206,18 @@ class Chunks:
 def receiving(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, object]) -> Iterator[Receiver]:
     """The copy that shall become ``path``, begun or gone on with. What is there is kept when the block fails.
 
-    ``source``: what tells this disk, in this state, from any other. Raises RefusedError (another source, or another imgtool
-    works on it), UsageError.
+    ``source``: what tells this disk, in this state, from any other. Raises RefusedError (another source, another imgtool works
+    on it, or the file is gone that the map speaks of), UsageError.
     """
     plan = _layout(size, spec)
     with _map(path + PARTIAL + MAP, size, spec, source) as blocks:
         fd = os.open(path + PARTIAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            if os.fstat(fd).st_size < size:  # the first time
+            there = os.fstat(fd).st_size
+            if not there and blocks.done:
+                raise RefusedError(f"{path + PARTIAL} is gone or empty, but its block map is there: what it speaks of is lost",
+                                   "--discard-partial removes it, and the copy begins anew")
+            if there < size:  # the first time
                 os.ftruncate(fd, file_size(size, spec))
             with _kept(Receiver(LocalFile(fd), blocks, plan)) as receiver:
                 yield receiver

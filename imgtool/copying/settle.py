@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 
 from imgtool import storage
-from imgtool.copying.direct import write_all
 from imgtool.formats.target import Payload
 from imgtool.model import Allocation
 from imgtool.progress import Control
@@ -35,7 +34,7 @@ def _unshare(file: Payload, control: Control) -> None:
             count = min(PIECE, offset + length - at)
             try:
                 if not storage.unshare(file.fd, at, count):
-                    write_all(file.fd, memoryview(os.pread(file.fd, count, at)), at)
+                    storage.write_all(file.fd, os.pread(file.fd, count, at), at)
             except OSError as error:
                 storage.raise_os(error, f"giving {file.name} blocks of its own")
 
@@ -60,7 +59,7 @@ def write_zeros(file: Payload, control: Control) -> None:
                 count = min(len(zeros), offset + length - at)
                 control.rate.take(count, control.stop)
                 try:
-                    write_all(file.fd, zeros[:count], at)
+                    storage.write_all(file.fd, zeros[:count], at)
                 except OSError as error:
                     storage.raise_os(error, f"writing zeros to {file.name}")
                 bar.update(count)

@@ -37,8 +37,12 @@ class Opener:
 
     def user(self, path: str) -> ImageFile:
         """A path that the user typed."""
-        if not os.path.exists(path):
-            raise UsageError(f"{path} does not exist")
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            raise UsageError(f"{path} does not exist") from error
+        except OSError as error:  # it may well be there
+            raise ImgtoolError(f"cannot read {path}: {error.strerror}") from error
         real = os.path.realpath(path)
         self._typed[real] = os.path.abspath(path)
         return self._open(real, shown=path)

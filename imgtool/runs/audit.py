@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imgtool import __version__
-from imgtool.journal import Journal, events, state_folder, user
-from imgtool.storage import raise_os
+from imgtool.journal import Journal, appended, events, state_folder, user
 
 NAME = "audit.jsonl"
 
@@ -32,13 +31,7 @@ class Audit:
     """The file of this host, for one process. ``worker``: its identity, or what else speaks (``run``, ``jobs``)."""
 
     def __init__(self, worker: str) -> None:
-        place = path()
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = open(os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "ab")  # noqa: SIM115
-        except OSError as error:
-            raise_os(error, f"opening {place}")
-        self._journal = Journal(file)
+        self._journal = Journal(appended(path()))
         self._who = {"worker": worker, "host": platform.node(), "pid": os.getpid(), "user": user()}
 
     def event(self, what: str, **details: object) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fixtures import patterns
+from imgtool.errors import DamagedError, NoSpaceError
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
 from imgtool.steps.allocate import allocate
 from tests import oracle, targets
 from tests.images import LARGE, READABLE, SMALL, Source
+from tests.mounts import ext4
 from tests.program import ENVIRONMENT, imgtool, result
 from tests.targets import VARIANTS, VMDK, WRITABLE, Goal
 
@@ -144,6 +150,54 @@ def test_no_space_leaves_the_image_as_it_was(tmp_path: Path) -> None:
     before = oracle.state(tmp_path)
     assert imgtool("allocate", path, "--thick").returncode == 7
     assert oracle.state(tmp_path) == before
+
+
+def test_no_space_in_the_middle_gives_back_what_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others took the space after it was looked for."""
+    from imgtool import storage
+
+    for here in ext4(tmp_path / "small", 32 << 20):
+        image, _ = new(here, WRITABLE["monolithicSparse-thin"], "64k:A 60M:- 64k:B")
+        before, taken = image.path.read_bytes(), image.path.stat().st_blocks
+        monkeypatch.setattr(storage, "free_space", lambda _: 1 << 40)
+        with pytest.raises(NoSpaceError):
+            to(image.path, "thick")
+        assert image.path.read_bytes() == before
+        assert image.path.stat().st_blocks - taken < 64, "in sectors: the file system may keep some of its own"
+
+
+def test_no_space_for_new_metadata_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the guest's bytes have their space before that."""
+    from imgtool import storage
+
+    image, _ = new(tmp_path, WRITABLE["qcow2-thin"], SMALL)
+    before = image.path.read_bytes()
+    monkeypatch.setattr(storage, "write_all", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match=re.escape(str(image.path))):
+        to(image.path, "thick")
+    assert image.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["data", "table", "outside"])
+@pytest.mark.parametrize("field", [48, 56], ids=["redundant", "primary"])
+def test_grain_tables_that_are_something_else_are_not_written(tmp_path: Path, field: int, place: str) -> None:
+    """Nobody reads the redundant ones: such an image is sound for all others."""
+    image, raw = new(tmp_path, WRITABLE["monolithicSparse-thin"], LARGE)
+    with image.path.open("r+b") as file:
+        header = file.read(512)
+        directory, = struct.unpack_from("<Q", header, field)
+        overhead, = struct.unpack_from("<Q", header, 64)
+        file.seek(directory * 512)
+        _, second = struct.unpack("<2I", file.read(8))
+        wrong = {"data": overhead, "table": second, "outside": image.path.stat().st_size // 512 + 8}[place]
+        file.seek(directory * 512)
+        file.write(struct.pack("<2I", wrong, second))
+    before = image.path.read_bytes()
+    with pytest.raises(DamagedError, match="in place"):
+        to(image.path, "thick")
+    assert image.path.read_bytes() == before
+    if field == 48:
+        oracle.same(image.path, "vmdk", raw, "raw")
 
 
 Call = Callable[..., object]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from imgtool import storage
 from imgtool.copying import receive
 from imgtool.errors import DifferError, RefusedError, UsageError
 from imgtool.formats.disk import open_disk
@@ -100,6 +101,36 @@ def test_what_another_run_left_in_a_hole_goes(tmp_path: Path) -> None:
     with open(str(path) + ".imgtool-partial", "rb") as file:
         assert file.read() == bytes(SIZE)
         assert os.fstat(file.fileno()).st_blocks == 0
+
+
+def test_what_another_run_left_goes_where_no_hole_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS before 4.2, FAT."""
+    monkeypatch.setattr(storage, "punch", lambda *_: False)
+    monkeypatch.setattr(storage, "is_hole", lambda *_: False)
+    path = tmp_path / "x.raw"
+    with receiving(path, "raw") as receiver:
+        receiver.take_zeros(3)
+        receiver.take(1, memoryview(b"\1" * CHUNK))
+        receiver.take(1, memoryview(b"\1" * 4096 + bytes(CHUNK - 4096)))
+        receiver.take(2, memoryview(b"\2" * CHUNK))
+        receiver.take_zeros(2)
+    assert Path(f"{path}.imgtool-partial").read_bytes() == bytes(CHUNK) + b"\1" * 4096 + bytes(SIZE - CHUNK - 4096)
+    assert Path(f"{path}.imgtool-partial").stat().st_blocks * 512 <= 2 * CHUNK
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_a_map_without_its_copy_is_not_believed(tmp_path: Path, kind: str) -> None:
+    """Somebody made room, and left the small file."""
+    raw, path = disk(tmp_path / "source"), tmp_path / f"x.{kind}"
+    with pytest.raises(OSError, match="cut"), receiving(path, kind) as receiver:
+        fetch_and_fail(raw, receiver, [])
+    Path(f"{path}.imgtool-partial").unlink()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=r"imgtool-partial is gone"), receiving(path, kind):
+            pass
+    assert receive.discard(str(path))
+    with receiving(path, kind) as receiver:
+        assert len(fetch(raw, receiver)) == 10
 
 
 def test_a_copy_that_went_bad_is_found(tmp_path: Path) -> None:

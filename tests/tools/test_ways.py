@@ -30,8 +30,9 @@ from imgtool.errors import ImgtoolError
 from imgtool.formats import target
 from imgtool.formats.disk import open_disk
 from imgtool.formats.vmdk.write import VmdkTarget
-from imgtool.model import ConvertResult, Kind
+from imgtool.model import AllocateRequest, Allocation, ConvertResult, Kind
 from imgtool.progress import Control, Rate
+from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
 from tests import mounts, oracle, targets
 from tests.images import READABLE, SMALL, Source
@@ -496,3 +497,20 @@ def _bad(real: Callable[..., Any], length: Callable[[Any], int], path: Path, bad
         return real(fd, bad - offset if isinstance(what, int) else [what[0][:bad - offset]], offset)
 
     return call
+
+
+@pytest.mark.parametrize("goal", ["raw-thin", "qcow2-thin", "qcow2-thick", "qcow2-zlib", "qcow2-4-bits", "monolithicSparse-thin",
+                                  "monolithicSparse-thick"])
+def test_writes_that_write_a_part(tmp_path: Path, goal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is nearly full, while others make room: metadata, too, is written to its end."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    source, real = READABLE["raw"](tmp_path / "x", f"{SMALL} 12M:- 64k:A"), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, memoryview(data)[:500], offset))
+    made = targets.run(source, GOALS[goal], tmp_path / "y")
+    if goal.endswith("-thin"):
+        for wanted in (Allocation.THICK, Allocation.THIN):
+            allocate(AllocateRequest(path=made.destination, allocation=wanted), Control())
+    monkeypatch.undo()
+    oracle.same(Path(made.destination), GOALS[goal].format, source.path, "raw")
+    oracle.clean(Path(made.destination), GOALS[goal].format)

@@ -15,6 +15,7 @@ import pytest
 
 from imgtool import files
 from imgtool.errors import NoSpaceError, RefusedError
+from tests.mounts import tmpfs
 from tests.program import ENVIRONMENT
 
 HOLDER = """
@@ -241,6 +242,38 @@ def test_a_journal_reaches_nothing_outside(tmp_path: Path) -> None:
     assert left(tmp_path) == ["inside", "precious"]
 
 
+def test_where_all_may_write_the_journal_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    """He must not have root remove what he himself may not: /var/tmp."""
+    folder = abandoned(tmp_path)
+    journal(folder, ["x.vmdk"], ["precious"])
+    (tmp_path / "precious").write_text("precious")
+    os.chown(folder, 65534, 65534)
+    tmp_path.chmod(0o1777)
+    files.clean(str(tmp_path))
+    assert left(tmp_path) == [folder.name, "precious"]
+    os.chown(folder, os.geteuid(), os.getegid())
+    files.clean(str(tmp_path))
+    assert left(tmp_path) == []
+
+
+def test_what_takes_the_place_of_a_folder_meanwhile_is_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, precious = tmp_path / "inside", tmp_path / "precious"
+    inside.mkdir()
+    precious.mkdir()
+    (precious / "mine").write_text("mine")
+    folder, real = abandoned(inside, half="half"), os.listdir
+
+    def swapped(where: str | int) -> list[str]:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(precious)
+        return real(where)
+
+    monkeypatch.setattr(os, "listdir", swapped)
+    files.clean(str(inside))
+    monkeypatch.undo()
+    assert left(precious) == ["mine"]
+
+
 def test_publish_moves_all_the_last_one_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, order = files.rename, []
 
@@ -362,6 +395,17 @@ def test_no_space_for_the_journal_leaves_nothing(tmp_path: Path, monkeypatch: py
         with pytest.raises(NoSpaceError, match="publishing x in"):
             files.publish(folder, ["x"], replace=False)
     assert left(tmp_path) == []
+
+
+def test_no_space_for_a_small_file_is_our_error(tmp_path: Path) -> None:
+    for small in tmpfs(tmp_path / "small", 1 << 16):
+        path = small / "x.vmx"
+        path.write_text("old")
+        with pytest.raises(NoSpaceError, match=r"writing .*x\.vmx"):
+            files.put(str(path), bytes(1 << 17), replace=True)
+        with pytest.raises(NoSpaceError, match=r"writing .*x\.vmx"), files.replacing(str(path)) as file:
+            file.write(bytes(1 << 17))
+        assert (left(small), path.read_text()) == (["x.vmx"], "old")
 
 
 def test_replacing_keeps_mode_and_owner(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgtool import journal
-from imgtool.errors import DamagedError, RefusedError
+from imgtool.errors import DamagedError, NoSpaceError, RefusedError, UnreachableError
+from tests.mounts import tmpfs
 
 SOURCE = {"path": "[ds] x/x-flat.vmdk", "modified": "2026-01-01"}
 SIZE, CHUNK = 10 * 100 + 7, 100
@@ -119,3 +120,31 @@ def test_a_journal_says_who_what_and_how_it_ended(tmp_path: Path, monkeypatch: p
     assert (found[4]["error"], found[4]["hint"], found[4]["exit_code"]) == ("it runs", "stop it", 4)
     assert path.stat().st_mode & 0o777 == 0o600
     assert all(json.dumps(one) for one in found)
+
+
+def test_what_follows_a_torn_line_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGTOOL_STATE", str(tmp_path))
+    path = tmp_path / "jobs" / "a1b2.jsonl"
+    for torn in (b'{"event": "torn', b"\0" * 40, b""):
+        with journal.journal("a1b2", "migrate"):
+            pass
+        with path.open("ab") as file:
+            file.write(torn)
+    assert [one["event"] for one in journal.events(path)] == ["start", "done"] * 3
+
+
+def test_no_space_for_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is our error; but what went wrong in the work is told before that."""
+    for small in tmpfs(tmp_path / "small", 1 << 16):
+        monkeypatch.setenv("IMGTOOL_STATE", str(small))
+        with pytest.raises(UnreachableError), journal.journal("a1b2", "migrate"):  # noqa: PT012
+            with pytest.raises(OSError, match="space"), (small / "fill").open("wb", buffering=0) as file:  # noqa: PT012
+                while file.write(bytes(4096)):
+                    pass
+            with (small / "jobs" / "a1b2.jsonl").open("ab") as file:
+                file.write(bytes(4096 - file.tell()))
+            raise UnreachableError("the host is gone")
+        with pytest.raises(NoSpaceError, match=r"jobs/c3d4\.jsonl"), journal.journal("c3d4", "migrate"):
+            pass
+        with pytest.raises(NoSpaceError, match=r"x\.map"), opened(small / "x.map"):
+            pass

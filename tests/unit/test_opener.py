@@ -137,3 +137,12 @@ def test_these_stay_inside(tree: Path, name: str) -> None:
         assert opener.named(name, opener.user(str(tree / "in/x.qcow2"))).size == 512
     finally:
         opener.close()
+
+
+def test_what_cannot_be_looked_at_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to("round")
+    opener = Opener()
+    for name, words, code in (("gone", "does not exist", 2), ("round", "Too many levels", 1), ("x" * 300, "too long", 1)):
+        with pytest.raises(ImgtoolError, match=words) as raised:
+            opener.user(str(tmp_path / name))
+        assert raised.value.exit_code == code

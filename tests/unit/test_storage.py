@@ -189,3 +189,12 @@ def test_a_range_without_data(ext4: Path, opened: Callable[[Path], int]) -> None
     assert not storage.is_hole(fd, M, 4096)
     assert storage.is_hole(fd, 2 * M, 2 * M)
     assert storage.is_hole(fd, 4 * M, M), "behind the end"
+
+
+def test_what_could_not_be_done_to_which_file_is_told(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.truncate(1 << 20)
+        with pytest.raises(ImgtoolError, match=rf"^punching a hole of 4096 bytes in {tmp_path}/x: Invalid argument"):
+            storage.punch(file.fileno(), -4096, 4096)
+        with pytest.raises(ImgtoolError, match=rf"^reserving 4096 bytes in {tmp_path}/x: Invalid argument"):
+            storage.reserve(file.fileno(), -4096, 4096)

@@ -10,6 +10,7 @@ import os
 import struct
 from array import array
 
+from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.qcow2 import header as spec
 from imgtool.formats.qcow2.read import COMPRESSED, COPIED
@@ -62,12 +63,12 @@ class PackedTarget:
             offset = self._take(len(payload))
             sectors = (offset + len(payload) - 1) // SECTOR - offset // SECTOR
             entry = COMPRESSED | sectors << self._shift | offset
-            os.pwrite(self.fd, payload, offset)
+            storage.write_all(self.fd, payload, offset)
         else:
             self._align()
             offset = self._take(form.cluster)
             entry = COPIED | offset
-            os.pwrite(self.fd, payload, offset)
+            storage.write_all(self.fd, payload, offset)
         self._table[start % form.covered // form.cluster] = entry
 
     def _end_table(self) -> None:
@@ -75,7 +76,7 @@ class PackedTarget:
             return
         self._align()
         offset = self._take(self._form.cluster)
-        os.pwrite(self.fd, struct.pack(f">{len(self._table)}Q", *self._table), offset)
+        storage.write_all(self.fd, struct.pack(f">{len(self._table)}Q", *self._table), offset)
         self._l1[self._index] = offset | COPIED
         self._table = [0] * self._form.l2_entries
 
@@ -90,11 +91,11 @@ class PackedTarget:
             self._take(cluster)
         counts = array("H", self._counts)
         counts.byteswap()
-        os.pwrite(self.fd, counts.tobytes(), first)
+        storage.write_all(self.fd, counts.tobytes(), first)
         offsets = [first + index * cluster for index in range(blocks)]
-        os.pwrite(self.fd, struct.pack(f">{blocks}Q", *offsets), first + blocks * cluster)
-        os.pwrite(self.fd, struct.pack(f">{len(self._l1)}Q", *self._l1), cluster)
-        os.pwrite(self.fd, self._header(first + blocks * cluster, table), 0)
+        storage.write_all(self.fd, struct.pack(f">{blocks}Q", *offsets), first + blocks * cluster)
+        storage.write_all(self.fd, struct.pack(f">{len(self._l1)}Q", *self._l1), cluster)
+        storage.write_all(self.fd, self._header(first + blocks * cluster, table), 0)
         os.ftruncate(self.fd, self._next)
         return self._next
 

@@ -76,18 +76,20 @@ def map_whole(layer: Layer, fd: int) -> None:
         storage.reserve(fd, tables.first, missing, keep_size=True)
         l1 = _write_l2(layer, header, tables, fd)
         l1_offset = tables.take(-(-l1.nbytes // tables.cluster))
-        os.pwrite(fd, l1.tobytes(), l1_offset)
+        storage.write_all(fd, l1.tobytes(), l1_offset)
         _refuse_shared(layer, tables)
         table_offset, table_clusters = _write_refcounts(tables, header, fd)
         os.ftruncate(fd, tables.next)
         storage.reserve_rest(fd, tables.next)
         os.fsync(fd)
-    except BaseException:
+    except BaseException as error:
         os.ftruncate(fd, file.size)
+        if isinstance(error, OSError):
+            storage.raise_os(error, f"making {file.path} thick")
         raise
     sector = bytearray(os.pread(fd, 512, 0))
     L1_FIELDS.pack_into(sector, L1_FIELDS_AT, len(l1), l1_offset, table_offset, table_clusters)
-    os.pwrite(fd, sector, 0)
+    storage.write_all(fd, sector, 0)
     os.fsync(fd)
 
 
@@ -117,7 +119,7 @@ def _write_l2(layer: Layer, header: Header, tables: _Tables, fd: int) -> npt.NDA
         entries[fresh] = tables.take(len(fresh)) + np.arange(len(fresh)) * header.cluster_size
         tables.used.append(entries[:clusters] // header.cluster_size)
         raw = np.where(entries == 0, np.uint64(0), entries.astype(np.uint64) | np.uint64(COPIED))
-        os.pwrite(fd, raw.astype(">u8").tobytes(), int(l1[index]) & ~COPIED)
+        storage.write_all(fd, raw.astype(">u8").tobytes(), int(l1[index]) & ~COPIED)
     return l1
 
 
@@ -145,7 +147,7 @@ def _write_refcounts(tables: _Tables, header: Header, fd: int) -> tuple[int, int
     counts[new:tables.next // cluster] = 1
     for index in range(blocks):
         block = counts[index * per_block:(index + 1) * per_block]
-        os.pwrite(fd, block.astype(f">u{bits // 8}").tobytes(), first_block + index * cluster)
+        storage.write_all(fd, block.astype(f">u{bits // 8}").tobytes(), first_block + index * cluster)
     offsets = [first_block + index * cluster for index in range(blocks)]
-    os.pwrite(fd, struct.pack(f">{blocks}Q", *offsets).ljust(table * cluster, b"\0"), table_offset)
+    storage.write_all(fd, struct.pack(f">{blocks}Q", *offsets).ljust(table * cluster, b"\0"), table_offset)
     return table_offset, table

@@ -166,22 +166,22 @@ class Qcow2Target:
         if self._form.extended:
             entries = np.column_stack((entries, self._bitmaps)).reshape(-1)
         offset = int(self._l1[self._table_index]) & ~COPIED
-        os.pwrite(self.fd, entries.astype(">u8").tobytes(), offset)
+        storage.write_all(self.fd, entries.astype(">u8").tobytes(), offset)
 
     def finish(self) -> None:
         self._flush_table()
         form = self._form
-        os.pwrite(self.fd, self._l1.tobytes(), form.cluster)
+        storage.write_all(self.fd, self._l1.tobytes(), form.cluster)
         used = self._next // form.cluster
         blocks, table = refcount_room(used, form.cluster, form.refcount_bits)
         total = used + blocks + table
         offsets = [self._next + index * form.cluster for index in range(blocks)]
         per_block = form.cluster * 8 // form.refcount_bits
         for index, offset in enumerate(offsets):
-            os.pwrite(self.fd, refcounts(min(per_block, total - index * per_block), form.refcount_bits), offset)
+            storage.write_all(self.fd, refcounts(min(per_block, total - index * per_block), form.refcount_bits), offset)
         table_offset = self._next + blocks * form.cluster
-        os.pwrite(self.fd, struct.pack(f">{blocks}Q", *offsets), table_offset)
-        os.pwrite(self.fd, self._header(table_offset, table), 0)
+        storage.write_all(self.fd, struct.pack(f">{blocks}Q", *offsets), table_offset)
+        storage.write_all(self.fd, self._header(table_offset, table), 0)
         os.ftruncate(self.fd, total * form.cluster)
 
     def _header(self, refcount_offset: int, refcount_clusters: int) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import struct
+from itertools import pairwise
 
 from imgtool import storage
-from imgtool.errors import UsageError
+from imgtool.errors import DamagedError, UsageError
 from imgtool.files import replacing
 from imgtool.formats.layer import SECTOR, Layer
 from imgtool.formats.vmdk import sparse
@@ -30,21 +31,58 @@ def sparse_files(layer: Layer) -> list[ImageFile]:
 
 
 def check_whole(layer: Layer) -> None:
-    """Raises UsageError where this cannot be done in place."""
+    """Raises UsageError, DamagedError where this cannot be done in place."""
     if layer.backing:
         raise UsageError(f"{layer.path} cannot be made thick in place: it is a delta", HINT)
     if layer.compressed or layer.subformat in ("vmfsSparse", "seSparse"):
         raise UsageError(f"{layer.path} cannot be made thick in place: it is {layer.subformat}", HINT)
     for file in sparse_files(layer):
-        if not all(_directory(file, sparse.read_header(file).directory)):
+        header = sparse.read_header(file)
+        if header.size > MAX_SECTOR * SECTOR:
+            raise _too_large(file)
+        if not all(_directory(file, header, header.directory)):
             raise UsageError(f"{file.path} cannot be made thick in place: grain tables are missing", HINT)
+        _refuse_overlaps(file, header)
 
 
-def _directory(file: ImageFile, offset: int) -> list[int]:
+def _too_large(file: ImageFile) -> UsageError:
+    return UsageError(f"{file.path} would need more than 2 TiB: a sparse VMDK cannot", HINT)
+
+
+def _count(header: sparse.SparseHeader) -> int:
+    """Grain tables."""
+    return -(-header.size // header.covered)
+
+
+def _directory(file: ImageFile, header: sparse.SparseHeader, offset: int) -> list[int]:
     """Offsets of the grain tables."""
-    header = sparse.read_header(file)
-    count = -(-header.size // header.covered)
-    return [sector * SECTOR for sector in struct.unpack(f"<{count}I", os.pread(file.fd, count * 4, offset))]
+    return [sector * SECTOR for (sector,) in struct.iter_unpack("<I", os.pread(file.fd, _count(header) * 4, offset))]
+
+
+def _refuse_overlaps(file: ImageFile, header: sparse.SparseHeader) -> None:
+    """The tables will be written. Nobody reads the redundant ones, so that nobody has noticed if they lie in the guest's data."""
+    import numpy as np
+
+    tables, size = _directory(file, header, header.directory), header.table_entries * 4
+    copies = _redundant_directory(file, header)
+    taken = [(0, SECTOR), (header.descriptor_offset, header.descriptor_size), (header.directory, _count(header) * 4),
+             (copies, _count(header) * 4 if copies else 0), *((place, size) for place in tables),
+             *((place, size) for place in _redundant(file, header) if place)]
+    places = sorted((place, place + length) for place, length in taken if length)
+    if places[-1][1] > file.size or any(one[1] > other[0] for one, other in pairwise(places)):
+        raise _overlaps(file)
+    starts, ends = np.array(places, np.int64).T
+    for offset in tables:
+        entries = _table(file, header, offset)
+        grains = entries[entries > (1 if header.flags & sparse.FLAG_ZERO_GRAIN else 0)] * SECTOR
+        inside = np.searchsorted(starts, grains + header.grain) != np.searchsorted(ends, grains, "right")
+        if np.any(inside | (grains >= file.size)):
+            raise _overlaps(file)
+
+
+def _overlaps(file: ImageFile) -> DamagedError:
+    return DamagedError(f"{file.path} cannot be made thick in place: its grain tables lie in each other or in the guest's data, "
+                        "or speak of what is behind the end of the file", HINT)
 
 
 def map_whole(file: ImageFile, fd: int) -> None:
@@ -52,16 +90,20 @@ def map_whole(file: ImageFile, fd: int) -> None:
     import numpy as np
 
     header = sparse.read_header(file)
-    tables = _directory(file, header.directory)
+    tables = _directory(file, header, header.directory)
     step, first = header.grain // SECTOR, -(-file.size // header.grain) * header.grain // SECTOR
     missing, grains = 0, -(-header.size // header.grain)
     for number, offset in enumerate(tables):
         missing += int(np.count_nonzero(_wanting(_table(file, header, offset), header, grains, number)))
     if first + missing * step > MAX_SECTOR:
-        raise UsageError(f"{file.path} would need more than 2 TiB: a sparse VMDK cannot", HINT)
-    storage.reserve(fd, first * SECTOR, missing * header.grain)
-    os.ftruncate(fd, max(file.size, (first + missing * step) * SECTOR))
-    os.fsync(fd)
+        raise _too_large(file)
+    try:
+        storage.reserve(fd, first * SECTOR, missing * header.grain)
+        os.ftruncate(fd, max(file.size, (first + missing * step) * SECTOR))
+        os.fsync(fd)
+    except BaseException:  # what there was has been taken
+        os.ftruncate(fd, file.size)
+        raise
     copies = _redundant(file, header)
     for number, offset in enumerate(tables):
         entries = _table(file, header, offset)
@@ -70,7 +112,7 @@ def map_whole(file: ImageFile, fd: int) -> None:
         first += len(fresh) * step
         for place in (copies[number] if copies else 0, offset):
             if place:
-                os.pwrite(fd, entries.astype("<u4").tobytes(), place)
+                storage.write_all(fd, entries.astype("<u4").tobytes(), place)
     os.fsync(fd)
 
 
@@ -88,11 +130,16 @@ def _wanting(entries, header: sparse.SparseHeader, grains: int, number: int):  #
     return wanting & (np.arange(len(entries)) + number * header.table_entries < grains)
 
 
-def _redundant(file: ImageFile, header: sparse.SparseHeader) -> list[int]:
-    if not header.flags & sparse.FLAG_REDUNDANT:
-        return []
+def _redundant_directory(file: ImageFile, header: sparse.SparseHeader) -> int:
+    """Its offset; 0 if there is none."""
     (sector,) = REDUNDANT_FIELD.unpack(os.pread(file.fd, 8, REDUNDANT_AT))
-    return _directory(file, sector * SECTOR) if 0 < sector * SECTOR < file.size else []
+    there = header.flags & sparse.FLAG_REDUNDANT and sector * SECTOR + _count(header) * 4 <= file.size
+    return sector * SECTOR if there else 0
+
+
+def _redundant(file: ImageFile, header: sparse.SparseHeader) -> list[int]:
+    offset = _redundant_directory(file, header)
+    return _directory(file, header, offset) if offset else []
 
 
 def say_thin(layer: Layer, *, thin: bool) -> None:

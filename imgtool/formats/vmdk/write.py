@@ -105,7 +105,7 @@ class SparseFile:
         first = self._used[0] % TABLES_KEPT
         raw = self._kept[first:first + len(self._used)].astype("<u4").tobytes()
         for directory in (self._redundant, self._directory):
-            os.pwrite(self.fd, raw, (directory + self._first_table + self._used[0] * TABLE_SECTORS) * SECTOR)
+            storage.write_all(self.fd, raw, (directory + self._first_table + self._used[0] * TABLE_SECTORS) * SECTOR)
         self._kept[:] = 0
         self._used = range(0)
 
@@ -116,12 +116,12 @@ class SparseFile:
         for directory in (self._redundant, self._directory):
             first = directory + self._first_table
             sectors = first + np.arange(self._tables, dtype=np.int64) * TABLE_SECTORS
-            os.pwrite(self.fd, sectors.astype("<u4").tobytes(), directory * SECTOR)
+            storage.write_all(self.fd, sectors.astype("<u4").tobytes(), directory * SECTOR)
         if self._embedded:
             if len(descriptor) > DESCRIPTOR_SECTORS * SECTOR:
                 raise UsageError("the name is too long for a VMDK descriptor")
-            os.pwrite(self.fd, descriptor, SECTOR)
-        os.pwrite(self.fd, self._header().ljust(SECTOR, b"\0"), 0)
+            storage.write_all(self.fd, descriptor, SECTOR)
+        storage.write_all(self.fd, self._header().ljust(SECTOR, b"\0"), 0)
         os.ftruncate(self.fd, self._next * SECTOR)
 
     def _header(self) -> bytes:
