@@ -62,7 +62,7 @@ def migrate(request: MigrateRequest, control: Control, *, keys: Sequence[str] = 
             done = before or _all(move, folder, book, control, keys)
             if move.target.folder is not None:
                 host.forget(move)
-            folder.clear(but_the_end=True)  # where it does not start, the same call tries that again
+            folder.tidy()
             done = _started(move, done, book, control)
             folder.clear()
             result = replace(done, job=job, seconds=round(time.monotonic() - began, 3), source=shown(request.source),

@@ -81,11 +81,16 @@ class Work:
     def _write(self, name: str, said: object) -> None:
         files.put(self.file(name), json.dumps(said).encode("utf-8", "surrogateescape"), replace=True)
 
-    def clear(self, *, but_the_end: bool = False) -> None:
-        """All is done. What says so goes last, or stays: a run that is killed here goes on with this."""
-        for name in sorted(os.listdir(self.path), key=lambda name: name == FINISHED):
-            if name != LOCK and not (but_the_end and name == FINISHED):
+    def tidy(self) -> None:
+        """The machine is there. What says so stays: a run that is killed now, or that cannot start it, goes on with this."""
+        for name in os.listdir(self.path):
+            if name not in (LOCK, FINISHED):
                 _remove(self.path / name)
+
+    def clear(self) -> None:
+        """All is done."""
+        self.tidy()
+        _remove(self.path / FINISHED)
 
     @property
     def empty(self) -> bool:
