@@ -201,8 +201,11 @@ def test_a_signal(job: Job, signum: signal.Signals, code: int) -> None:
     before = fingerprint(job.source)
     seconds = job.seconds()
     job.clear()
-    codes = []
-    for moment in moments(seconds * 0.6, 2 if signum == signal.SIGINT else 1, f"{job.kind.name} {signum}"):
+    codes: list[int] = []
+    planned = moments(seconds * 0.6, 2 if signum == signal.SIGINT else 1, f"{job.kind.name} {signum}")
+    for moment in (*planned, *[0.0] * 5):
+        if len(codes) >= len(planned) and code in codes:
+            break  # the others are for a machine that is much quicker now than when the seconds were counted
         process = job.start()
         assert process.stderr is not None
         first = process.stderr.readline()
