@@ -51,9 +51,10 @@ soak: setup ## random conversions and migrations, kills and faults, all of it ve
 mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
 	$(BIN)/python -m tools.mutation --minutes $(or $(MINUTES),30) $(ARGS)
 
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(or $(ARGS),-m "not long and not boot_matrix")
+	$(BIN)/coverage run -m pytest -n 3 --dist worksteal $(or $(ARGS),-m "not long and not boot_matrix")
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report > build/coverage/report.txt; tail -1 build/coverage/report.txt
 
