@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from imgtool.endpoints.package import Package
 
 
-def source(uri: Uri, _credentials: Credentials) -> MachineFile:
+def source(uri: Uri, _credentials: Credentials, _stop: Stop) -> MachineFile:
     if not is_machine(uri.path):
         raise UsageError(f"{uri.path} is no description of a machine by its name", "a .vmx, .xml, .ovf or .ova")
     return MachineFile(uri.path)
 
 
-def target(uri: Uri, _credentials: Credentials) -> Folder | Package:
+def target(uri: Uri, _credentials: Credentials, _stop: Stop) -> Folder | Package:
     if uri.path.lower().endswith(".ova"):
         from imgtool.endpoints.package import Package
 

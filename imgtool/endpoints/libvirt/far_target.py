@@ -94,7 +94,7 @@ class FarTarget(LibvirtTarget):
         """A live one: a login takes a second, and hosts do not like many."""
         if self._talk is None or self._talk.gone:
             self._stack.close()
-            self._talk = self._stack.enter_context(far.connected(self._host.uri))
+            self._talk = self._stack.enter_context(far.connected(self._host.uri, self._host.stop))
         return self._talk
 
     def close(self) -> None:

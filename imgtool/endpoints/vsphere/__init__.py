@@ -39,24 +39,25 @@ from imgtool.model.endpoint import Credentials, Uri
 
 if TYPE_CHECKING:
     from imgtool.endpoints import FarTarget, Source
+    from imgtool.progress import Stop
 
 USER = "root"
 
 
-def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Session:
+def connect(uri: Uri, credentials: Credentials, *, stop: Stop | None = None, streams: int = STREAMS) -> Session:
     """Logs in. At most ``streams`` connections carry data at once. Raises UsageError, UnreachableError."""
     if uri.host is None:
         raise UsageError(f"{uri.scheme}:// needs a host")
     user, port = uri.user or USER, uri.port or tls.PORT
     trust = tls.Trust(verify=uri.verify, cacert=uri.cacert, thumbprint=credentials.thumbprint)
     trust.context()  # what is wrong with it is said before the password is asked for
-    secret = password(f"{user}@{uri.host}", credentials)
+    secret = password(f"{user}@{uri.host}", credentials, stop)
     return Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
 
 
-def source(uri: Uri, credentials: Credentials) -> Source:
-    return VSphereSource(connect(uri, credentials), uri)
+def source(uri: Uri, credentials: Credentials, stop: Stop) -> Source:
+    return VSphereSource(connect(uri, credentials, stop=stop), uri)
 
 
-def target(uri: Uri, credentials: Credentials) -> FarTarget:
-    return VSphereTarget(connect(uri, credentials), uri)
+def target(uri: Uri, credentials: Credentials, stop: Stop) -> FarTarget:
+    return VSphereTarget(connect(uri, credentials, stop=stop), uri)

@@ -28,7 +28,7 @@ from imgtool.model.endpoint import Credentials, Found, Uri
 from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.model.problem import Problem
 from imgtool.plan import Plan
-from imgtool.progress import Control, Kept
+from imgtool.progress import Control, Kept, Stop
 from imgtool.steps.migrate import far, host, work
 from imgtool.steps.migrate.look import Move, looked
 from imgtool.steps.migrate.plan import plan_of
@@ -98,9 +98,9 @@ def discard(request: MigrateRequest, control: Control) -> list[str]:
     return found
 
 
-def machines(uri: Uri, credentials: Credentials) -> list[Found]:
+def machines(uri: Uri, credentials: Credentials, stop: Stop) -> list[Found]:
     """``--list``: what there is at a source."""
-    with closing(endpoints.source(uri, credentials)) as source:
+    with closing(endpoints.source(uri, credentials, stop)) as source:
         return source.machines()
 
 

@@ -151,7 +151,7 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool) ->
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:
-        with connected(place) as wire, opened(request, folder, control, copying=fetch) as machine:
+        with connected(place, control.stop) as wire, opened(request, folder, control, copying=fetch) as machine:
             yield machine, wire
     finally:
         with suppress(OSError):  # something is in it: a run goes on there
