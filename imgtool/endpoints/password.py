@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from imgtool.errors import NotAdmittedError, UsageError
 from imgtool.model.endpoint import Credentials
-from imgtool.progress import Stop
+from imgtool.progress import Stop, ends_at_once
 
 VARIABLE = "IMGTOOL_PASSWORD"
 COMMAND_SECONDS, COMMAND_MEMORY = 60, 4 << 30
@@ -31,7 +31,7 @@ def password(who: str, credentials: Credentials, stop: Stop | None = None) -> st
         return _from_command(credentials.password_command, stop or Stop())
     if (found := os.environ.get(VARIABLE)) is not None:
         return found
-    with suppress(EOFError):  # Control-D
+    with suppress(EOFError), ends_at_once():  # Control-D
         if sys.stdin.isatty():
             return getpass.getpass(f"Password of {who}: ")
     raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")

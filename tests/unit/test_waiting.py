@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
 import subprocess
+import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from imgtool.endpoints.uri import parse
 from imgtool.errors import StoppedError
 from imgtool.model.endpoint import Credentials
 from imgtool.progress import Stop
+from tests.program import ENVIRONMENT
 
 LONG = 1 << 20
 """Bytes: more than a pipe takes."""
@@ -82,3 +88,55 @@ def test_a_machine_that_does_not_answer_ssh(stop: Stop, tmp_path: Path, monkeypa
 def test_a_command_that_prints_no_password(stop: Stop) -> None:
     with pytest.raises(StoppedError):
         endpoints.source(parse("esx://h/?no_verify=1"), Credentials(password_command=("sleep", "20")), stop)
+
+
+PROMPTS = {
+    "password": """
+from imgtool.endpoints.password import password
+from imgtool.model.endpoint import Credentials
+work = lambda: password("root@h", Credentials())
+""",
+    "passphrase": """
+from imgtool.cli.guests import with_keys
+from imgtool.errors import LockedError
+def locked(keys):
+    raise LockedError("disk 0 is locked")
+work = lambda: with_keys(locked)
+""",
+    "serial": """
+from types import SimpleNamespace
+from imgtool.cli import metal, output
+output.v2p_disk_lines = lambda _disk: ["the disk"]
+work = lambda: metal._asked(SimpleNamespace(problems=(), disks=(SimpleNamespace(confirmed=False, confirm="S1"),)))
+""",
+}
+AS_THE_PROGRAM = """
+from imgtool.cli import app
+app.program = lambda _argv: lambda **_words: work()
+app.main()
+"""
+
+
+@pytest.mark.parametrize("asked", PROMPTS)
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nobody_types(asked: str, signum: int, code: int) -> None:
+    """Control-C, or a signal, at a prompt: the program ends, and the terminal shows again what is typed."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "IMGTOOL_PASSWORD"}
+    argv = ["setsid", "--ctty", sys.executable, "-c", PROMPTS[asked] + AS_THE_PROGRAM]
+    with subprocess.Popen(argv, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:
+        said = b""
+        while not said.endswith((b": ", b"go on: ")):
+            said += os.read(master, 4096)
+        if signum == signal.SIGINT:
+            os.write(master, b"\x03")
+        else:
+            process.send_signal(signum)
+        try:
+            assert process.wait(20) == code
+        finally:
+            process.kill()
+    assert termios.tcgetattr(slave) == before
+    os.close(slave)
+    os.close(master)
