@@ -113,6 +113,12 @@ class HostTarget(Target, Protocol):
     def define(self, name: str, text: bytes, disks: Sequence[str]) -> str:
         """Under the name that stands in the text; not started, no autostart. ``disks``: the files, there already."""
 
+    def discard(self, name: str, disks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """``--discard-partial``: removes the half-made machine ``name`` with some of these disks, which are ours.
+
+        Gives what was removed, and which of ``disks`` no machine has.
+        """
+
 
 class FarTarget(Target, Protocol):
     """Disks are sent."""

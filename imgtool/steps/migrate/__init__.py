@@ -91,7 +91,7 @@ def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Mig
 def discard(request: MigrateRequest, control: Control) -> list[str]:
     """``--discard-partial``: removes what a stopped run has left, here and at the target; what was removed."""
     job = work.job_of(request)
-    with looked(request, control) as move, work.held(request, job) as folder:
+    with work.held(request, job) as folder, looked(request, control, finished=folder.finished() is not None) as move:
         found = host.discard(move) if move.target.folder is not None else far.discard(move, folder)
         found += [] if folder.empty else [str(folder.path)]
         folder.clear()
