@@ -143,7 +143,7 @@ def pipes(argv: Sequence[str], *, keep: Sequence[str] = ()) -> Iterator[Pipes]:
     """
     with _started(argv, None, stdin=subprocess.PIPE, keep=keep) as process:
         assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - all are PIPE
-        both = Pipes(process.stdin, process.stdout, process.stderr)
+        both = Pipes(process.stdin, process.stdout, process.stderr, process.kill)
         threading.Thread(target=both.listen, daemon=True, name=f"{argv[0]} stderr").start()
         yield both
 
@@ -151,8 +151,8 @@ def pipes(argv: Sequence[str], *, keep: Sequence[str] = ()) -> Iterator[Pipes]:
 class Pipes:
     """Both pipes of a running program, and what it said last on its standard error."""
 
-    def __init__(self, to: IO[bytes], back: IO[bytes], words: IO[bytes]) -> None:
-        self.to, self.back = to, back
+    def __init__(self, to: IO[bytes], back: IO[bytes], words: IO[bytes], cut: Callable[[], None]) -> None:
+        self.to, self.back, self.cut = to, back, cut
         self._words, self._said = words, b""
         self._ended = threading.Event()
 

@@ -17,10 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO, Protocol
 
 from imgtool.errors import StoppedError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""That end the program."""
 JSON_INTERVAL = 0.5
 """Seconds between two lines of ``--progress json``."""
 ALL = "all disks"
@@ -51,6 +54,25 @@ class Stop:
             self._parent.check()
         if self._event.is_set():
             raise StoppedError(self._signum)
+
+
+@contextmanager
+def ends_at_once() -> Iterator[None]:
+    """A signal ends the block by StoppedError: it waits for somebody to type, and cannot look at a Stop."""
+    def end(signum: int, _frame: FrameType | None) -> None:
+        raise StoppedError(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
+        yield
+        return
+    before = {one: handler for one in SIGNALS if callable(handler := signal.getsignal(one))}  # nohup stays nohup
+    try:
+        for one in before:
+            signal.signal(one, end)
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class Rate:

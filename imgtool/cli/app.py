@@ -19,10 +19,9 @@ from imgtool.cli import images
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, NoSpaceError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
+from imgtool.progress import SIGNALS
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
     name="imgtool", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,

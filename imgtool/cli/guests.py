@@ -14,7 +14,7 @@ from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
 from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
-from imgtool.progress import Control
+from imgtool.progress import Control, ends_at_once
 from imgtool.runs.wishes import is_machine
 
 Machine = Annotated[list[Path], typer.Argument(
@@ -39,7 +39,9 @@ def with_keys(work: Callable[[Sequence[str]], Result]) -> Result:
     except LockedError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        return work((getpass.getpass(f"{error.message}\npassphrase: ", stream=sys.stderr),))
+        with ends_at_once():
+            key = getpass.getpass(f"{error.message}\npassphrase: ", stream=sys.stderr)
+        return work((key,))
 
 
 def inspect(

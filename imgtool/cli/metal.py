@@ -15,6 +15,7 @@ from imgtool.cli.guests import DiskRoot, KeyFile, mac_pair, with_keys
 from imgtool.cli.images import AsJson, DryRun, External, IgnoreLock, RateLimit, ShowProgress, SourceFormat, control_of
 from imgtool.errors import RefusedError, UsageError
 from imgtool.model import SourceOptions
+from imgtool.progress import ends_at_once
 
 if TYPE_CHECKING:
     from imgtool.model.v2p import DiskChoice, V2pPlan
@@ -138,7 +139,8 @@ def _asked(plan: V2pPlan) -> Sequence[str]:
             continue
         for line in output.v2p_disk_lines(one):
             typer.echo(output.printable(line), err=True)
-        word = typer.prompt(f"all of it will be gone. Type {output.printable(one.confirm)} to go on", err=True).strip()
+        with ends_at_once():
+            word = typer.prompt(f"all of it will be gone. Type {output.printable(one.confirm)} to go on", err=True).strip()
         if word != one.confirm:
             raise RefusedError(f"that is not {one.confirm}", "nothing was written")
         typed.append(word)

@@ -13,6 +13,7 @@ import typer
 from imgtool.cli import completion, output
 from imgtool.cli.guests import KeyFile, with_keys
 from imgtool.cli.images import (
+    STOP,
     AsJson,
     DryRun,
     Eager,
@@ -271,7 +272,7 @@ def _list(source: str, credentials: Credentials, *, as_json: bool) -> None:
     from imgtool.endpoints.uri import parse
     from imgtool.steps.migrate import machines
 
-    found = machines(parse(source), credentials)
+    found = machines(parse(source), credentials, STOP)
     rows = [f"{one.power:<10} {f'{one.folder}/' if one.folder else ''}{one.name}" for one in found]
     output.show({"machines": [asdict(one) for one in found]}, rows or ["no machines"], as_json=as_json)
 

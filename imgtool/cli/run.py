@@ -70,7 +70,7 @@ def run(
         return
     from imgtool.runs.tasks import tasks_of
 
-    groups = tasks_of(book, os.path.dirname(os.path.abspath(runbook)), only or ())
+    groups = tasks_of(book, os.path.dirname(os.path.abspath(runbook)), only or (), STOP)
     if dry_run:
         _plan(groups, as_json=as_json)
         return

@@ -285,9 +285,14 @@ def settle_foreign(path: str, *, size: int, spec: ImageSpec, source: Mapping[str
         files.sync(os.path.dirname(path) or ".")
 
 
+def is_whole(path: str) -> bool:
+    """Whether a run that was stopped has settled the copy, which may have its name already."""
+    return os.path.lexists(path + PARTIAL + WHOLE)
+
+
 def is_ours(path: str) -> bool:
     """Whether the disk at ``path`` was published by a run that was then stopped."""
-    return os.path.lexists(path + PARTIAL + WHOLE) and not os.path.lexists(path + PARTIAL)
+    return is_whole(path) and not os.path.lexists(path + PARTIAL)
 
 
 def publish(path: str) -> None:

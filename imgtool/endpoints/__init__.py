@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from imgtool.errors import UsageError
-from imgtool.progress import Control
+from imgtool.progress import Control, Stop
 
 if TYPE_CHECKING:
     from imgtool.formats.disk import Disk
@@ -24,9 +24,9 @@ SOURCES = {
     "qemu": "imgtool.endpoints.libvirt", "qemu+ssh": "imgtool.endpoints.libvirt",
     "metal": "imgtool.endpoints.metal", "metal+ssh": "imgtool.endpoints.metal",
 }
-"""The module of a scheme; it has ``source(uri, credentials)``."""
+"""The module of a scheme; it has ``source(uri, credentials, stop)``."""
 TARGETS = {scheme: module for scheme, module in SOURCES.items() if not scheme.startswith("metal")}
-"""The same with ``target(uri, credentials)``. Physical disks are written by ``v2p``, which knows how to be careful."""
+"""The same with ``target(uri, credentials, stop)``. Physical disks are written by ``v2p``, which knows how to be careful."""
 
 
 class Sink(Protocol):
@@ -113,6 +113,12 @@ class HostTarget(Target, Protocol):
     def define(self, name: str, text: bytes, disks: Sequence[str]) -> str:
         """Under the name that stands in the text; not started, no autostart. ``disks``: the files, there already."""
 
+    def discard(self, name: str, disks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """``--discard-partial``: removes the half-made machine ``name`` with some of these disks, which are ours.
+
+        Gives what was removed, and which of ``disks`` no machine has.
+        """
+
 
 class FarTarget(Target, Protocol):
     """Disks are sent."""
@@ -134,14 +140,17 @@ class FarTarget(Target, Protocol):
         """``--discard-partial``: removes what a stopped ``send`` left."""
 
 
-def source(uri: Uri, credentials: Credentials) -> Source:
-    """A place that has let us in, to read from. Raises UsageError, UnreachableError."""
-    return cast("Source", _module(SOURCES, uri).source(uri, credentials))
+def source(uri: Uri, credentials: Credentials, stop: Stop | None = None) -> Source:
+    """A place that has let us in, to read from. Raises UsageError, UnreachableError.
+
+    ``stop``: ends waiting for the other side, as long as the place is used.
+    """
+    return cast("Source", _module(SOURCES, uri).source(uri, credentials, stop or Stop()))
 
 
-def target(uri: Uri, credentials: Credentials) -> HostTarget | FarTarget:
-    """A place that has let us in, to write to. Raises UsageError, UnreachableError."""
-    return cast("HostTarget | FarTarget", _module(TARGETS, uri).target(uri, credentials))
+def target(uri: Uri, credentials: Credentials, stop: Stop | None = None) -> HostTarget | FarTarget:
+    """A place that has let us in, to write to; as ``source``."""
+    return cast("HostTarget | FarTarget", _module(TARGETS, uri).target(uri, credentials, stop or Stop()))
 
 
 def _module(known: Mapping[str, str], uri: Uri) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from imgtool.endpoints.package import Package
 
 
-def source(uri: Uri, _credentials: Credentials) -> MachineFile:
+def source(uri: Uri, _credentials: Credentials, _stop: Stop) -> MachineFile:
     if not is_machine(uri.path):
         raise UsageError(f"{uri.path} is no description of a machine by its name", "a .vmx, .xml, .ovf or .ova")
     return MachineFile(uri.path)
 
 
-def target(uri: Uri, _credentials: Credentials) -> Folder | Package:
+def target(uri: Uri, _credentials: Credentials, _stop: Stop) -> Folder | Package:
     if uri.path.lower().endswith(".ova"):
         from imgtool.endpoints.package import Package
 
@@ -141,14 +141,28 @@ class Folder:
         return TargetState(kind="folder", storage=self.folder, free=free_space(parent))
 
     def define(self, name: str, text: bytes, _disks: object) -> str:
-        path = os.path.join(self.folder, f"{files.file_name(name)}{self.suffix}")
+        path = self._description(name)
         files.put(_hidden(path), text, replace=True)
         return path
+
+    def _description(self, name: str) -> str:
+        return os.path.join(self.folder, f"{files.file_name(name)}{self.suffix}")
 
     def rename(self, machine: str, name: str) -> None:
         """The description appears last."""
         files.rename(_hidden(machine), machine, replace=True)
         files.sync(self.folder)
+
+    def discard(self, name: str, disks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """A description that has its name makes the machine whole: its disks stay."""
+        path = self._description(name)
+        if os.path.lexists(path):
+            return [], []
+        hidden = _hidden(path)
+        there = os.path.lexists(hidden)
+        if there:
+            os.unlink(hidden)
+        return [hidden] if there else [], [*disks]
 
     def start(self, machine: str) -> None:
         raise UsageError(f"{machine} is a file", "virsh define it, then virsh start")

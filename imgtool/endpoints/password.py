@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from imgtool.errors import NotAdmittedError, UsageError
 from imgtool.model.endpoint import Credentials
+from imgtool.progress import Stop, ends_at_once
 
 VARIABLE = "IMGTOOL_PASSWORD"
 COMMAND_SECONDS, COMMAND_MEMORY = 60, 4 << 30
@@ -17,17 +18,20 @@ MAX_PASSWORD = 4096
 """Bytes."""
 
 
-def password(who: str, credentials: Credentials) -> str:
-    """The password of ``who`` (``root@esxi1``, for the prompt and for messages). Raises UsageError, UnreachableError."""
+def password(who: str, credentials: Credentials, stop: Stop | None = None) -> str:
+    """The password of ``who`` (``root@esxi1``, for the prompt and for messages). ``stop``: of a command that prints it.
+
+    Raises UsageError, UnreachableError, StoppedError.
+    """
     if credentials.password_file is not None:
         return _from_file(credentials.password_file)
     if credentials.password_env is not None:
         return _from_variable(credentials.password_env)
     if credentials.password_command:
-        return _from_command(credentials.password_command)
+        return _from_command(credentials.password_command, stop or Stop())
     if (found := os.environ.get(VARIABLE)) is not None:
         return found
-    with suppress(EOFError):  # Control-D
+    with suppress(EOFError), ends_at_once():  # Control-D
         if sys.stdin.isatty():
             return getpass.getpass(f"Password of {who}: ")
     raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
@@ -39,13 +43,12 @@ def _from_variable(name: str) -> str:
     return found
 
 
-def _from_command(argv: Sequence[str]) -> str:
+def _from_command(argv: Sequence[str], stop: Stop) -> str:
     """The first line that it prints; what it says beside that is not repeated."""
     from imgtool import proc
-    from imgtool.progress import Stop
 
     try:
-        done = proc.run(argv, stop=Stop(), limits=proc.Limits(seconds=COMMAND_SECONDS, memory=COMMAND_MEMORY))
+        done = proc.run(argv, stop=stop, limits=proc.Limits(seconds=COMMAND_SECONDS, memory=COMMAND_MEMORY))
     except proc.TooLongError:
         raise UsageError(f"{argv[0]}, which shall print a password, did not end within {COMMAND_SECONDS} s",
                          "does it ask something? Run it by hand") from None

@@ -83,8 +83,8 @@ class PhysicalDisk:
     partitions: tuple[Partition, ...] = ()
     used: tuple[str, ...] = ()
     """Why it must not be written: mounted, swap, member of an active RAID or volume group, …"""
-    mounts: tuple[str, ...] = ()
-    """Where file systems of it are mounted to be written: one place of each."""
+    mounted: tuple[tuple[str, str], ...] = ()
+    """Where file systems of it are mounted to be written: one place of each, and its device's number, ``8:1``."""
     busy: tuple[str, ...] = ()
     """Why it may change while it is read: mounted to be written, swap, a volume that is active and not just mounted read-only."""
     places: tuple[Mounted, ...] = ()
@@ -93,6 +93,10 @@ class PhysicalDisk:
     @property
     def path(self) -> str:
         return f"/dev/{self.name}"
+
+    @property
+    def mounts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(place for place, _ in self.mounted))
 
     @property
     def identity(self) -> str | None:

@@ -37,10 +37,8 @@ class GptHeader:
     sector: int
     lba: int
     """Where it stood: 1, or of the backup the last sector."""
-    alternate: int
     array_lba: int
     first_usable: int
-    last_usable: int
     entry_size: int
     array: bytes
     raw: bytes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 
-from imgtool import storage
+from imgtool import files, storage
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.formats.opener import Opener
@@ -17,6 +17,8 @@ from imgtool.ova.read import CHUNK_NAME, Package, find, pick
 from imgtool.progress import Stop
 
 PIECE = 1 << 20
+MAX_NAME = 255
+"""Bytes: NAME_MAX of limits.h."""
 GZIP_FRAME = zlib.MAX_WBITS | 16
 FIRST_PIECE = ".000000000"
 
@@ -42,14 +44,16 @@ def open_file(package: Package, reference: FileReference, folder: str, stop: Sto
         with open_disk(path, member=member, source_format=source_format, stop=stop) as disk:
             yield disk
         return
-    unpacked = os.path.join(folder, f"unpacked-{name.removesuffix('.gz')}")
-    try:
+    with files.workspace(folder) as own:  # files of two folders may have the same name
+        unpacked = os.path.join(own, _short(f"unpacked-{name.removesuffix('.gz')}"))
         _unpack(path, member, unpacked, stop)
         with open_disk(unpacked, source_format=source_format, stop=stop) as disk:
             yield disk
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(unpacked)
+
+
+def _short(name: str) -> str:
+    """Its end, as long as the name of a file may be."""
+    return os.fsencode(name)[-MAX_NAME:].decode("utf-8", "ignore")
 
 
 def _beside(package: Package, reference: FileReference) -> str:

@@ -54,8 +54,8 @@ def _header(read: Read, size: int, sector: int, *, backup: bool) -> GptHeader | 
     array = bytes(read(array_lba * sector, count * each))
     if len(array) != count * each or zlib.crc32(array) != array_crc:
         return None
-    return GptHeader(sector=sector, lba=lba, alternate=other, array_lba=array_lba, first_usable=first, last_usable=last,
-                     entry_size=each, array=array, raw=data[:length])
+    return GptHeader(sector=sector, lba=lba, array_lba=array_lba, first_usable=first, entry_size=each, array=array,
+                     raw=data[:length])
 
 
 def _crc(header: bytes) -> int:

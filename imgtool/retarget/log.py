@@ -17,6 +17,7 @@ class Log:
     """Notes are for who asks why; problems are said to everybody."""
 
     notes: list[Note] = field(default_factory=list)
+    """Fields with the numbers that disks had before they were put in order."""
     problems: list[Problem] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -46,9 +46,11 @@ def to_kvm(machine: Machine, wishes: Wishes, log: Log) -> Machine:
     placed = list(_placed(machine, wishes, log, slots, _kvm_place))
     cdroms = _drives(machine, wishes, log, slots, Bus.IDE if machine.chipset == "i440fx" else Bus.SATA)
     new = replace(machine, disks=tuple(placed), drives=tuple(cdroms), controllers=slots.described(), snapshots=())
-    disks = tuple(_on_kvm(machine, number, disk, _model(new, disk), log) for number, disk in enumerate(placed))
+    was = ordered(machine)
+    disks = tuple(_on_kvm(machine, number, disk, _model(new, disk), log, f"disks[{was[number]}]")
+                  for number, disk in enumerate(placed))
     _noted(machine, new, log)
-    return _boot_order(replace(new, disks=disks), log)
+    return _boot_order(replace(new, disks=disks), was, log)
 
 
 def to_esxi(machine: Machine, wishes: Wishes, log: Log) -> Machine:
@@ -188,10 +190,10 @@ def _esxi_place(machine: Machine, disk: DiskSlot, wishes: Wishes, log: Log) -> P
     return Place(bus, safe if bus is Bus.SCSI else None, "what such a guest surely has a driver for")
 
 
-def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None, log: Log) -> DiskSlot:
+def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None, log: Log, at: str) -> DiskSlot:
     """An LSI SAS controller finds a disk by its address: each gets one, the same in each translation."""
     persistent = disk.mode in (DiskMode.PERSISTENT, DiskMode.UNDOABLE)
-    mode = log.change(f"disks[{number}].mode", disk.mode, None, "writes stay, as usual") if persistent else disk.mode
+    mode = log.change(f"{at}.mode", disk.mode, None, "writes stay, as usual") if persistent else disk.mode
     disk = replace(disk, mode=mode,
                    change_tracking=disk.change_tracking or None, shares=None if disk.shares == USUAL_SHARES else disk.shares)
     if disk.bus is Bus.SCSI and disk.wwn is None and model == "lsisas1068":
@@ -200,10 +202,11 @@ def _on_kvm(machine: Machine, number: int, disk: DiskSlot, model: str | None, lo
     return disk
 
 
-def _boot_order(machine: Machine, log: Log) -> Machine:
+def _boot_order(machine: Machine, was: Sequence[int], log: Log) -> Machine:
     """libvirt takes an order of kinds, or of single devices, not both: that of the devices is more exact.
 
     VMware counts disks and cards apart; libvirt wants each place in the order once: disks, then drives, then cards.
+    ``was``: the numbers that the disks had before, for the notes.
     """
     said = [*((disk.boot_order, "disks", index) for index, disk in enumerate(machine.disks)),
             *((drive.boot_order, "drives", index) for index, drive in enumerate(machine.drives)),
@@ -214,7 +217,8 @@ def _boot_order(machine: Machine, log: Log) -> Machine:
     places = {(row, index): place for place, (_, row, index) in enumerate(ordered, 1)} or {("disks", 0): 1}
 
     def place(before: int | None, row: str, index: int) -> int | None:
-        return log.change(f"{row}[{index}].boot_order", before, places.get((row, index)), "each place in the order once")
+        number = was[index] if row == "disks" else index
+        return log.change(f"{row}[{number}].boot_order", before, places.get((row, index)), "each place in the order once")
 
     return replace(
         machine, boot=log.change("boot", machine.boot, (), "each device has its own place in the order"),

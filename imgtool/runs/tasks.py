@@ -12,6 +12,7 @@ from imgtool.endpoints.uri import parse
 from imgtool.errors import UsageError
 from imgtool.model.endpoint import Credentials, Found, Uri
 from imgtool.model.runbook import Endpoint, Machine, MigrateStep, Runbook, Secret, Settings, Task, Wave
+from imgtool.progress import Stop
 from imgtool.runs.runbook.checks import groups, merged
 
 LOCAL = "localhost"
@@ -26,12 +27,12 @@ class Group:
     tasks: tuple[Task, ...]
 
 
-def tasks_of(book: Runbook, base: str, only: Iterable[str] = ()) -> list[Group]:
+def tasks_of(book: Runbook, base: str, only: Iterable[str] = (), stop: Stop | None = None) -> list[Group]:
     """In waves. ``base``: the folder of the runbook; ``only``: names or globs. Looks at sources where machines are not named.
 
     Raises UsageError (two of one name, nothing found), UnreachableError.
     """
-    finder, wanted = _Finder(book, base), list(only)
+    finder, wanted = _Finder(book, base, stop or Stop()), list(only)
     made, taken = [], dict[str, str]()
     for wave, machines in groups(book):
         tasks = []
@@ -54,8 +55,8 @@ def _named(machine: Machine) -> str:
 
 
 class _Finder:
-    def __init__(self, book: Runbook, base: str) -> None:
-        self._book, self._base = book, base
+    def __init__(self, book: Runbook, base: str, stop: Stop) -> None:
+        self._book, self._base, self._stop = book, base, stop
         self._endpoints: Mapping[str, Endpoint] = dict(book.endpoints)
         self._lists: dict[Endpoint, list[Found]] = {}
 
@@ -83,7 +84,7 @@ class _Finder:
         source = self._endpoint(settings.source)
         assert source is not None  # noqa: S101 - the reader has refused it
         if source not in self._lists:
-            self._lists[source] = machines(address(source, self._base), credentials(source))
+            self._lists[source] = machines(address(source, self._base), credentials(source), self._stop)
         found = [one.name for one in self._lists[source] if _fits(one, machine)]
         if not found:
             there = ", ".join(one.name for one in self._lists[source][:20]) or "none"

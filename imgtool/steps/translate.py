@@ -169,9 +169,10 @@ def _lines(parsed: Parsed, target: Retargeted, text: Rendered) -> Iterable[Line]
         used.update([found.field] if found else [])
         yield Line(trace.key, trace.value, field, found.key if found else "", found.value if found else "",
                    _why(trace.field, target.notes))
+    back = {new: old for old, new in moved.items()}
     for field, trace in sorted(there.items()):
         if field not in used:
-            yield Line("", "", field, trace.key, trace.value, _why(field, target.notes))
+            yield Line("", "", field, trace.key, trace.value, _why(_moved(field, back), target.notes))
 
 
 def _upwards(field: str) -> Iterable[str]:

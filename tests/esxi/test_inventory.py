@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
+from imgtool.endpoints.uri import parse
+from imgtool.endpoints.vsphere import connect, inventory, machines
 from imgtool.endpoints.vsphere import facts as api
-from imgtool.endpoints.vsphere import inventory, machines
 from imgtool.endpoints.vsphere.facts import Facts
 from imgtool.endpoints.vsphere.login import content
 from imgtool.errors import RefusedError, UsageError
 from imgtool.files import sync
-from imgtool.model.endpoint import Power
+from imgtool.model.endpoint import Credentials, Power
 from imgtool.model.situation import FreeSpace
 from imgtool.progress import Stop
 from tests.esxi.machines import MIB, ODD_NAME, add_disk, machine
@@ -181,3 +182,34 @@ def test_custom_attributes_are_tags(tmp_path: Path) -> None:
 
         made.call("marking a machine", mark)
         assert {one.name: one.tags for one in inventory.machines(made)} == {"a": (), "b": ("pilot 1", "wave=pilot 1")}
+
+
+def test_names_are_looked_up_in_the_datacenter_of_the_address(tmp_path: Path) -> None:
+    """Of several, which may have machines and datastores of the same names."""
+    there = [Registered(path=f"[ds] {machine(tmp_path, 'web01', [MIB])}")]
+    center = Server(vcenter=True, folder="F", datacenter="DC 1", networks=("VMNet",))
+    with esxi([Datastore(name="ds", directory=tmp_path)], there, center) as server:
+        given = Credentials(password_file=str(server.password_file))
+        with session(server) as made:
+            made.call("making another", lambda stub: content(stub).rootFolder.CreateDatacenter("other"))
+        for path, found in (("", True), ("F/DC%201", True), ("F/DC%201/", True), ("other", False)):
+            one = connect(parse(server.uri("vpx", path)), given)
+            try:
+                places = machines.places(one)
+                assert [each.name for each in inventory.machines(one)] == ["web01"] * found
+                assert [each.name for each in machines.taken(one)] == ["web01"] * found
+                assert [each.name for each in places.stores] == ["ds"] * found
+                assert bool(places.pools and places.hosts and "VMNet" in [each.name for each in places.networks]) == found
+                assert {each.name for each in places.folders} >= {"F/DC 1/vm" if found else "other/vm"}
+                if found:
+                    assert inventory.find(one, "F/DC 1/vm/web01").folder == "F/DC 1/vm"
+                else:
+                    with pytest.raises(UsageError, match="no machine 'web01'"):
+                        inventory.find(one, "web01")
+            finally:
+                one.close()
+        for path in ("wrong", "DC%201", "F", "F/DC%201/vm"):
+            with pytest.raises(UsageError, match="there is no datacenter") as caught:
+                connect(parse(server.uri("vpx", path)), given)
+            assert caught.value.hint == "there are: 'F/DC 1', 'other'"
+        assert server.counters()["sessions"] == 0

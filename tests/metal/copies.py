@@ -36,7 +36,7 @@ def disk(path: Path, *, sector: int = 512, direct: bool = False) -> Iterator[Pat
 @contextmanager
 def metal(*devices: Path, reading: Reading | None = None, uri: Uri | None = None) -> Iterator[Metal]:
     """This machine, of which only these disks are seen; ``uri``: the way to it."""
-    made = Metal(uri or Uri(scheme="metal", path=",".join(str(device).lstrip("/") for device in devices)))
+    made = Metal(uri or Uri(scheme="metal", path=",".join(str(device).lstrip("/") for device in devices)), CONTROL.stop)
     made.reading = reading or Reading()
     try:
         yield made

@@ -20,6 +20,7 @@ from imgtool.endpoints.metal import live
 from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.model.endpoint import Uri
 from imgtool.model.metal import Reading
+from imgtool.progress import Stop
 from tests.metal.copies import CONTROL, copied, copying, disk, metal
 from tests.oracle import tool
 from tests.program import ENVIRONMENT, ROOT
@@ -211,7 +212,8 @@ HOLD = """
 import sys
 from imgtool.endpoints import far
 from imgtool.model.endpoint import Uri
-with far.connected(Uri(scheme="metal")) as wire:
+from imgtool.progress import Stop
+with far.connected(Uri(scheme="metal"), Stop()) as wire:
     wire.call("freeze", mounts=[sys.argv[1]], seconds=120)
     print("frozen", flush=True)
     sys.stdin.read()
@@ -239,7 +241,7 @@ def test_it_thaws_when_the_connection_goes(tmp_path: Path) -> None:
 
 def test_what_cannot_be_frozen_must_not_change(tmp_path: Path) -> None:
     """A freezing process says which mounts it had to leave out."""
-    with far.connected(Uri(scheme="metal")) as wire:
+    with far.connected(Uri(scheme="metal"), Stop()) as wire:
         answer, _ = wire.call("freeze", mounts=["/proc"], seconds=5)
         assert answer["skipped"] == ["/proc"]
         wire.call("thaw", handle=answer["handle"])

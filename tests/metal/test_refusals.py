@@ -18,6 +18,7 @@ from imgtool.endpoints.metal.contents import Contents, contents
 from imgtool.endpoints.metal.disks import disks
 from imgtool.errors import RefusedError
 from imgtool.model.metal import PhysicalDisk
+from imgtool.progress import Stop
 from imgtool.steps.v2p import targets
 from tests.loops import loop_device
 from tests.metal.physical import MIB, image, physical, serial, v2p, written
@@ -249,7 +250,7 @@ def test_it_is_looked_at_again_before_the_first_write(tmp_path: Path, monkeypatc
     from imgtool.endpoints.far import connected
     from imgtool.model.endpoint import Uri
 
-    with physical(tmp_path, 80 * MIB) as device, connected(Uri(scheme="metal")) as wire:
+    with physical(tmp_path, 80 * MIB) as device, connected(Uri(scheme="metal"), Stop()) as wire:
         planned = targets.look(wire, str(device))
         assert not list(targets.problems(planned, wipe=False))
         with device.open("r+b") as file:
@@ -269,7 +270,7 @@ def test_while_it_is_held_nobody_else_gets_it(tmp_path: Path) -> None:
     from imgtool.endpoints.far import connected
     from imgtool.model.endpoint import Uri
 
-    with physical(tmp_path, 80 * MIB) as device, connected(Uri(scheme="metal")) as wire:
+    with physical(tmp_path, 80 * MIB) as device, connected(Uri(scheme="metal"), Stop()) as wire:
         file = targets.hold(wire, targets.look(wire, str(device)), wipe=False)
         with pytest.raises(OSError, match="busy"):
             os.close(os.open(device, os.O_RDONLY | os.O_EXCL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -9,10 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from imgtool.copying.receive import CHUNK, Chunks
+from imgtool.endpoints.far.wire import FarError
+from imgtool.endpoints.metal import live
 from imgtool.errors import DamagedError, ImgtoolError
 from imgtool.model.metal import Reading
 from tests.metal.copies import CONTROL, copied, copying, disk
@@ -104,6 +108,30 @@ def test_a_disk_that_ends_early(tmp_path: Path, data: bytes) -> None:
     assert reader.bad
     assert list(reader.bad) == [(2 * CHUNK, SIZE)]
     assert (tmp_path / "copy").read_bytes() == data[:2 * CHUNK] + bytes(CHUNK)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_new_copy_forgets_what_another_has_found(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch,
+                                                   busy: bool) -> None:
+    """The disk may have been repaired meanwhile."""
+    path, rescue = tmp_path / "sound", Reading(whole=True, rescue=str(tmp_path))
+    path.write_bytes(data)
+    monkeypatch.setattr(live, "fill", lambda *_words: ())
+    with disk(path) as device, copying(device, tmp_path / "copy", reading=rescue) as (reader, receiver):
+        assert reader.bad
+
+        def unreadable(_start: int, _length: int) -> bytes:
+            error = FarError("no")
+            error.errno = errno.EIO
+            raise error
+
+        reader.bad.read(0, 512, unreadable)
+        assert Path(reader.bad.path).exists()
+        if busy:
+            monkeypatch.setattr(reader, "physical", SimpleNamespace(busy=True))
+        reader.fill(receiver, CONTROL)
+        assert list(reader.bad) == []
+        assert not Path(reader.bad.path).exists()
 
 
 def test_what_was_bad_is_remembered(tmp_path: Path, data: bytes) -> None:

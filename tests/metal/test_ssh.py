@@ -100,7 +100,7 @@ def test_a_connection_that_is_cut(server: Sshd, raw: Path, tmp_path: Path) -> No
 def test_who_is_not_let_in_is_told(server: Sshd, tmp_path: Path) -> None:
     uri = parse(server.uri("metal+ssh", "/dev/loop0", known_hosts=str(tmp_path / "none")))
     with pytest.raises(UnreachableError, match="Host key verification failed"):
-        Metal(uri)
+        Metal(uri, Stop())
 
 
 def test_packed_on_the_way(server: Sshd, raw: Path) -> None:
@@ -239,7 +239,8 @@ HOLD = """
 import sys
 from imgtool.endpoints import far
 from imgtool.endpoints.uri import parse
-with far.connected(parse(sys.argv[1])) as wire:
+from imgtool.progress import Stop
+with far.connected(parse(sys.argv[1]), Stop()) as wire:
     wire.call("freeze", mounts=[sys.argv[2]], seconds=120)
     print(wire.call("hello")[0]["pid"], flush=True)
     sys.stdin.read()

@@ -148,6 +148,7 @@ def test_discard_partial(tmp_path: Path) -> None:
     child.kill()
     child.communicate()
     assert left_behind(target) == ["web01.qcow2.imgtool-partial", "web01.qcow2.imgtool-partial.map"]
+    (target / "web01.qcow2.imgtool-partial.imgtool-adapt").mkdir()  # changes that were to be written into the copy
     said = result("migrate", "--from", source, "--to", target, *MAP, "--discard-partial")
     assert str(target / "web01.qcow2.imgtool-partial") in said["removed"]
     assert os.listdir(target) == []
@@ -207,6 +208,39 @@ main()
     for number in range(2):
         same(tmp_path / "in" / f"{number}.raw", target / f"web01-{number}.qcow2", "qcow2")
     assert sorted(os.listdir(target)) == ["web01-0.qcow2", "web01-1.qcow2", "web01.xml"]
+
+
+@pytest.mark.parametrize(("where", "name", "number", "left"), [
+    ("receive", "publish", 2, []), ("Folder", "define", 1, []), ("Folder", "rename", 1, []),
+    ("Work", "set_finished", 1, ["web01-0.qcow2", "web01-1.qcow2", "web01.xml"]),
+    ("Work", "clear", 1, ["web01-0.qcow2", "web01-1.qcow2", "web01.xml"])])
+def test_discard_partial_after_the_copy(tmp_path: Path, where: str, name: str, number: int, left: list[str]) -> None:
+    """Disks that have their names go, too, and a description that has none; not those of a machine that is whole."""
+    source, target = vmx(tmp_path / "in", disks=(MIB, MIB)), tmp_path / "out"
+    child = """
+import os, sys
+from imgtool.copying import receive
+from imgtool.endpoints.files import Folder
+from imgtool.steps.migrate.work import Work
+where, name, last = globals()[sys.argv[1]], sys.argv[2], int(sys.argv[3])
+real, count = getattr(where, name), [0]
+def dies(*given):
+    count[0] += 1
+    if count[0] == last:
+        os.kill(os.getpid(), 9)
+    return real(*given)
+setattr(where, name, dies)
+sys.argv = ["imgtool", *sys.argv[4:]]
+from imgtool.cli.app import main
+main()
+"""
+    arguments = ["migrate", "--from", str(source), "--to", str(target), *MAP, "--no-adapt"]
+    done = subprocess.run([sys.executable, "-c", child, where, name, str(number), *arguments], env=ENVIRONMENT, cwd=ROOT,
+                          check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    result(*arguments, "--discard-partial")
+    assert sorted(os.listdir(target)) == left
+    assert work_left(tmp_path) == []
 
 
 def test_an_identity_is_drawn_once(tmp_path: Path) -> None:

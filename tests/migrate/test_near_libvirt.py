@@ -45,10 +45,7 @@ def test_from_vmware_files(daemon: Libvirtd, pool: Path, tmp_path: Path) -> None
     assert "[target.uuid" in again.stderr or "more" in again.stderr
 
 
-def test_it_is_not_made_twice(daemon: Libvirtd, pool: Path, tmp_path: Path) -> None:
-    """Killed before and after each step of the end; then one machine is there, and nothing else."""
-    source = vmx(tmp_path / "in", disks=(8 * MIB,))
-    child = """
+DIES = """
 import os, sys
 from imgtool.endpoints.libvirt.target import NearTarget
 place, name, when = NearTarget, *sys.argv[1:3]
@@ -62,9 +59,14 @@ sys.argv = ["imgtool", *sys.argv[3:]]
 from imgtool.cli.app import main
 main()
 """
+
+
+def test_it_is_not_made_twice(daemon: Libvirtd, pool: Path, tmp_path: Path) -> None:
+    """Killed before and after each step of the end; then one machine is there, and nothing else."""
+    source = vmx(tmp_path / "in", disks=(8 * MIB,))
     arguments = ["migrate", "--from", str(source), "--to", address(daemon), "--map-network", "VM Network=none", "--no-adapt"]
     for name, when in (("define", "before"), ("define", "after"), ("rename", "before")):
-        done = subprocess.run([sys.executable, "-c", child, name, when, *arguments], env=ENVIRONMENT, cwd=ROOT, check=False,
+        done = subprocess.run([sys.executable, "-c", DIES, name, when, *arguments], env=ENVIRONMENT, cwd=ROOT, check=False,
                               capture_output=True, text=True)
         assert done.returncode == -9, (name, when, done.stderr)
     said = result(*arguments)
@@ -72,6 +74,23 @@ main()
     assert os.listdir(pool) == ["web01.qcow2"]
     same(tmp_path / "in" / "0.raw", pool / "web01.qcow2", "qcow2")
     assert said["machine"] == "web01"
+    assert work_left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "when", "left"), [
+    ("define", "before", []), ("define", "after", []), ("rename", "before", []), ("rename", "after", ["web01"])])
+def test_discard_partial(daemon: Libvirtd, pool: Path, tmp_path: Path, name: str, when: str, left: list[str]) -> None:
+    """A half-made machine goes with its disks; one that has its name is whole."""
+    source = vmx(tmp_path / "in", disks=(8 * MIB,))
+    arguments = ["migrate", "--from", str(source), "--to", address(daemon), "--map-network", "VM Network=none", "--no-adapt"]
+    done = subprocess.run([sys.executable, "-c", DIES, name, when, *arguments], env=ENVIRONMENT, cwd=ROOT, check=False,
+                          capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    defined = daemon.virsh("list", "--all", "--name").split()
+    removed = result(*arguments, "--discard-partial")["removed"]
+    assert {*removed} >= {*defined} - {*left}
+    assert daemon.virsh("list", "--all", "--name").split() == left
+    assert os.listdir(pool) == [f"{one}.qcow2" for one in left]
     assert work_left(tmp_path) == []
 
 

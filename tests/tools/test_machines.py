@@ -302,6 +302,16 @@ def test_explain_for_a_person(vmx: Path, tmp_path: Path) -> None:
     assert any(line.startswith("- ") and "chipset" in line for line in lines)
 
 
+def test_each_reason_is_said_of_its_own_disk(vmx: Path, tmp_path: Path) -> None:
+    """The disk that boots comes first: numbers there are others than here."""
+    vmx.write_text(vmx.read_text() + 'ide1:0.present = "TRUE"\nide1:0.fileName = "ide.vmdk"\nide1:0.mode = "persistent"\n'
+                   'bios.hddOrder = "ide1:0"\n')
+    fields = result("translate", vmx, tmp_path / "vm.xml", "--explain")["fields"]
+    why = {line["source_key"] or line["field"]: line["why"] for line in fields}
+    assert why["ide1:0.mode"] == "writes stay, as usual"
+    assert [why[f"disks[{number}].bus"] for number in range(3)] == ["as it was", "", ""]
+
+
 def test_stdout_and_plan(vmx: Path, tmp_path: Path) -> None:
     done = imgtool("translate", vmx, "-", "--to", "xml")
     assert done.returncode == 0

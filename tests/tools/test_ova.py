@@ -10,7 +10,7 @@ import re
 import resource
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -300,6 +300,21 @@ def test_gzip_of_several_members_is_unpacked_whole(tmp_path: Path) -> None:
         with pytest.raises(ImgtoolError, match="gzip") as raised, opened(package, href, folder, gzip=True):
             pass
         assert raised.value.exit_code == 5
+
+
+def test_gzip_with_a_long_name_and_with_the_same_name(tmp_path: Path) -> None:
+    """What it is unpacked into needs a name of its own, which a file system takes."""
+    names = ["ü" * 126 + ".gz", "ü" * 150 + ".gz", "a/d.gz", "b/d.gz"]
+    data = {name: os.urandom(1 << 20) for name in names}
+    members = {"x.ovf": TEXT, **{name: gzip.compress(one) for name, one in data.items()}}
+    package = read_ova(str(packed(tmp_path / "x.ova", members, tarfile.PAX_FORMAT)))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with ExitStack() as stack:
+        disks = {name: stack.enter_context(opened(package, name, folder, gzip=True)) for name in names}
+        for number, (name, disk) in enumerate(disks.items()):
+            assert dumped(disk, tmp_path / f"{number}").read_bytes() == data[name]
+    assert list(folder.iterdir()) == []
 
 
 def test_what_cannot_be_unpacked_leaves_nothing(tmp_path: Path) -> None:

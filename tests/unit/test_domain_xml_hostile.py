@@ -179,8 +179,9 @@ def test_no_name_becomes_markup(name: str) -> None:
 @pytest.mark.parametrize(("graphics", "left"), [
     ("<graphics type='vnc' passwd='a\"b' port='1'/>", "<graphics type='vnc' port='1'/>"),
     ('<graphics\n  passwd = "x>y" passwdValidTo="2030-01-01T00:00:00"\ttype="spice"><!-- passwd="c" --></graphics>',
-     '<graphics\ttype="spice"><!-- passwd="c" --></graphics>'),
-    ("<!-- <graphics passwd='x'/> --><graphicsx passwd='y'/>", "<!-- <graphics passwd='x'/> --><graphicsx passwd='y'/>"),
+     '<graphics\ttype="spice"><!-- passwd="" --></graphics>'),
+    ("<!-- <graphics passwd='x'/> --><graphicsx passwd='y'/>", "<!-- <graphics passwd=\"\"/> --><graphicsx passwd='y'/>"),
+    ("<!-- -passwd='c'-passwd=\"d\n\" passwd = 1, passwd='e-->", "<!-- -passwd=\"\"-passwd=\"\" passwd = 1, passwd='e-->"),
 ])
 def test_secrets_are_taken_out_of_a_text(graphics: str, left: str) -> None:
     before, after = (f"<?xml version='1.0'?>\n<domain type='kvm'>\n <name>x</name><devices>{one}</devices></domain>\n".encode()

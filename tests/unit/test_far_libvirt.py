@@ -119,6 +119,25 @@ def test_a_far_disk_that_cannot_be_opened_leaves_nothing(links: Links, monkeypat
     assert links.open == 0
 
 
+@pytest.mark.parametrize("said", [[], [(0, 0)], [(0, 2), (0, 0)]])
+@pytest.mark.usefixtures("links")
+def test_a_far_disk_that_does_not_say_what_it_holds(monkeypatch: pytest.MonkeyPatch, said: list[tuple[int, int]]) -> None:
+    """It would be asked the same without end."""
+    disk, asked = far_disk(Control()), Stop()
+
+    def status(_handle: object, at: int, length: int) -> list[tuple[int, int]]:
+        asked.check()
+        if at:
+            asked.set()
+            return said
+        return [(length // 2, 0)]
+
+    monkeypatch.setattr(nbd, "_status", status)
+    with pytest.raises(DamagedError, match=f"does not say what /a holds from byte {MIB // 2} on"):
+        list(disk._map(0, MIB, Stop()))
+    disk.close()
+
+
 @pytest.mark.parametrize("said", ["ready", "file 1\nfile 2\nready"])
 def test_a_far_host_that_speaks_of_other_files(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(nbd.ssh, "argv", lambda *_words, **_options: ["sh", "-c", f"echo '{said}'; exec cat"])

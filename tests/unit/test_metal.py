@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 import struct
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -348,6 +349,33 @@ def test_what_cannot_be_frozen_is_looked_at_or_refused(monkeypatch: pytest.Monke
     reader.refresh = lambda: only(SDA | LVM | {"/proc/self/mountinfo": on_a_volume})
     with pytest.raises(RefusedError, match=r"/fat cannot be frozen"):
         live._last(reader, reader, Control())
+
+
+@pytest.mark.parametrize(("there", "hidden"), [
+    ({"/a": (8, 1), "/vol": (253, 0)}, ""), ({"/a": (8, 1), "/vol": (0, 40)}, ""),  # btrfs
+    ({"/a": (8, 1), "/vol": (253, 7)}, "/vol"), ({"/a": (8, 1)}, "/vol"), ({"/a": (8, 2), "/vol": (253, 0)}, "/a")])
+def test_what_another_mount_hides_is_not_frozen(monkeypatch: pytest.MonkeyPatch, there: dict[str, tuple[int, int]],
+                                                hidden: str) -> None:
+    """Neither a partition nor a volume: another file system would be frozen."""
+    class Asked:
+        def call(self, op: str, *, path: str) -> tuple[dict[str, object], bytes]:
+            assert op == "stat"
+            return {"found": path in there, "device": os.makedev(*there.get(path, (0, 0)))}, b""
+
+    mounts = "1 1 8:1 / /a rw - ext4 /dev/sda1 rw\n1 1 253:0 / /vol rw - ext4 /dev/mapper/vg0-root rw\n"
+    reader: Any = SimpleNamespace(refresh=lambda: only(SDA | LVM | {"/proc/self/mountinfo": mounts}))
+    frozen: list[str] = []
+    monkeypatch.setattr(live, "_there", lambda _reader: SimpleNamespace(wire=Asked()))
+    monkeypatch.setattr(live, "_frozen", lambda _reader, mounts: frozen.extend(mounts) or nullcontext(()))
+    monkeypatch.setattr(live, "_pass", lambda *_: Pass(name="frozen", bytes_read=0, seconds=0))
+    monkeypatch.setattr(live, "_still", lambda *_: None)
+    if hidden:
+        with pytest.raises(RefusedError, match=f"{hidden} is hidden by another mount"):
+            live._last(reader, reader, Control())
+        assert frozen == []
+    else:
+        live._last(reader, reader, Control())
+        assert sorted(frozen) == ["/a", "/vol"]
 
 
 @pytest.mark.parametrize("over", ["/srv/a", "/srv"])

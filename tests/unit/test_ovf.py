@@ -388,6 +388,13 @@ def test_without_secrets() -> None:
     assert ovf.without_secrets(clean) is clean
 
 
+def test_without_secrets_in_a_comment() -> None:
+    comment = b'<!-- <vmw:ExtraConfig vmw:key="RemoteDisplay.vnc.password" vmw:value="hunter2"/> -->'
+    for place in (b"<Info/>", b"<VirtualHardwareSection>\n"):
+        text = ovf.without_secrets(SPARE)
+        assert ovf.without_secrets(text.replace(place, place + comment)).split() == text.split()
+
+
 def test_a_comment_behind_the_envelope_stays() -> None:
     text = SPARE + b"<!-- made by </Envelope> -->\r\n<?odd ?>"
     assert ovf.render(replace(ovf.parse(text).machine, name="n"), onto=text).text.endswith(text[len(SPARE):])

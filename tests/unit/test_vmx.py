@@ -533,6 +533,14 @@ def test_without_secrets_keeps_what_shares_their_line() -> None:
     assert without_secrets(clean) == clean
 
 
+@pytest.mark.parametrize("line", [
+    b'# RemoteDisplay.vnc.password = "x"\r\n', b'#was: remotedisplay.VNC.key = "x"; numvcpus = "1"\n',
+    b'the old RemoteDisplay.vnc.password = "x"\n'])
+def test_without_secrets_in_a_comment(line: bytes) -> None:
+    rest = b'# RemoteDisplay.vnc.port\nannotation = "# RemoteDisplay.vnc.password"\nno setting\n'
+    assert without_secrets(HEAD.encode() + line + rest) == HEAD.encode() + rest
+
+
 @pytest.mark.parametrize("path", sorted((DESCRIPTIONS / "vmx").glob("*.vmx")), ids=lambda path: path.stem)
 def test_files_of_real_life(path: Path) -> None:
     """Onto itself nothing changes; written anew it means the same."""

@@ -31,6 +31,8 @@ BY_NAME = {"feature": ("name",), "timer": ("name",), "controller": ("type", "ind
 """Elements that are known by an attribute."""
 STEP = "  "
 PASSWORDS = re.compile(r"""\s+passwd(?:ValidTo)?\s*=\s*(?:"[^"]*"|'[^']*')""")
+SAID_PASSWORD = re.compile(r"""(\bpasswd\s*=\s*)(?:"[^"]*"|'[^']*')""")
+"""In a comment, where something must stay: two hyphens that meet would end it."""
 PRIVATE_USE = range(0xE000, 0xF900)
 """Characters that mean nothing to anybody else."""
 Key = tuple[str, ...]
@@ -86,11 +88,17 @@ def patched(onto: bytes, base: etree._Element, new: etree._Element) -> tuple[byt
 
 
 def without_secrets(text: bytes) -> bytes:
-    """The description without the passwords of its screens; all else byte for byte. Raises DamagedError."""
+    """The description without the passwords of its screens, in comments too; all else byte for byte. Raises DamagedError."""
     string, encoding = decoded(text)
     opened(text)  # in a text that is well-formed, tokens are what they look like
-    clean = TOKENS.sub(lambda token: PASSWORDS.sub("", token[0]) if re.match(r"<graphics\s", token[0]) else token[0], string)
+    clean = TOKENS.sub(lambda token: _without_password(token[0]), string)
     return clean.encode(encoding, "xmlcharrefreplace") if clean != string else text
+
+
+def _without_password(token: str) -> str:
+    if token.startswith("<!--"):
+        return SAID_PASSWORD.sub(r'\1""', token)
+    return PASSWORDS.sub("", token) if re.match(r"<graphics\s", token) else token
 
 
 def _goal(onto: bytes, base: etree._Element, fresh: bytes) -> dict[str, object]:

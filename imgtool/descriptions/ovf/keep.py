@@ -63,10 +63,12 @@ def kept(machine: Machine, onto: bytes) -> bytes:
 
 
 def without_secrets(text: bytes) -> bytes:
-    """The OVF without the passwords of screens that VMware and VirtualBox leave in it, else unchanged. Raises DamagedError."""
+    """The OVF without the passwords of screens that VMware and VirtualBox leave in it, and comments that speak of them, else
+    unchanged. Raises DamagedError."""
     root = xml.read(text)
     secret = [one for one in root.iter("*") for element, name in words.SECRET_NAMES
               if xml.local(one) == element and (xml.attribute(one, name) or "").lower() in words.SECRETS]
+    secret += [one for one in root.iter(etree.Comment) if any(word in str(one.text).lower() for word in words.SECRETS)]
     for one in secret:
         _remove(one)
     return xml.rewrite(root, text) if secret else text

@@ -13,6 +13,7 @@ DEVICE = re.compile(r"((?:scsi|sata|nvme|ide)\d+:\d+|(?:scsi|sata|nvme|ethernet|
 INNER = re.compile(r"""^(\s*[^=]*?\s*=\s*)(.*?)(\s*)$""", re.DOTALL)
 PASSWORDS = ("remotedisplay.vnc.password", "remotedisplay.vnc.key")
 """``key`` is the password, obscured."""
+SAID_PASSWORD = re.compile("|".join(map(re.escape, PASSWORDS)), re.IGNORECASE)
 STALE = {"memsize": (), "sched.mem.min": ("sched.mem.minsize",)}
 """Older keys for the same thing: they go when the key is set."""
 
@@ -40,9 +41,13 @@ def rewritten(text: Text, old: Iterable[Setting], new: Iterable[Setting]) -> byt
 
 
 def without_secrets(data: bytes) -> bytes:
-    """The file without the password of its screen, in either of its spellings; all else byte for byte. Raises DamagedError."""
+    """The file without the password of its screen, in either of its spellings, and without lines that are no settings (comments)
+    and speak of it; all else byte for byte. Raises DamagedError."""
     text = alone(take_apart(data), PASSWORDS)
     secret = {number for key in PASSWORDS for number in text.places.get(key, ())}
+    settings = {number for places in text.places.values() for number in places}
+    secret |= {number for number, line in enumerate(text.lines)
+               if number not in settings and SAID_PASSWORD.search(line.decode(text.encoding))}
     return b"".join(line for number, line in enumerate(text.lines) if number not in secret)
 
 

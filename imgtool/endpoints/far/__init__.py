@@ -15,6 +15,7 @@ from imgtool.endpoints.far import ssh
 from imgtool.endpoints.far.wire import Wire
 from imgtool.errors import UnreachableError
 from imgtool.model.endpoint import Uri
+from imgtool.progress import Stop
 
 LAUNCH = "import sys;exec(compile(sys.stdin.buffer.read({length}),'imgtool','exec'))"
 NO_PYTHON = "there is no python3"
@@ -24,8 +25,11 @@ FIND = ("for p in python3 /usr/libexec/platform-python python3.6; do "
 
 
 @contextmanager
-def connected(uri: Uri) -> Iterator[Wire]:
-    """A conversation with the host of ``uri``; without a host with a process of this machine. Raises UnreachableError."""
+def connected(uri: Uri, stop: Stop) -> Iterator[Wire]:
+    """A conversation with the host of ``uri``; without a host with a process of this machine.
+
+    Raises UnreachableError, StoppedError; so does who waits for an answer.
+    """
     text = files("imgtool.endpoints.far").joinpath("program.py").read_bytes()
     launch = LAUNCH.format(length=len(text))
     name = uri.host or "this machine"
@@ -36,6 +40,6 @@ def connected(uri: Uri) -> Iterator[Wire]:
             pipes.to.flush()
         except OSError:
             raise UnreachableError(f"{name}: {pipes.last_words()}") from None
-        wire = Wire(pipes.to, pipes.back, name, why=pipes.last_words)
+        wire = Wire(pipes.to, pipes.back, name, why=pipes.last_words, stop=stop, cut=pipes.cut)
         wire.call("hello")
         yield wire

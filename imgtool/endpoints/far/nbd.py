@@ -225,13 +225,18 @@ class FarDisk:
                     start = until  # noqa: PLW2901
 
     def _map(self, start: int, end: int, stop: Stop) -> Iterator[tuple[int, int, bool]]:
-        """(start, end, reads as zeros), complete and in order."""
+        """(start, end, reads as zeros), complete and in order. Raises DamagedError where the far end says nothing of a range."""
         while start < end:
+            asked = start
             for length, flags in self._ask(lambda handle, at=start: _status(handle, at, min(STATUS, end - at)), stop):
                 until = min(start + length, end)
                 if until > start:
                     yield start, until, bool(flags & ZERO)
                 start = until
+            if start == asked:
+                path = self._layers[0][0]
+                raise DamagedError(f"{self._uri.host}: qemu-nbd does not say what {path} holds from byte {start} on",
+                                   "look at it there: qemu-img map IMAGE")
 
     def _ask(self, work: Any, stop: Stop) -> Any:
         """Over a new connection where the old one was cut."""

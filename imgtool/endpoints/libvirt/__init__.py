@@ -27,14 +27,15 @@ from imgtool.endpoints.libvirt.target import NearTarget
 
 if TYPE_CHECKING:
     from imgtool.model.endpoint import Credentials, Uri
+    from imgtool.progress import Stop
 
 
-def source(uri: Uri, credentials: Credentials) -> LibvirtSource:
+def source(uri: Uri, credentials: Credentials, stop: Stop) -> LibvirtSource:
     """Raises UsageError, MissingToolError, UnreachableError. Who we are is ssh's, or libvirt's, own business."""
-    return LibvirtSource(Host(uri))
+    return LibvirtSource(Host(uri, stop))
 
 
-def target(uri: Uri, credentials: Credentials) -> NearTarget | FarTarget:
+def target(uri: Uri, credentials: Credentials, stop: Stop) -> NearTarget | FarTarget:
     """As ``source``."""
-    host = Host(uri)
+    host = Host(uri, stop)
     return FarTarget(host) if host.far else NearTarget(host)

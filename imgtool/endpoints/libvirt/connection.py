@@ -32,8 +32,8 @@ SOCKETS = ("libvirt/libvirt-sock", "libvirt/virtqemud-sock")
 class Host:
     """A libvirt host. Raises UsageError, MissingToolError, UnreachableError."""
 
-    def __init__(self, uri: Uri) -> None:
-        self.uri, self.far = uri, uri.scheme == "qemu+ssh"
+    def __init__(self, uri: Uri, stop: Stop) -> None:
+        self.uri, self.stop, self.far = uri, stop, uri.scheme == "qemu+ssh"
         _check(uri)
         self.name = f"{uri.host}" if self.far else f"{uri.scheme}:///{uri.path}"
         self.tools: frozenset[str] = frozenset()
@@ -78,12 +78,12 @@ class Host:
     def _local_text(self) -> str:
         socket = dict(self.uri.query).get("socket")
         if self.far:
-            there = tunnel.look(self.uri, (socket,) if socket else SOCKETS, session=self.uri.path == "session")
+            there = tunnel.look(self.uri, (socket,) if socket else SOCKETS, session=self.uri.path == "session", stop=self.stop)
             self.tools = there.tools
             if there.socket is None:
                 raise UnreachableError(f"{self.name}: no libvirtd listens there for {self.uri.path} connections",
                                        "systemctl start libvirtd (there), or say where its socket is: ?socket=PATH")
-            socket = self._stack.enter_context(tunnel.forwarded(self.uri, there.socket, stop=Stop()))
+            socket = self._stack.enter_context(tunnel.forwarded(self.uri, there.socket, stop=self.stop))
         return f"qemu:///{self.uri.path}" + (f"?socket={quote(socket)}" if socket else "")
 
     @contextmanager

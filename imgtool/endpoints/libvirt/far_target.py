@@ -94,7 +94,7 @@ class FarTarget(LibvirtTarget):
         """A live one: a login takes a second, and hosts do not like many."""
         if self._talk is None or self._talk.gone:
             self._stack.close()
-            self._talk = self._stack.enter_context(far.connected(self._host.uri))
+            self._talk = self._stack.enter_context(far.connected(self._host.uri, self._host.stop))
         return self._talk
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class FarTarget(LibvirtTarget):
         if self._resumes:
             ours = {self.place_of(new) for new in disks
                     if send.is_ours(self._wire(), self.place_of(new), send.record_path(state, new))}
-            used = self._used(ours)
+            _, used = self._without_half_made(ours)
             for new in disks:
                 path = self.place_of(new)
                 send.discard(self._wire(), path, whole=path in ours - used)
@@ -174,14 +174,6 @@ class FarTarget(LibvirtTarget):
             for path in (send.map_path(state, new), send.record_path(state, new)):
                 _gone(path)
         self._refresh()
-
-    def _used(self, ours: set[str]) -> set[str]:
-        """Disks of machines. One of ours that was never finished is removed: nobody else makes such names."""
-        with self._host.asked() as connection:
-            for domain in inventory.domains(connection):
-                if domain.name().endswith(define.TEMPORARY) and not domain.isActive() and ours & {*define.files(domain)}:
-                    define.remove(domain)
-            return {path for domain in inventory.domains(connection) for path in define.files(domain)}
 
     def _unlink(self, paths: Sequence[str]) -> None:
         if self._resumes:

@@ -111,6 +111,18 @@ class LibvirtTarget:
         self._unlink(disks)
         self._refresh()
 
+    def _without_half_made(self, ours: set[str]) -> tuple[list[str], set[str]]:
+        """The machines with disks of ours that were never finished, which are removed: nobody else makes such names; and the
+        disks of all others."""
+        removed = []
+        with self._host.asked() as connection:
+            for domain in inventory.domains(connection):
+                name = domain.name()
+                if name.endswith(define.TEMPORARY) and not domain.isActive() and ours & {*define.files(domain)}:
+                    define.remove(domain)
+                    removed.append(name)
+            return removed, {path for domain in inventory.domains(connection) for path in define.files(domain)}
+
     def _unlink(self, paths: Sequence[str]) -> None:
         raise NotImplementedError
 
@@ -176,6 +188,12 @@ class NearTarget(LibvirtTarget):
                 if owner and owner[0] != os.geteuid():
                     os.chown(path, *owner)
         return self._define(text, disks)
+
+    def discard(self, _name: str, disks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """A stop between the last rename and its note leaves a machine that is whole: its disks stay."""
+        removed, used = self._without_half_made({*disks})
+        real = {os.path.realpath(path) for path in used}
+        return removed, [path for path in disks if os.path.realpath(path) not in real]
 
     def _unlink(self, paths: Sequence[str]) -> None:
         for path in paths:

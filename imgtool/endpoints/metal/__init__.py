@@ -40,23 +40,23 @@ from imgtool.model.endpoint import Credentials, Found, Power, Seen, Uri
 from imgtool.model.metal import PhysicalDisk, Reading
 from imgtool.model.problem import Problem
 from imgtool.model.situation import SourceDisk, SourceState
-from imgtool.progress import Control
+from imgtool.progress import Control, Stop
 
 
-def source(uri: Uri, credentials: Credentials) -> Metal:
+def source(uri: Uri, credentials: Credentials, stop: Stop) -> Metal:
     """Connects. ssh proves who we are, by its own means: keys, the agent. Raises UsageError, UnreachableError."""
     if credentials.password_file:
         raise UsageError("ssh takes no password from a file", "use a key and the agent: ssh-copy-id, ssh-add")
-    return Metal(uri)
+    return Metal(uri, stop)
 
 
 class Metal:
     """A physical machine. Conforms to ``endpoints.Source``."""
 
-    def __init__(self, uri: Uri) -> None:
+    def __init__(self, uri: Uri, stop: Stop) -> None:
         self.reading = Reading()
         """How its disks are read; to be set before ``look``."""
-        self._uri = uri
+        self._uri, self._stop = uri, stop
         self._paths = ["/" + path.lstrip("/") for path in uri.path.split(",") if path.strip("/")]
         self._maps: dict[str, free.Map] = {}
         """Of disks at rest, by path."""
@@ -64,7 +64,7 @@ class Metal:
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._wire = self._connected()
-        self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, ()).tools
+        self._serves = self._wire is None and "qemu-nbd" in tunnel.look(uri, (), stop=stop).tools
         said = self._wire.call("hello")[0]["host"] if self._wire else \
             self._files((hardware.HOSTNAME,)).get(hardware.HOSTNAME, "")
         self.host = printable(str(said)).split(".")[0] or "metal"
@@ -73,7 +73,7 @@ class Metal:
     def _connected(self) -> Wire | None:
         """None: there is no python3."""
         try:
-            return self._stack.enter_context(far.connected(self._uri))
+            return self._stack.enter_context(far.connected(self._uri, self._stop))
         except UnreachableError as error:
             if far.NO_PYTHON not in error.message or not self._uri.host:
                 raise
@@ -202,7 +202,7 @@ class Metal:
         """And the links that the address names."""
         links = [path for path in self._paths if path.count("/") > 2]
         if self._wire is None:
-            return plain.files(self._uri, patterns, links)
+            return plain.files(self._uri, patterns, links, self._stop)
         found: dict[str, str] = self._wire.call("files", patterns=[*patterns, *map(glob.escape, links)])[0]["files"]
         return found
 

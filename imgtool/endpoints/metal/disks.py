@@ -93,7 +93,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _disk(name: str, files: Files) -> PhysicalDisk:
-    mounts, used, busy = _uses(name, files)
+    mounted, used, busy = _uses(name, files)
     partitions = tuple(_partitions(name, files))
     size = _number(files, name, "size") * SECTOR
     return PhysicalDisk(
@@ -105,7 +105,7 @@ def _disk(name: str, files: Files) -> PhysicalDisk:
         removable=bool(_number(files, name, "removable")), read_only=bool(_number(files, name, "ro")),
         discards=bool(_number(files, name, "queue/discard_max_bytes")),
         zeroes=bool(_number(files, name, "queue/write_zeroes_max_bytes")),
-        partitions=partitions, used=used, mounts=mounts, busy=busy,
+        partitions=partitions, used=used, mounted=mounted, busy=busy,
         places=tuple(_places([Partition(name=name, start=0, size=size), *partitions], files)))
 
 
@@ -146,20 +146,21 @@ def _partitions(name: str, files: Files) -> Iterator[Partition]:
         yield Partition(name=part, start=start, size=size)
 
 
-def _uses(name: str, files: Files) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """(where it is mounted to be written, why it must not be written, why it may change while it is read).
+def _uses(name: str, files: Files) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], tuple[str, ...]]:
+    """(where which device is mounted to be written, why it must not be written, why it may change while it is read).
 
     Through everything that is built upon it. Of an active volume that is not mounted nobody can say who has it open.
     """
     written, why, busy = [], [], []
     for device, over in _upwards(name, files):
         where = f"/dev/{device}" + (f" (on {over})" if over else "")
-        mounts = list(_mounts(files, files.get(_sys(device, files) + "/dev", "").strip(), device))
+        number = files.get(_sys(device, files) + "/dev", "").strip()
+        mounts = list(_mounts(files, number, device))
         for mount, read_only in mounts:
             why.append(f"{where} is mounted at {mount}")
             if not read_only:
                 busy.append(why[-1])
-        written += [mount for mount, read_only in mounts if not read_only][:1]
+        written += [(mount, number) for mount, read_only in mounts if not read_only][:1]
         if _swaps(device, files):
             why.append(f"{where} is swap in use")
             busy.append(why[-1])

@@ -97,8 +97,8 @@ def _refuse_slow(reader: MetalReader, done: Pass) -> None:
 
 def _last(reader: MetalReader, receiver: Receiver, control: Control) -> Pass:
     disk = reader.refresh()
-    for place in disk.places:
-        _refuse_hidden(reader, place)
+    for mount, number in disk.mounted:
+        _refuse_hidden(reader, mount, number)
     with _frozen(reader, sorted(disk.mounts, key=len, reverse=True)) as moving:
         places = _places(disk, moving)
         done = _pass(reader, receiver, "frozen", control)
@@ -114,13 +114,12 @@ def _places(disk: PhysicalDisk, moving: Sequence[str]) -> list[Mounted]:
     return found
 
 
-def _refuse_hidden(reader: MetalReader, place: Mounted) -> None:
+def _refuse_hidden(reader: MetalReader, mount: str, device: str) -> None:
     """What is to be frozen must be what is found at its place; btrfs has device numbers of its own."""
-    if place.mount is None:
-        return
-    number = int(_there(reader).wire.call("stat", path=place.mount)[0].get("device", 0))
-    if os.major(number) and f"{os.major(number)}:{os.minor(number)}" != place.device:
-        raise RefusedError(f"{place.mount} is hidden by another mount, and cannot be frozen", "unmount what lies over it")
+    said = _there(reader).wire.call("stat", path=mount)[0]
+    number = int(said.get("device", 0))
+    if not said.get("found") or (os.major(number) and f"{os.major(number)}:{os.minor(number)}" != device):
+        raise RefusedError(f"{mount} is hidden by another mount, and cannot be frozen", "unmount what lies over it")
 
 
 @contextmanager

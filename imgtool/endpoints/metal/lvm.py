@@ -181,4 +181,4 @@ def _head(wire: Wire, disk: PhysicalDisk, start: int, length: int) -> bytes | by
 
 def still(disk: PhysicalDisk) -> PhysicalDisk:
     """As a disk at rest: who nevertheless writes outside of the volumes is noticed at the end."""
-    return replace(disk, busy=(), places=(), mounts=())
+    return replace(disk, busy=(), places=(), mounted=())

@@ -34,11 +34,11 @@ PROBLEM = Problem(what="there is neither python3 nor qemu-nbd on that machine: d
                   hint="install one of them there, if it can be: then only used blocks are read, and a copy goes on")
 
 
-def files(uri: Uri, patterns: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
+def files(uri: Uri, patterns: Sequence[str], paths: Sequence[str], stop: Stop) -> dict[str, str]:
     """{path: text}, of a link its target. ``paths``: taken as they are. Raises UnreachableError, ImgtoolError."""
     mark = secrets.token_hex(16)
     script = SAY.format(patterns=" ".join([*patterns, *map(shlex.quote, paths)]), mark=mark)
-    said = tunnel.run(uri, ["sh", "-c", script], stop=Stop(), seconds=LOOK_SECONDS)
+    said = tunnel.run(uri, ["sh", "-c", script], stop=stop, seconds=LOOK_SECONDS)
     found: dict[str, str] = {}
     for piece in said.split(f"\n{mark} ")[1:]:
         head, _, text = piece.partition("\n")

@@ -151,11 +151,11 @@ class MetalReader:
 
         Raises RefusedError where the source has changed since the copy was begun.
         """
+        if self.bad and not receiver.blocks.done:
+            self.bad.clear()
         if self.physical.busy:
             self.passes = live.fill(self, receiver, control)
             return
-        if self.bad and not receiver.blocks.done:
-            self.bad.clear()
         self._refuse_changed(receiver, control)
         with control.progress.bar(self.size, "read") as bar:
             bar.update(receiver.blocks.done)

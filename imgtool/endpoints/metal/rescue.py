@@ -61,8 +61,9 @@ class BadSectors:
         return iter(self._bad)
 
     def clear(self) -> None:
-        """A copy that begins anew finds its own."""
+        """A copy that begins anew finds its own, or none."""
         self._bad = Ranges()
+        Path(self.path).unlink(missing_ok=True)
 
     def read(self, start: int, end: int, read: Read) -> bytes | bytearray:
         """A range that could not be read at once, with zeros for what cannot be read at all, which is written down."""

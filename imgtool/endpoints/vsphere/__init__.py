@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgtool.endpoints.password import password
-from imgtool.endpoints.vsphere import tls
+from imgtool.endpoints.vsphere import inventory, tls
 from imgtool.endpoints.vsphere.as_source import VSphereSource
 from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
@@ -39,24 +39,34 @@ from imgtool.model.endpoint import Credentials, Uri
 
 if TYPE_CHECKING:
     from imgtool.endpoints import FarTarget, Source
+    from imgtool.progress import Stop
 
 USER = "root"
 
 
-def connect(uri: Uri, credentials: Credentials, *, streams: int = STREAMS) -> Session:
-    """Logs in. At most ``streams`` connections carry data at once. Raises UsageError, UnreachableError."""
+def connect(uri: Uri, credentials: Credentials, *, stop: Stop | None = None, streams: int = STREAMS) -> Session:
+    """Logs in; where the URI has a path, only that datacenter is seen. At most ``streams`` connections carry data at once.
+
+    Raises UsageError, UnreachableError.
+    """
     if uri.host is None:
         raise UsageError(f"{uri.scheme}:// needs a host")
     user, port = uri.user or USER, uri.port or tls.PORT
     trust = tls.Trust(verify=uri.verify, cacert=uri.cacert, thumbprint=credentials.thumbprint)
     trust.context()  # what is wrong with it is said before the password is asked for
-    secret = password(f"{user}@{uri.host}", credentials)
-    return Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
+    secret = password(f"{user}@{uri.host}", credentials, stop)
+    made = Session(Account(host=uri.host, port=port, user=user, password=secret, trust=trust), streams=streams)
+    try:
+        inventory.narrow(made, uri.path)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
-def source(uri: Uri, credentials: Credentials) -> Source:
-    return VSphereSource(connect(uri, credentials), uri)
+def source(uri: Uri, credentials: Credentials, stop: Stop) -> Source:
+    return VSphereSource(connect(uri, credentials, stop=stop), uri)
 
 
-def target(uri: Uri, credentials: Credentials) -> FarTarget:
-    return VSphereTarget(connect(uri, credentials), uri)
+def target(uri: Uri, credentials: Credentials, stop: Stop) -> FarTarget:
+    return VSphereTarget(connect(uri, credentials, stop=stop), uri)

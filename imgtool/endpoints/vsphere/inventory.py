@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from imgtool.endpoints.vsphere import properties
 from imgtool.endpoints.vsphere.login import Session
@@ -35,6 +36,18 @@ def find(session: Session, name: str) -> Found:
     raise UsageError(f"there is no machine {name!r} on {session.account.host}", "there are: " + listed(one.name for one in known))
 
 
+def narrow(session: Session, path: str) -> None:
+    """From now on only the datacenter at ``path`` (of a URI) is seen; of an empty path all. Raises UsageError."""
+    wanted = path.strip("/")
+    if not wanted:
+        return
+    known = Folders(session).datacenters()
+    if wanted not in known:
+        raise UsageError(f"there is no datacenter {wanted!r} on {session.account.host}",
+                         f"there are: {listed(iter(sorted(known)))}")
+    session.within = known[wanted]
+
+
 def listed(names: Iterator[str]) -> str:
     """Names for a message: quoted where that is needed, and not too many."""
     each = [repr(name) for name in names]
@@ -62,9 +75,15 @@ class Folders:
     def __init__(self, session: Session) -> None:
         self._nodes: dict[str, tuple[str, str | None, str]] = {}
         for kind in ("Folder", "Datacenter", "VirtualApp"):
-            for identity, seen in properties.all_of(session, kind, ("name", "parent"), "reading the inventory").items():
+            found = properties.all_of(session, kind, ("name", "parent"), "reading the inventory", everywhere=True)
+            for identity, seen in found.items():
                 parent = seen.get("parent")
                 self._nodes[identity] = (str(seen.get("name", "")), getattr(parent, "_moId", None), kind)
+
+    def datacenters(self) -> dict[str, str]:
+        """Their ids, by ``Folder/Datacenter``; the API writes a slash in a name as %2f."""
+        return {unquote("/".join(name for name, _ in reversed([*self._above(identity)]))): identity
+                for identity, (_, _, kind) in self._nodes.items() if kind == "Datacenter"}
 
     def _above(self, identity: str | None) -> Iterator[tuple[str, str]]:
         """(name, kind) from the object up to the root, which has no name."""

@@ -52,6 +52,8 @@ class Session:
         self.context: ssl.SSLContext = account.trust.context()
         self.slots = threading.BoundedSemaphore(streams)
         self.streams = streams
+        self.within: str | None = None
+        """The id of the datacenter that is spoken of; None: all of the server."""
         self._lock = threading.RLock()
         self._stub: Any = None
         self._since = 0.0

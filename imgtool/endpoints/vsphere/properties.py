@@ -39,14 +39,15 @@ def of_all(session: Session, references: Sequence[Any], paths: Sequence[str], wh
     return session.call(what, ask)
 
 
-def all_of(session: Session, kind: str, paths: Sequence[str], what: str) -> dict[str, Properties]:
-    """Properties of every object of a class (``VirtualMachine``) below the root folder, by id."""
+def all_of(session: Session, kind: str, paths: Sequence[str], what: str, *, everywhere: bool = False) -> dict[str, Properties]:
+    """Properties of every object of a class (``VirtualMachine``) in the session's datacenter, by id. ``everywhere``: in all."""
     def ask(stub: Any) -> dict[str, Properties]:
         from pyVmomi import vim, vmodl
 
         filters = vmodl.query.PropertyCollector
         about = content(stub)
-        view = about.viewManager.CreateContainerView(about.rootFolder, [getattr(vim, kind)], True)
+        root = about.rootFolder if everywhere or session.within is None else bound(("Datacenter", session.within), stub)
+        view = about.viewManager.CreateContainerView(root, [getattr(vim, kind)], True)
         try:
             walk = filters.TraversalSpec(name="view", path="view", skip=False, type=vim.view.ContainerView)
             spec = filters.FilterSpec(objectSet=[filters.ObjectSpec(obj=view, skip=True, selectSet=[walk])],

@@ -31,7 +31,7 @@ from imgtool.model.migration import Migrated, MigrateRequest
 from imgtool.model.problem import Problem
 from imgtool.ova.manifest import check_manifest
 from imgtool.plan import Plan
-from imgtool.progress import Control, Kept
+from imgtool.progress import Control, Kept, Stop
 from imgtool.steps.migrate import far, host, work
 from imgtool.steps.migrate.look import Move, looked
 from imgtool.steps.migrate.plan import plan_of
@@ -116,16 +116,16 @@ def _started(move: Move, done: Migrated, book: Journal, control: Control) -> Mig
 def discard(request: MigrateRequest, control: Control) -> list[str]:
     """``--discard-partial``: removes what a stopped run has left, here and at the target; what was removed."""
     job = work.job_of(request)
-    with looked(request, control) as move, work.held(request, job) as folder:
+    with work.held(request, job) as folder, looked(request, control, finished=folder.finished() is not None) as move:
         found = host.discard(move) if move.target.folder is not None else far.discard(move, folder)
         found += [] if folder.empty else [str(folder.path)]
         folder.clear()
     return found
 
 
-def machines(uri: Uri, credentials: Credentials) -> list[Found]:
+def machines(uri: Uri, credentials: Credentials, stop: Stop) -> list[Found]:
     """``--list``: what there is at a source."""
-    with closing(endpoints.source(uri, credentials)) as source:
+    with closing(endpoints.source(uri, credentials, stop)) as source:
         return source.machines()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from imgtool.copying import receive
 from imgtool.copying.pool import disks_together
 from imgtool.endpoints import HostTarget
 from imgtool.errors import RefusedError
+from imgtool.formats.locks import redo_path
 from imgtool.journal import PARTIAL, Journal
 from imgtool.model import ImageSpec, SourceOptions
 from imgtool.model.guest import NOTHING_CHANGED, AdaptRequest, AdaptResult, Platform
@@ -78,8 +80,24 @@ def disk_paths(move: Move) -> list[str]:
 
 
 def discard(move: Move) -> list[str]:
-    """Removes copies that are not whole yet."""
-    return [path + PARTIAL for path in disk_paths(move) if receive.discard(path)]
+    """Removes copies, a half-made machine, and disks that have their names but no machine; what was removed.
+
+    What is not yet written of the guest's changes goes, too: it would be written into the next copy.
+    """
+    paths = disk_paths(move)
+    removed, free = cast("HostTarget", move.target).discard(move.name, [path for path in paths if receive.is_whole(path)])
+    for path in free:
+        if receive.is_ours(path) and os.path.lexists(path):
+            os.unlink(path)
+            removed.append(path)
+    for path in paths:
+        copy = path + PARTIAL
+        redo = redo_path(copy)
+        removed += [name for name in (redo, copy) if os.path.lexists(name)]
+        receive.forget(path)  # first: a copy that is half changed is not whole
+        shutil.rmtree(redo, ignore_errors=True)
+        receive.discard(path)
+    return removed
 
 
 def refuse_taken(paths: Sequence[str]) -> None:

@@ -76,13 +76,13 @@ def looked(request: MigrateRequest, control: Control, *, finished: bool = False)
     Raises UsageError (no such machine, pool, network), UnreachableError, RefusedError.
     """
     with ExitStack() as stack:
-        source = stack.enter_context(closing(endpoints.source(request.source, request.source_credentials)))
+        source = stack.enter_context(closing(endpoints.source(request.source, request.source_credentials, control.stop)))
         if isinstance(source, MachineFile):
             source.roots, source.reading = request.disk_roots, SourceOptions(ignore_lock=request.ignore_lock)
         if isinstance(source, Metal):
             source.reading = request.reading
         seen = source.look(_chosen(source, request.name), control)
-        target = stack.enter_context(closing(endpoints.target(request.target, request.target_credentials)))
+        target = stack.enter_context(closing(endpoints.target(request.target, request.target_credentials, control.stop)))
         if isinstance(target, Folder):
             target.finished = finished
         if request.format and request.format not in target.formats:

@@ -154,7 +154,7 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool,
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:
-        with connected(place) as wire:
+        with connected(place, control.stop) as wire:
             if fetch and request.source and "://" in request.source:
                 _look_first(request, wire, confirmed=confirmed)
             with opened(request, folder, control, copying=fetch) as machine:

@@ -144,7 +144,7 @@ def _address(slot: DiskSlot) -> str:
 
 
 def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *, copying: bool) -> SourceMachine:
-    place = endpoints.source(uri.parse(request.source or ""), request.credentials)
+    place = endpoints.source(uri.parse(request.source or ""), request.credentials, control.stop)
     stack.callback(place.close)
     seen = place.look(place.find(request.name), control)
     if seen.found.power is not Power.OFF and not request.reading.ignore_lock:
