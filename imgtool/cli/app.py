@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.models import CommandInfo
 
-from imgtool.cli import images
+from imgtool.cli import images, streams
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, NoSpaceError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -94,6 +94,7 @@ def options(
 
 def main() -> NoReturn:
     """Runs the command line; ends the process with the contract's exit code."""
+    streams.prepare()
     for signum in SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(signum, lambda number, _frame: images.STOP.set(number))
