@@ -76,8 +76,8 @@ def convert_disk(request: ConvertRequest, disk: Disk, control: Control) -> Conve
     """``convert`` for a disk that is open."""
     began = time.monotonic()
     directory, name = os.path.split(request.destination)
+    hold(disk)  # before the look at who else has it: of two that begin at once, neither misses the other
     check(request, disk)
-    hold(disk)
     with _source(request, disk, control) as (source, unused), files.workspace(directory) as folder:
         written = _write(request, source, folder, name, control)
         path = os.path.join(folder, name)
