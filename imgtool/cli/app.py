@@ -139,6 +139,11 @@ def _told(error: Exception) -> ImgtoolError:
                                 "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
+        case FileNotFoundError() if error.filename is None and not os.stat(".").st_nlink:
+            return UsageError("the current directory was removed", "cd into one that is there, or name files from / on")
+        case RuntimeError() if "new thread" in str(error):
+            return ImgtoolError("no thread could be started: too many processes",
+                                "raise the limit: ulimit -u, or TasksMax= of a unit")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return NoSpaceError(f"no space left: {error.filename or 'output'}", "free some space, or choose another file system")
         case OSError():

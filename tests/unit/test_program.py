@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.cli.app import _told
 from imgtool.errors import StoppedError
 from imgtool.progress import Stop
 from imgtool.steps.doctor import examine
@@ -57,3 +58,18 @@ def test_what_is_said_gets_into_no_image_where_streams_are_closed(tmp_path: Path
     assert ("not verified" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
     assert "{" not in done.stdout
     assert imgtool("verify", tmp_path / "a.raw", tmp_path / "a.qcow2").returncode == 0
+
+
+def test_a_current_directory_that_was_removed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(512))
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir {tmp_path}/gone; exec {sys.executable} -m imgtool convert {tmp_path}/a.raw a.qcow2 --to qcow2"
+    done = subprocess.run(["sh", "-c", command], env=ENVIRONMENT, cwd=tmp_path / "gone", capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2
+    assert "error: the current directory was removed" in done.stderr
+
+
+def test_no_more_threads_is_no_bug() -> None:
+    told = _told(RuntimeError("can't start new thread"))
+    assert "too many processes" in told.message
