@@ -251,17 +251,24 @@ def _move(folder: str, directory: str, members: Sequence[str], *, replace: bool)
             rename(os.path.join(folder, name), os.path.join(directory, name), replace=replace and last)
             moved.append(name)
         sync(directory)
-    except BaseException:
+    except BaseException as error:
         if len(moved) < len(members):
             for name in moved:
                 os.unlink(os.path.join(directory, name))
+        if isinstance(error, RefusedError) and len(moved) < len(members) - 1:  # the name was free
+            raise RefusedError(error.message, "it was made meanwhile, by another run perhaps: begin again") from error
         raise
 
 
 def rename(old: str, new: str, *, replace: bool) -> None:
-    """rename(2); without ``replace`` an existing ``new`` is never overwritten: RefusedError."""
+    """rename(2); without ``replace`` an existing ``new`` is never overwritten, a folder with files in it never: RefusedError."""
     if replace:
-        os.rename(old, new)
+        try:
+            os.rename(old, new)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise RefusedError(f"{new} is not empty any more", "name a new directory") from error
         return
     if not _libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), RENAME_NOREPLACE):
         return

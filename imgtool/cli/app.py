@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.models import CommandInfo
 
-from imgtool.cli import images
+from imgtool.cli import images, streams
 from imgtool.cli.output import say_error
 from imgtool.errors import EXIT_CODES, ImgtoolError, NoSpaceError, StoppedError, UsageError
 from imgtool.formats.opener import raise_file_limit
@@ -93,6 +93,7 @@ def options(
 
 def main() -> NoReturn:
     """Runs the command line; ends the process with the contract's exit code."""
+    streams.prepare()
     for signum in SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(signum, lambda number, _frame: images.STOP.set(number))
@@ -137,6 +138,11 @@ def _told(error: Exception) -> ImgtoolError:
                                 "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")
+        case FileNotFoundError() if error.filename is None and not os.stat(".").st_nlink:
+            return UsageError("the current directory was removed", "cd into one that is there, or name files from / on")
+        case RuntimeError() if "new thread" in str(error):
+            return ImgtoolError("no thread could be started: too many processes",
+                                "raise the limit: ulimit -u, or TasksMax= of a unit")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return NoSpaceError(f"no space left: {error.filename or 'output'}", "free some space, or choose another file system")
         case OSError():

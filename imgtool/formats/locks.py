@@ -39,14 +39,15 @@ def refuse_if_used(disk: Disk, *, writing: bool = False, finishing: bool = False
         raise RefusedError(f"{disk.path} is half changed: an adapt was killed while it wrote it",
                            "imgtool adapt it again: that finishes it")
     for reason in reasons(disk, writing=writing):
-        raise RefusedError(reason, "power the machine off; if you know that it is off: --ignore-lock")
+        raise RefusedError(reason, "power the machine off, or let the other imgtool end; if you know that neither runs: "
+                                   "--ignore-lock")
 
 
 def reasons(disk: Disk, *, writing: bool = False) -> Iterator[str]:
     """Why the disk counts as in use, one sentence each."""
     for file in disk.files:
         if qemu_uses(file, writing=writing):
-            yield f"{file.path} is in use by a running QEMU"
+            yield f"{file.path} is in use by a running QEMU, or by another imgtool"
     vmware = (layer.path for layer in disk.layers
               if (layer.format == "vmdk" or _is_flat(layer.path)) and not any(file.base for file in layer.files))
     for directory in dict.fromkeys(os.path.dirname(path) for path in vmware):
@@ -60,9 +61,14 @@ def hold(disk: Disk, *, writing: bool = False) -> None:
     ``writing``: nor does it, or another imgtool, begin to read it.
     """
     for file in disk.files:
-        for byte in (*HELD, PERMISSION_WRITE) if writing else HELD:
-            with suppress(OSError):
-                fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        hold_file(file, writing=writing)
+
+
+def hold_file(file: ImageFile, *, writing: bool = False) -> None:
+    """``hold`` of one file."""
+    for byte in (*HELD, PERMISSION_WRITE) if writing else HELD:
+        with suppress(OSError):
+            fcntl.fcntl(file.fd, F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
 
 
 def release_extents(disk: Disk) -> None:

@@ -54,20 +54,19 @@ class Opener:
             raise DamagedError(f"{path} is cut off: {member.name!r} should be in it as a whole")
         return ImageFile(f"{archive.path}/{member.name}", archive.fd, member.size, member.offset)
 
-    def named(self, name: str, by: ImageFile) -> ImageFile:
-        """A file that the image ``by`` names. Raises RefusedError, DamagedError if it is missing."""
+    def named(self, name: str, by: ImageFile, *, extent: bool = False) -> ImageFile:
+        """A file that the image ``by`` names. Raises RefusedError, DamagedError if it is missing.
+
+        ``extent``: a colon in the name may be one of the file's, since extents have no protocols.
+        """
         if by.base:
             raise RefusedError(f"{by.path} names another file, {name!r}: a disk in an archive must be whole",
                                "unpack the archive")
-        if _PROTOCOL.match(name) and not name.startswith("file:"):
-            if self.allow_external:
-                raise UsageError(f"{by.path} names {name!r}: imgtool reads files, not protocols")
-            raise RefusedError(f"{by.path} names {name!r}, which is no file",
-                               "if you trust the image, rebase it onto a local file")
-        name = name.removeprefix("file:")
+        roots = self._roots(by.path)
+        if not (extent and any(os.path.lexists(os.path.join(root, name)) for root in roots)):
+            name = self._without_protocol(name, by)
         if not name or "\0" in name:
             raise DamagedError(f"{by.path} names a file with an empty or impossible name")
-        roots = self._roots(by.path)
         if not self.allow_external and os.path.isabs(name) and not any(_inside(name, root) for root in roots):
             raise self._outside(name, by)
         places = [os.path.join(root, name) for root in roots]
@@ -80,6 +79,13 @@ class Opener:
         if not (os.path.isfile(real) or (self.allow_external and stat.S_ISBLK(os.stat(real).st_mode))):
             raise RefusedError(f"{by.path} names {name!r}, which is no file")
         return self._open(real, shown=real, regular=not self.allow_external)
+
+    def _without_protocol(self, name: str, by: ImageFile) -> str:
+        if not _PROTOCOL.match(name) or name.startswith("file:"):
+            return name.removeprefix("file:")
+        if self.allow_external:
+            raise UsageError(f"{by.path} names {name!r}: imgtool reads files, not protocols")
+        raise RefusedError(f"{by.path} names {name!r}, which is no file", "if you trust the image, rebase it onto a local file")
 
     def _roots(self, path: str) -> list[str]:
         """The directory of the image, and the one through which the user came to it."""

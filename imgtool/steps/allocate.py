@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from imgtool import storage
 from imgtool.copying.dig import dig
@@ -13,7 +14,7 @@ from imgtool.copying.settle import settle
 from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_given
 from imgtool.formats.layer import Layer
-from imgtool.formats.locks import hold, refuse_if_used
+from imgtool.formats.locks import hold, hold_file, refuse_if_used
 from imgtool.formats.measure import allocated_bytes, allocation, payload_files
 from imgtool.formats.qcow2 import whole as qcow2
 from imgtool.formats.target import Payload
@@ -26,7 +27,7 @@ from imgtool.units import size
 
 def prepare(request: AllocateRequest, control: Control) -> Step:
     """Looks, and writes nothing; raises what ``allocate`` would refuse."""
-    with open_given(request.path, request.reading, control.stop) as disk:
+    with _alone(request, control), open_given(request.path, request.reading, control.stop) as disk:
         _check(request, disk)
         before = allocation(disk.top).value
         return Step(verb="allocate", request=request, bytes=disk.virtual_size,
@@ -36,6 +37,24 @@ def prepare(request: AllocateRequest, control: Control) -> Step:
 def allocate(request: AllocateRequest, control: Control) -> AllocateResult:
     """Raises RefusedError, UsageError, NoSpaceError, StoppedError."""
     began = time.monotonic()
+    with _alone(request, control):
+        return _allocate(request, control, began)
+
+
+@contextmanager
+def _alone(request: AllocateRequest, control: Control) -> Iterator[None]:
+    """First the lock, then a look at who else has one: of two that begin at once, neither misses the other.
+
+    What is opened under it is as the other has left it.
+    """
+    with open_given(request.path, request.reading, control.stop) as disk:
+        hold_file(disk.top.files[0])
+        if not request.reading.ignore_lock:
+            refuse_if_used(disk, writing=True)
+        yield
+
+
+def _allocate(request: AllocateRequest, control: Control, began: float) -> AllocateResult:
     with open_given(request.path, request.reading, control.stop) as disk:
         _check(request, disk)
         hold(disk)
@@ -65,8 +84,6 @@ def _check(request: AllocateRequest, disk: Disk) -> None:
     if any(stat.S_ISBLK(os.fstat(file.fd).st_mode) for file in layer.files):
         raise RefusedError(f"{request.path} is a block device: all of it is there already")
     disk.refuse_encrypted()
-    if not request.reading.ignore_lock:
-        refuse_if_used(disk, writing=True)
     if request.allocation == Allocation.THIN:
         return
     _check_whole(layer)

@@ -60,8 +60,8 @@ def _add(request: MachineRequest, disk: Disk, name: str, ova: OvaWriter, slot: D
     """One disk into the archive; and what the description must say of it."""
     began, spec = time.monotonic(), request.convert.spec
     disk.refuse_encrypted()
-    check(replace(request.convert, source=disk.path, destination=f"{request.convert.destination}.{name}"), disk)
     hold(disk)
+    check(replace(request.convert, source=disk.path, destination=f"{request.convert.destination}.{name}"), disk)
     counted: list[int] = []
     level = spec.compress_level or codec.DEFAULT_LEVEL
     pieces = stream(disk, stream_descriptor(spec, name, disk.virtual_size), control, level=level, counted=counted)

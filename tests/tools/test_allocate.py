@@ -18,9 +18,11 @@ from unittest.mock import Mock
 import pytest
 
 from fixtures import patterns
-from imgtool.errors import DamagedError, NoSpaceError
+from imgtool.errors import DamagedError, NoSpaceError, RefusedError
+from imgtool.formats.disk import Disk
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
+from imgtool.steps import allocate as steps
 from imgtool.steps.allocate import allocate
 from tests import oracle, targets
 from tests.images import LARGE, READABLE, SMALL, Source
@@ -278,6 +280,25 @@ def test_a_killed_run_of_the_program(tmp_path: Path) -> None:
     oracle.same(image.path, "qcow2", raw, "raw")
     assert to(image.path, "eager").allocation == "eager"
     judge(image, raw, "eager")
+
+
+def test_of_two_at_the_same_moment_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins when the first has seen that nobody else has the image, and has not changed it yet."""
+    image, raw = new(tmp_path, WRITABLE["monolithicSparse-thin"], SMALL)
+    looked, second = steps.refuse_if_used, []
+
+    def look(disk: Disk, **how: bool) -> None:
+        looked(disk, **how)
+        if not second:
+            second.append("begins")
+            with pytest.raises(RefusedError, match="in use"):
+                to(image.path, "eager")
+            second.append("was refused")
+
+    monkeypatch.setattr(steps, "refuse_if_used", look)
+    assert to(image.path, "thick").allocation == "thick"
+    assert second == ["begins", "was refused"]
+    judge(image, raw, "thick")
 
 
 def test_dry_run_changes_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from fixtures import patterns
+from imgtool.errors import DamagedError
+from imgtool.model import ConvertRequest, ImageSpec
+from imgtool.progress import Control
+from imgtool.steps import convert as steps
 from imgtool.steps.spec import SUFFIX_OF
 from tests import oracle
 from tests.images import SMALL, fill
@@ -205,3 +209,21 @@ def test_a_block_device_as_source(raw: Path, tmp_path: Path) -> None:
         made = result("convert", link, tmp_path / "y.qcow2", "--to", "qcow2")
     assert made["virtual_size"] == patterns.size(SMALL)
     oracle.same(tmp_path / "y.qcow2", "qcow2", raw, "raw")
+
+
+def test_a_source_that_is_cut_off_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not compared, and yet no copy with zeros for what is gone."""
+    source = tmp_path / "a.raw"
+    source.write_bytes(b"x" * (2 << 20))
+    write = steps._write
+
+    def cut(*given: object) -> object:
+        os.truncate(source, 1 << 20)
+        return write(*given)
+
+    monkeypatch.setattr(steps, "_write", cut)
+    request = ConvertRequest(source=str(source), destination=str(tmp_path / "a.qcow2"), spec=ImageSpec(format="qcow2"),
+                             verify=False)
+    with pytest.raises(DamagedError, match="became shorter"):
+        steps.convert(request, Control())
+    assert os.listdir(tmp_path) == ["a.raw"]

@@ -331,8 +331,31 @@ def test_without_force_nothing_is_replaced_even_in_a_race(tmp_path: Path, taken:
             Path(folder, name).write_text("new")
         with pytest.raises(RefusedError, match=f"{taken} exists") as caught:
             files.publish(folder, ["a", "b", "x"], replace=False)
-    assert (caught.value.exit_code, caught.value.hint) == (4, "use --force to replace it")
+    assert caught.value.exit_code == 4
+    assert (caught.value.hint == "use --force to replace it") == (taken == "x")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {taken: "another's"}
+
+
+def test_a_folder_that_was_filled_meanwhile_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "DIR").mkdir()
+    with files.workspace(str(tmp_path)) as folder:
+        Path(folder, "DIR").mkdir()
+        (tmp_path / "DIR" / "theirs").touch()
+        with pytest.raises(RefusedError, match="is not empty any more"):
+            files.publish(folder, ["DIR"], replace=True)
+    assert os.listdir(tmp_path) == ["DIR"]
+    assert os.listdir(tmp_path / "DIR") == ["theirs"]
+
+
+def test_force_is_no_hint_for_an_extent(tmp_path: Path) -> None:
+    with files.workspace(str(tmp_path)) as folder:
+        for name in ("d-flat.vmdk", "d.vmdk"):
+            Path(folder, name).touch()
+        (tmp_path / "d-flat.vmdk").touch()
+        with pytest.raises(RefusedError) as caught:
+            files.publish(folder, ["d-flat.vmdk", "d.vmdk"], replace=True)
+    assert caught.value.hint is not None
+    assert "--force" not in caught.value.hint
 
 
 def test_force_replaces_the_last_one_only(tmp_path: Path) -> None:

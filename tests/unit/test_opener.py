@@ -146,3 +146,15 @@ def test_what_cannot_be_looked_at_is_not_said_to_be_missing(tmp_path: Path) -> N
         with pytest.raises(ImgtoolError, match=words) as raised:
             opener.user(str(tmp_path / name))
         assert raised.value.exit_code == code
+
+
+@pytest.mark.parametrize("name", ["T10:00-flat.vmdk", "file:x-flat.vmdk", "json:{}-flat.vmdk"])
+def test_a_colon_in_the_name_of_an_extent_is_no_protocol(tree: Path, name: str) -> None:
+    (tree / "in" / name).write_bytes(bytes(1024))
+    opener = Opener()
+    try:
+        assert opener.named(name, opener.user(str(tree / "in/x.qcow2")), extent=True).size == 1024
+        with pytest.raises(ImgtoolError):
+            opener.named(name, opener.user(str(tree / "in/x.qcow2")))
+    finally:
+        opener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.cli.app import _told
 from imgtool.errors import StoppedError
 from imgtool.progress import Stop
 from imgtool.steps.doctor import examine
-from tests.program import ENVIRONMENT
+from tests.program import ENVIRONMENT, imgtool
 
 
 def test_no_room_for_what_is_printed(tmp_path: Path) -> None:
@@ -30,3 +32,44 @@ def test_who_is_interrupted_does_not_say_that_tools_are_missing() -> None:
     with pytest.raises(StoppedError) as caught:
         examine(stop)
     assert caught.value.exit_code == 130
+
+
+def test_a_stderr_that_is_full_or_unheard_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"x" * 512)
+    reads, unheard = os.pipe()
+    os.close(reads)
+    for number, fd in enumerate((unheard, os.open("/dev/full", os.O_WRONLY))):
+        argv = ["convert", tmp_path / "a.raw", tmp_path / f"{number}.qcow2", "--to", "qcow2", "--no-verify", "--progress", "json"]
+        done = subprocess.run([sys.executable, "-m", "imgtool", *argv], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=fd,
+                              check=False)
+        os.close(fd)
+        assert done.returncode == 0
+    missing = subprocess.run(["sh", "-c", f"exec {sys.executable} -m imgtool info {tmp_path}/none 2>/dev/full"], env=ENVIRONMENT,
+                             check=False)
+    assert missing.returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_said_gets_into_no_image_where_streams_are_closed(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a.raw").write_bytes(b"x" * 512)
+    command = f"exec {sys.executable} -m imgtool convert a.raw a.qcow2 --to qcow2 --no-verify --progress json {closed}"
+    done = subprocess.run(["sh", "-c", command], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ("not verified" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+    assert "{" not in done.stdout
+    assert imgtool("verify", tmp_path / "a.raw", tmp_path / "a.qcow2").returncode == 0
+
+
+def test_a_current_directory_that_was_removed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(512))
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir {tmp_path}/gone; exec {sys.executable} -m imgtool convert {tmp_path}/a.raw a.qcow2 --to qcow2"
+    done = subprocess.run(["sh", "-c", command], env=ENVIRONMENT, cwd=tmp_path / "gone", capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2
+    assert "error: the current directory was removed" in done.stderr
+
+
+def test_no_more_threads_is_no_bug() -> None:
+    told = _told(RuntimeError("can't start new thread"))
+    assert "too many processes" in told.message

@@ -86,7 +86,7 @@ def _part(line: ExtentLine, start: int, file: ImageFile, opener: Opener) -> Part
                            "convert the LUN itself, as a block device")
     if line.name is None or line.type not in (*text.FLAT_TYPES, *text.SPARSE_TYPES):
         raise DamagedError(f"{file.path}: an extent of the unknown type {line.type!r}")
-    opened = opener.named(line.name, file)
+    opened = opener.named(line.name, file, extent=True)
     if line.type in text.FLAT_TYPES:
         if opened.size < line.offset * SECTOR + length:
             raise DamagedError(f"{opened.path} has {opened.size} bytes, {file.path} speaks of {line.offset * SECTOR + length}",
