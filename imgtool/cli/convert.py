@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Given = Annotated[Path, typer.Argument(
     metavar="SRC|MACHINE", help="A disk image; or a machine: .vmx, .xml, .ovf, .ova.",
     autocompletion=completion.machine_files)]
-Wanted = Annotated[Path | None, typer.Argument(
+Wanted = Annotated[str | None, typer.Argument(
     metavar="DST|DIR", help="Default: beside SRC, with FORMAT's suffix. Of a machine: a new folder, or an .ova.")]
 Format = Annotated[str, typer.Option(
     "--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.", autocompletion=completion.formats)]
@@ -90,10 +90,10 @@ def convert(
         raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
     pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
     whole = is_machine(str(source))
-    spec = spec_of(to, str(destination or ""), whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
+    spec = spec_of(to, destination or "", whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
                  compress_level=compress_level, options=pairs, allocation=allocation_of(thin=thin, thick=thick, eager=eager))
     request = ConvertRequest(
-        source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
+        source=str(source), destination=_destination(str(source), destination, to, whole=whole),
         spec=spec, reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         force=force, verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
     of_machine: dict[str, Any] = {

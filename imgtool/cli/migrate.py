@@ -30,7 +30,7 @@ from imgtool.model import Allocation
 from imgtool.units import size
 
 if TYPE_CHECKING:
-    from imgtool.model.endpoint import Credentials
+    from imgtool.model.endpoint import Credentials, Uri
     from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
     from imgtool.progress import Control
 
@@ -174,7 +174,7 @@ def p2v(
                             hardware_version=hardware_version, strict=False, force=False)
     rescued = _folder(rescue) if rescue else None
     request = MigrateRequest(
-        name=None, source=parse(_needed(source, "--from")), target=parse(_needed(target, "--to")), new_name=name,
+        name=None, source=_physical(source), target=parse(_needed(target, "--to")), new_name=name,
         target_credentials=_credentials(None, password_file, thumbprint, "to"),
         placing=Placing(storage=storage, pool=pool, folder=folder, host=host,
                         networks=tuple(new.name for _, new in how.networks if new.name)),
@@ -255,8 +255,20 @@ def _needed(said: str, option: str) -> str:
     return said
 
 
+def _physical(said: str) -> Uri:
+    """Raises UsageError for what is no physical machine."""
+    from imgtool.endpoints.uri import parse
+
+    if not said:
+        raise UsageError("--from is missing", "--from metal+ssh://root@HOST, or metal:///dev/X")
+    if not (uri := parse(said)).scheme.startswith("metal"):
+        raise UsageError(f"--from {said}: p2v reads physical machines",
+                         "metal+ssh://root@HOST, or metal:///dev/X; imgtool migrate moves virtual ones, convert reads image files")
+    return uri
+
+
 def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str] | None, side: str) -> Credentials:
-    from imgtool.model.endpoint import Credentials
+    from imgtool.model.endpoint import Credentials, Uri
 
     pins = [text.rpartition("=") for text in thumbprints or ()]
     wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]

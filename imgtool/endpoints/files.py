@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 def source(uri: Uri, _credentials: Credentials) -> MachineFile:
     if not is_machine(uri.path):
-        raise UsageError(f"{uri.path} is no description of a machine by its name", "a .vmx, .xml, .ovf or .ova")
+        raise UsageError(f"{uri.path} is neither an address nor a machine's description",
+                         "esx://USER@HOST/, qemu:///system and the like; or a .vmx, .xml, .ovf or .ova")
     return MachineFile(uri.path)
 
 
