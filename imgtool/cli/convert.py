@@ -137,7 +137,7 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
 def _option(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"-o {text}: KEY=VALUE")
+        raise UsageError(f"-o {text}: KEY=VALUE is wanted, as in -o cluster_size=2M")
     return key.strip(), value
 
 

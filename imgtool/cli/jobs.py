@@ -97,7 +97,7 @@ def show_list(
     elif watch:
         _watch(lambda: _look(database, wanted))
     else:
-        output.show(seen, table(seen), as_json=as_json)
+        output.show(seen, table(seen, output.columns()), as_json=as_json)
 
 
 @jobs.command()
@@ -276,7 +276,7 @@ def _watch(look: Callable[[], Overview]) -> None:
     terminal = sys.stdout.isatty()
     while True:
         seen = look()
-        text = "\n".join(output.printable(line) for line in table(seen))
+        text = "\n".join(output.printable(line) for line in table(seen, output.columns()))
         print(f"{CLEAR}{text}" if terminal else f"{text}\n", flush=True)
         if not any(job.state in ACTIVE for job in seen.jobs):
             return

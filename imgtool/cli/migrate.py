@@ -263,12 +263,13 @@ def _physical(said: str) -> Uri:
         raise UsageError("--from is missing", "--from metal+ssh://root@HOST, or metal:///dev/X")
     if not (uri := parse(said)).scheme.startswith("metal"):
         raise UsageError(f"--from {said}: p2v reads physical machines",
-                         "metal+ssh://root@HOST, or metal:///dev/X; imgtool migrate moves virtual ones, convert reads image files")
+                         "metal+ssh://root@HOST, or metal:///dev/X; imgtool migrate moves virtual ones, convert reads "
+                         "image files")
     return uri
 
 
 def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str] | None, side: str) -> Credentials:
-    from imgtool.model.endpoint import Credentials, Uri
+    from imgtool.model.endpoint import Credentials
 
     pins = [text.rpartition("=") for text in thumbprints or ()]
     wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]

@@ -40,8 +40,8 @@ def test_who_is_interrupted_does_not_say_that_tools_are_missing() -> None:
      "error: dir/ is a directory\nhint: name the file to write, as in dir/a.qcow2\n"),
     (("convert", "a.raw", "", "--to", "qcow2"), "error: '' is a directory\nhint: name the file to write, as in a.qcow2\n"),
     (("p2v", "--to", "out"), "error: --from is missing\nhint: --from metal+ssh://root@HOST, or metal:///dev/X\n"),
-    (("p2v", "--from", "a.raw", "--to", "out"), "error: --from a.raw: p2v reads physical machines\nhint: metal+ssh://root@HOST, or "
-     "metal:///dev/X; imgtool migrate moves virtual ones, convert reads image files\n"),
+    (("p2v", "--from", "a.raw", "--to", "out"), "error: --from a.raw: p2v reads physical machines\nhint: metal+ssh://root@HOST, "
+     "or metal:///dev/X; imgtool migrate moves virtual ones, convert reads image files\n"),
     (("migrate", "web01", "--from", "esxi1", "--to", "out"), "error: esxi1 is neither an address nor a machine's description\n"
      "hint: esx://USER@HOST/, qemu:///system and the like; or a .vmx, .xml, .ovf or .ova\n"),
     (("jobs", "show", "nope"), "error: no job begins with 'nope'\nhint: imgtool jobs lists them\n"),
