@@ -135,7 +135,7 @@ def _told(error: Exception) -> ImgtoolError:
         case typer.Abort():
             return StoppedError(signal.SIGINT)
         case UnicodeEncodeError():
-            return ImgtoolError(f"{error.encoding}, which stdout is in, has no sign for {error.object[error.start]!a}",
+            return ImgtoolError(f"{error.encoding}, which stdout is in, has no character for {error.object[error.start]!a}",
                                 "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")

@@ -104,7 +104,7 @@ def convert(
         _with_description(request, how, rewrite, rewrite_to, control_of(progress, rate_limit), dry_run=dry_run, as_json=as_json)
         return
     if any(of_machine.values()):
-        raise UsageError("an option that changes a machine's description, but there is none",
+        raise UsageError("that option changes a machine's description, and a disk image has none",
                          "convert MACHINE DIR, or --rewrite FILE")
     from imgtool.runs import build
 

@@ -57,7 +57,7 @@ def control_of(progress: str = "none", rate_limit: str | None = None) -> Control
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or not int(match[1]):
-        raise UsageError(f"--rate-limit {text}: a number of bytes, as in 100M")
+        raise UsageError(f"--rate-limit {text} is not a number of bytes", "as in 100M, for 100 MiB a second")
     return int(match[1]) * MULTIPLIERS[match[2].upper()]
 
 

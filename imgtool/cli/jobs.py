@@ -252,7 +252,7 @@ def _wanted(state: str | None, wave: str | None, host: str | None) -> Callable[[
 
     states = [one.strip() for one in state.split(",")] if state else list(STATES)
     if unknown := [one for one in states if one not in STATES]:
-        raise UsageError(f"--state {unknown[0]}: there is no such state", f"there are: {', '.join(STATES)}")
+        raise UsageError(f"--state {unknown[0]}: not a state", f"there are: {', '.join(STATES)}")
 
     def fits(job: Job) -> bool:
         places = [str(one) for one in (job.source_host, job.target_host, job.worker) if one]

@@ -194,7 +194,7 @@ def _refuse_snapshot(kind: str | None, *, live: bool) -> None:
         raise UsageError("--snapshot btrfs: a snapshot of btrfs is a folder of the same file system, no disk that can be copied",
                          "--snapshot fsfreeze or --live: btrfs can be frozen")
     if kind not in (None, "fsfreeze", "lvm"):
-        raise UsageError(f"--snapshot {kind}: imgtool can fsfreeze and lvm",
+        raise UsageError(f"--snapshot {kind}: imgtool knows fsfreeze and lvm",
                          "or take the snapshot yourself, and name it in --from")
     if kind == "lvm" and live:
         raise UsageError("--live and --snapshot lvm exclude each other", "--live needs no snapshot")
@@ -210,7 +210,7 @@ def _guest(adapt: bool, key_file: list[Path] | None, drivers: Path | None, packa
 
 def _folder(path: Path) -> str:
     if not path.is_dir():
-        raise UsageError(f"--rescue {path}: no folder", "make it first")
+        raise UsageError(f"--rescue {path} is not a folder", "mkdir -p makes it")
     return str(path.absolute())
 
 
@@ -219,7 +219,7 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
     from imgtool.steps import migrate as steps
 
     if report and not report.absolute().parent.is_dir():
-        raise UsageError(f"--report {report}: its folder does not exist", "make it first")
+        raise UsageError(f"--report {report}: its folder does not exist", "mkdir -p makes it")
     if discard_partial:
         removed = steps.discard(request, control)
         output.show({"removed": removed}, removed or ["nothing was left"], as_json=as_json)
@@ -274,7 +274,8 @@ def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str]
     pins = [text.rpartition("=") for text in thumbprints or ()]
     wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]
     if wrong:
-        raise UsageError(f"--thumbprint {wrong[0]}=…: from=HEX, to=HEX or HEX")
+        raise UsageError(f"--thumbprint {wrong[0]}=… is neither the source's nor the target's",
+                         "--thumbprint from=HEX, to=HEX, or HEX for both")
     fitting = [pin for head, _, pin in pins if head in ("", side)]
     file = own or both
     return Credentials(password_file=str(file) if file else None, thumbprint=fitting[-1] if fitting else None)

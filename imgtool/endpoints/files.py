@@ -129,7 +129,8 @@ class Folder:
     def look(self, placing: Placing, _control: Control) -> TargetState:
         """Raises RefusedError where something else is in the folder."""
         if any((placing.storage, placing.pool, placing.folder, placing.host)):
-            raise UsageError(f"{self.folder} is a folder: it has no storage, pool or hosts to choose")
+            raise UsageError(f"{self.folder} is a folder: it has no storage, pool or host to choose",
+                             "leave --storage, --pool, --folder and --host out")
         parent = self.folder
         while not os.path.isdir(parent):
             if os.path.lexists(parent):
