@@ -165,7 +165,7 @@ def hold(file: IO[bytes], path: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if patience is None:
-                raise RefusedError(f"{path}: another imgtool works on it", "wait for it, or end it") from error
+                raise RefusedError(f"{path}: another imgtool is working on it", "wait until it is done, or stop it") from error
             time.sleep(patience)  # who looks whether it is ``held`` has it for a moment
         else:
             return

@@ -117,7 +117,7 @@ def _failure(stderr: str, destination: str) -> ImgtoolError:
     if full or "No space left" in stderr or "Disk quota exceeded" in stderr:
         return NoSpaceError(f"no space left while writing {destination}", "free some space, or choose another file system")
     if "Failed to get" in stderr and "lock" in stderr:
-        return RefusedError(f"an image is in use: {reason}", "stop the machine that uses it")
+        return RefusedError(f"an image is in use: {reason}", "shut down the machine that uses it")
     return ImgtoolError(f"qemu-img convert: {reason}")
 
 

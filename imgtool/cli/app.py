@@ -107,7 +107,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = program(sys.argv[1:])(standalone_mode=False)
+        code = program(sys.argv[1:])(prog_name="imgtool", standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own end then is 1
@@ -130,11 +130,12 @@ def _told(error: Exception) -> ImgtoolError:
         case ImgtoolError():
             return error
         case TyperException():
-            return UsageError(getattr(error, "format_message", error.__str__)(), "imgtool --help, or imgtool COMMAND --help")
+            where = getattr(getattr(error, "ctx", None), "command_path", "imgtool")
+            return UsageError(getattr(error, "format_message", error.__str__)(), f"see {where} --help")
         case typer.Abort():
             return StoppedError(signal.SIGINT)
         case UnicodeEncodeError():
-            return ImgtoolError(f"{error.encoding}, which stdout is in, has no sign for {error.object[error.start]!a}",
+            return ImgtoolError(f"{error.encoding}, which stdout is in, has no character for {error.object[error.start]!a}",
                                 "LC_ALL=C.UTF-8, or name a file")
         case MemoryError():
             return ImgtoolError("out of memory", "this is a bug: imgtool's memory must not grow with the disk")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Given = Annotated[Path, typer.Argument(
     metavar="SRC|MACHINE", help="A disk image; or a machine: .vmx, .xml, .ovf, .ova.",
     autocompletion=completion.machine_files)]
-Wanted = Annotated[Path | None, typer.Argument(
+Wanted = Annotated[str | None, typer.Argument(
     metavar="DST|DIR", help="Default: beside SRC, with FORMAT's suffix. Of a machine: a new folder, or an .ova.")]
 Format = Annotated[str, typer.Option(
     "--to", metavar="FORMAT", help="qcow2, vmdk, raw, vhdx, vpc or vdi.", autocompletion=completion.formats)]
@@ -90,10 +90,10 @@ def convert(
         raise UsageError("--to is missing", "--to qcow2, vmdk, raw, vhdx, vpc or vdi")
     pairs = tuple(_option(text) for item in option or [] for text in item.split(","))
     whole = is_machine(str(source))
-    spec = spec_of(to, str(destination or ""), whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
+    spec = spec_of(to, destination or "", whole=whole, subformat=subformat, compress=compress, compress_type=compress_type,
                  compress_level=compress_level, options=pairs, allocation=allocation_of(thin=thin, thick=thick, eager=eager))
     request = ConvertRequest(
-        source=str(source), destination=_destination(str(source), str(destination) if destination else None, to, whole=whole),
+        source=str(source), destination=_destination(str(source), destination, to, whole=whole),
         spec=spec, reading=SourceOptions(format=source_format, allow_external=allow_external, ignore_lock=ignore_lock),
         force=force, verify=verify, clone=not no_clone, detect_zeroes=detect_zeroes, only_used=only_used)
     of_machine: dict[str, Any] = {
@@ -104,7 +104,7 @@ def convert(
         _with_description(request, how, rewrite, rewrite_to, control_of(progress, rate_limit), dry_run=dry_run, as_json=as_json)
         return
     if any(of_machine.values()):
-        raise UsageError("an option that changes a machine's description, but there is none",
+        raise UsageError("that option changes a machine's description, and a disk image has none",
                          "convert MACHINE DIR, or --rewrite FILE")
     from imgtool.runs import build
 
@@ -137,7 +137,7 @@ def _destination(source: str, destination: str | None, to: str, *, whole: bool) 
 def _option(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"-o {text}: KEY=VALUE")
+        raise UsageError(f"-o {text}: KEY=VALUE is wanted, as in -o cluster_size=2M")
     return key.strip(), value
 
 

@@ -35,6 +35,7 @@ RateLimit = Annotated[str | None, typer.Option("--rate-limit", metavar="BYTES", 
 ShowProgress = Annotated[str, typer.Option(
     "--progress", metavar="auto|bar|json|none", help="How progress is shown, on stderr.", autocompletion=lambda: PROGRESS)]
 Thin = Annotated[bool, typer.Option("--thin", help="Space is taken when it is written (default).")]
+ThinAgain = Annotated[bool, typer.Option("--thin", help="Space that holds zeros only is given back.")]
 Thick = Annotated[bool, typer.Option("--thick", help="All space is reserved now (VMware: lazily zeroed thick).")]
 Eager = Annotated[bool, typer.Option("--eager", help="All space is reserved and written with zeros now.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")]
@@ -56,7 +57,7 @@ def control_of(progress: str = "none", rate_limit: str | None = None) -> Control
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or not int(match[1]):
-        raise UsageError(f"--rate-limit {text}: a number of bytes, as in 100M")
+        raise UsageError(f"--rate-limit {text} is not a number of bytes", "as in 100M, for 100 MiB a second")
     return int(match[1]) * MULTIPLIERS[match[2].upper()]
 
 
@@ -163,7 +164,7 @@ def check(image: Image, as_json: AsJson = False, source_format: SourceFormat = N
 
 
 def allocate(
-    image: Image, thin: Thin = False, thick: Thick = False, eager: Eager = False, rate_limit: RateLimit = None,
+    image: Image, thin: ThinAgain = False, thick: Thick = False, eager: Eager = False, rate_limit: RateLimit = None,
     source_format: SourceFormat = None, allow_external: External = False, ignore_lock: IgnoreLock = False,
     dry_run: DryRun = False, progress: ShowProgress = "auto", as_json: AsJson = False,
 ) -> None:
@@ -180,7 +181,7 @@ def allocate(
 
     allocation = allocation_of(thin=thin, thick=thick, eager=eager)
     if allocation is None:
-        raise UsageError("one of --thin, --thick, --eager is missing")
+        raise UsageError("which allocation?", "one of --thin, --thick, --eager")
     request = AllocateRequest(path=str(image), allocation=allocation, reading=SourceOptions(
         format=source_format, allow_external=allow_external, ignore_lock=ignore_lock))
     control = control_of(progress, rate_limit)

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 ERROR_WIDTH = 60
 HEADS = ("JOB", "STATE", "WHAT", "BEGUN (UTC)", "READ", "RATE", "LEFT", "WHY")
+BEGUN = HEADS.index("BEGUN (UTC)")
+MINUTES = len("2026-11-29 03:36")
 
 
-def table(seen: Overview) -> Iterator[str]:
-    """A line a job, then one a wave."""
+def table(seen: Overview, room: int | None = None) -> Iterator[str]:
+    """A line a job, then one a wave. ``room``: columns of the terminal."""
     if not seen.jobs:
         yield "no jobs"
         return
-    yield from _columns([HEADS, *(_row(job) for job in seen.jobs)])
+    rows = [HEADS, *(_row(job) for job in seen.jobs)]
+    lines = list(_columns(rows))
+    yield from lines if room is None or max(map(len, lines)) <= room else _narrow(rows, room)
     yield from ("", *_columns([_wave_row(seen, number) for number in range(len(seen.waves))])) if seen.waves else ()
     if seen.paused:
         yield "paused: nothing new begins (imgtool jobs resume)"
@@ -38,6 +42,16 @@ def _wave_row(seen: Overview, number: int) -> tuple[str, ...]:
     counts = ", ".join(f"{count} {state}" for state, count in wave.states.items())
     rate = f"{size(wave.rate)}/s" if wave.rate else ""
     return f"{wave.batch}, wave {wave.name}:", counts, f"{size(wave.bytes_read)} read", rate
+
+
+def _narrow(rows: Sequence[tuple[str, ...]], room: int) -> Iterator[str]:
+    """Without seconds and columns that say nothing; why it failed stands below."""
+    kept = [number for number in range(len(HEADS) - 1) if any(row[number] != "-" for row in rows[1:])]
+    short = [tuple(row[number][:MINUTES] if number == BEGUN else row[number] for number in kept) for row in rows]
+    for line, row in zip(_columns(short), rows, strict=True):
+        yield line
+        if row is not rows[0] and row[-1]:
+            yield f"    {row[-1]}"[:room]
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

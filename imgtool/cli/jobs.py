@@ -97,7 +97,7 @@ def show_list(
     elif watch:
         _watch(lambda: _look(database, wanted))
     else:
-        output.show(seen, table(seen), as_json=as_json)
+        output.show(seen, table(seen, output.columns()), as_json=as_json)
 
 
 @jobs.command()
@@ -252,7 +252,7 @@ def _wanted(state: str | None, wave: str | None, host: str | None) -> Callable[[
 
     states = [one.strip() for one in state.split(",")] if state else list(STATES)
     if unknown := [one for one in states if one not in STATES]:
-        raise UsageError(f"--state {unknown[0]}: there is no such state", f"there are: {', '.join(STATES)}")
+        raise UsageError(f"--state {unknown[0]}: not a state", f"there are: {', '.join(STATES)}")
 
     def fits(job: Job) -> bool:
         places = [str(one) for one in (job.source_host, job.target_host, job.worker) if one]
@@ -276,7 +276,7 @@ def _watch(look: Callable[[], Overview]) -> None:
     terminal = sys.stdout.isatty()
     while True:
         seen = look()
-        text = "\n".join(output.printable(line) for line in table(seen))
+        text = "\n".join(output.printable(line) for line in table(seen, output.columns()))
         print(f"{CLEAR}{text}" if terminal else f"{text}\n", flush=True)
         if not any(job.state in ACTIVE for job in seen.jobs):
             return

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from imgtool.progress import Control
 
 SUFFIXES = {"vmx": ".vmx", "xml": ".xml", "ovf": ".ovf"}
+EXAMPLES = {"--map-network": "'VM Network=br0'", "--map-storage": "'[datastore1]=/srv/images'"}
 
 MapNetwork = Annotated[list[str] | None, typer.Option(
     "--map-network", metavar="OLD=NEW",
-    help="A network there, and the one here: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
+    help="A network of the source, and its name at the target: 'VM Network=br0', vlan20=network:prod, X=nat, Y=none.")]
 MapStorage = Annotated[list[str] | None, typer.Option(
-    "--map-storage", metavar="OLD=NEW", help="A folder there, and the one here: '[datastore1]=/srv/images'.")]
+    "--map-storage", metavar="OLD=NEW",
+    help="A folder or datastore of the source, and the folder at the target: '[datastore1]=/srv/images'.")]
 DiskRoot = Annotated[list[str] | None, typer.Option(
     "--disk-root", metavar="DIR", help="Disks that the description names may lie here too.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="A new name for the machine.")]
@@ -54,7 +56,8 @@ def translate(
     map_network: MapNetwork = None, map_storage: MapStorage = None, disk_root: DiskRoot = None, name: Name = None,
     new_identity: NewIdentity = False, hardware_version: HardwareVersion = None, strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Replace DST.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Each setting: key there, field, key here, and why.")] = False,
+    explain: Annotated[bool, typer.Option(
+        "--explain", help="A table of all settings: in the source, in the result, and why.")] = False,
     dry_run: DryRun = False, as_json: AsJson = False,
 ) -> None:
     """Translate a machine's description: .vmx, domain XML, OVF.
@@ -92,11 +95,13 @@ def _suffix(destination: str, to: str | None) -> str:
     if to is not None and to not in SUFFIXES:
         raise UsageError(f"--to {to}: one of {', '.join(SUFFIXES)}")
     if suffix == ".ova":
-        raise UsageError("an OVA has the disks in it", "imgtool convert MACHINE x.ova --to vmdk")
+        raise UsageError("translate writes descriptions only, and an OVA has the disks in it",
+                         "imgtool convert MACHINE x.ova --to vmdk")
     if to and suffix in SUFFIXES.values() and suffix != SUFFIXES[to]:
-        raise UsageError(f"--to {to} and {destination} do not agree")
+        raise UsageError(f"--to {to} and the suffix of {destination} do not agree", "leave --to out, or change the suffix")
     if not to and suffix not in SUFFIXES.values():
-        raise UsageError(f"{destination}: .vmx, .xml or .ovf", "or say --to vmx, xml or ovf")
+        raise UsageError(f"{destination} does not say what is to be written",
+                         "name it .vmx, .xml or .ovf; or say --to vmx, xml or ovf")
     return SUFFIXES[to] if to else suffix
 
 
@@ -128,7 +133,7 @@ def translate_options(
 def _pair(text: str, option: str) -> tuple[str, str]:
     old, equals, new = text.rpartition("=")
     if not (equals and old and new):
-        raise UsageError(f"{option} {text}: OLD=NEW")
+        raise UsageError(f"{option} {text}: OLD=NEW is wanted, as in {option} {EXAMPLES[option]}")
     return old, new
 
 
@@ -160,7 +165,8 @@ def convert_and_rewrite(
     stem = os.path.splitext(os.path.basename(rewrite.rstrip("/")))[0]
     path = os.path.abspath(rewrite_to or os.path.join(os.path.dirname(request.destination), stem + suffix))
     if os.path.splitext(path)[1].lower() != suffix:
-        raise UsageError(f"{path}: {request.spec.format} goes with a {suffix}, no other can use it")
+        raise UsageError(f"{path}: the description that goes with {request.spec.format} is a {suffix}",
+                         f"end the name of --rewrite-to in {suffix}")
     plan = build.rewrite_plan(request, replace(how, source=rewrite, destination=path, suffix=suffix), control)
     if dry_run:
         _show_plan(plan, as_json=as_json)

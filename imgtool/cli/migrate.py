@@ -31,7 +31,7 @@ from imgtool.model import Allocation
 from imgtool.units import size
 
 if TYPE_CHECKING:
-    from imgtool.model.endpoint import Credentials
+    from imgtool.model.endpoint import Credentials, Uri
     from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
     from imgtool.progress import Control
 
@@ -175,7 +175,7 @@ def p2v(
                             hardware_version=hardware_version, strict=False, force=False)
     rescued = _folder(rescue) if rescue else None
     request = MigrateRequest(
-        name=None, source=parse(_needed(source, "--from")), target=parse(_needed(target, "--to")), new_name=name,
+        name=None, source=_physical(source), target=parse(_needed(target, "--to")), new_name=name,
         target_credentials=_credentials(None, password_file, thumbprint, "to"),
         placing=Placing(storage=storage, pool=pool, folder=folder, host=host,
                         networks=tuple(new.name for _, new in how.networks if new.name)),
@@ -195,7 +195,7 @@ def _refuse_snapshot(kind: str | None, *, live: bool) -> None:
         raise UsageError("--snapshot btrfs: a snapshot of btrfs is a folder of the same file system, no disk that can be copied",
                          "--snapshot fsfreeze or --live: btrfs can be frozen")
     if kind not in (None, "fsfreeze", "lvm"):
-        raise UsageError(f"--snapshot {kind}: imgtool can fsfreeze and lvm",
+        raise UsageError(f"--snapshot {kind}: imgtool knows fsfreeze and lvm",
                          "or take the snapshot yourself, and name it in --from")
     if kind == "lvm" and live:
         raise UsageError("--live and --snapshot lvm exclude each other", "--live needs no snapshot")
@@ -211,7 +211,7 @@ def _guest(adapt: bool, key_file: list[Path] | None, drivers: Path | None, packa
 
 def _folder(path: Path) -> str:
     if not path.is_dir():
-        raise UsageError(f"--rescue {path}: no folder", "make it first")
+        raise UsageError(f"--rescue {path} is not a folder", "mkdir -p makes it")
     return str(path.absolute())
 
 
@@ -220,7 +220,7 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
     from imgtool.steps import migrate as steps
 
     if report and not report.absolute().parent.is_dir():
-        raise UsageError(f"--report {report}: its folder does not exist", "make it first")
+        raise UsageError(f"--report {report}: its folder does not exist", "mkdir -p makes it")
     if discard_partial:
         removed = steps.discard(request, control)
         output.show({"removed": removed}, removed or ["nothing was left"], as_json=as_json)
@@ -256,13 +256,27 @@ def _needed(said: str, option: str) -> str:
     return said
 
 
+def _physical(said: str) -> Uri:
+    """Raises UsageError for what is no physical machine."""
+    from imgtool.endpoints.uri import parse
+
+    if not said:
+        raise UsageError("--from is missing", "--from metal+ssh://root@HOST, or metal:///dev/X")
+    if not (uri := parse(said)).scheme.startswith("metal"):
+        raise UsageError(f"--from {said}: p2v reads physical machines",
+                         "metal+ssh://root@HOST, or metal:///dev/X; imgtool migrate moves virtual ones, convert reads "
+                         "image files")
+    return uri
+
+
 def _credentials(both: Path | None, own: Path | None, thumbprints: Sequence[str] | None, side: str) -> Credentials:
     from imgtool.model.endpoint import Credentials
 
     pins = [text.rpartition("=") for text in thumbprints or ()]
     wrong = [head for head, _, _ in pins if head not in ("", "from", "to")]
     if wrong:
-        raise UsageError(f"--thumbprint {wrong[0]}=…: from=HEX, to=HEX or HEX")
+        raise UsageError(f"--thumbprint {wrong[0]}=… is neither the source's nor the target's",
+                         "--thumbprint from=HEX, to=HEX, or HEX for both")
     fitting = [pin for head, _, pin in pins if head in ("", side)]
     file = own or both
     return Credentials(password_file=str(file) if file else None, thumbprint=fitting[-1] if fitting else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
@@ -80,6 +81,11 @@ def progress_of(kind: str) -> Progress:
     return Silent()
 
 
+def columns() -> int | None:
+    """Of the terminal; None where lines may be as long as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def counted(count: int, what: str) -> str:
     """1, "disk" → "1 disk"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
@@ -154,14 +160,23 @@ def allocate_lines(result: AllocateResult) -> Iterable[str]:
 def translate_lines(result: TranslateResult, *, explain: bool) -> Iterable[str]:
     """Where it was written; with ``explain`` a table of all settings before that."""
     if explain:
-        rows = [("THERE", "FIELD", "HERE", "WHY")]
+        rows = [("SOURCE", "FIELD", "RESULT", "WHY")]
         rows += [(_setting(one.source_key, one.source_value), one.field, _setting(one.target_key, one.target_value), one.why)
                  for one in result.fields]
         widths = [min(WIDEST, max(len(row[column]) for row in rows)) for column in range(3)]
-        for row in rows:
-            yield "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+        lines = ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+                 for row in rows]
+        room = columns()
+        yield from lines if room is None or max(map(len, lines)) <= room else _below_each_other(rows[1:])
     yield f"{result.destination or 'stdout'}: {result.format} of {result.name}" + (
         f", {counted(len(result.problems), 'warning')}" if result.problems else ", nothing lost")
+
+
+def _below_each_other(rows: Iterable[tuple[str, str, str, str]]) -> Iterable[str]:
+    """The table where the terminal is too narrow for it."""
+    for source, field, target, why in rows:
+        yield field
+        yield from (f"  {head:<7} {text}" for head, text in (("source:", source), ("result:", target), ("why:", why)) if text)
 
 
 def _setting(key: str, value: str) -> str:

@@ -215,7 +215,7 @@ def receiving(path: str, *, size: int, spec: ImageSpec, source: Mapping[str, obj
         try:
             there = os.fstat(fd).st_size
             if not there and blocks.done:
-                raise RefusedError(f"{path + PARTIAL} is gone or empty, but its block map is there: what it speaks of is lost",
+                raise RefusedError(f"{path + PARTIAL} is gone or empty, but its block map is there: what the map records is lost",
                                    "--discard-partial removes it, and the copy begins anew")
             if there < size:  # the first time
                 os.ftruncate(fd, file_size(size, spec))

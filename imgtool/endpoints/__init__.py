@@ -156,5 +156,5 @@ def target(uri: Uri, credentials: Credentials, stop: Stop | None = None) -> Host
 def _module(known: Mapping[str, str], uri: Uri) -> ModuleType:
     name = known.get(uri.scheme)
     if name is None:
-        raise UsageError(f"{uri.scheme}:// cannot be used here", f"known: {', '.join(known)}")
+        raise UsageError(f"{uri.scheme}:// cannot be used here", "imgtool v2p writes physical disks")
     return import_module(name)

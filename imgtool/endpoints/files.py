@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 def source(uri: Uri, _credentials: Credentials, _stop: Stop) -> MachineFile:
     if not is_machine(uri.path):
-        raise UsageError(f"{uri.path} is no description of a machine by its name", "a .vmx, .xml, .ovf or .ova")
+        raise UsageError(f"{uri.path} is neither an address nor a machine's description",
+                         "esx://USER@HOST/, qemu:///system and the like; or a .vmx, .xml, .ovf or .ova")
     return MachineFile(uri.path)
 
 
@@ -128,7 +129,8 @@ class Folder:
     def look(self, placing: Placing, _control: Control) -> TargetState:
         """Raises RefusedError where something else is in the folder."""
         if any((placing.storage, placing.pool, placing.folder, placing.host)):
-            raise UsageError(f"{self.folder} is a folder: it has no storage, pool or hosts to choose")
+            raise UsageError(f"{self.folder} is a folder: it has no storage, pool or host to choose",
+                             "leave --storage, --pool, --folder and --host out")
         parent = self.folder
         while not os.path.isdir(parent):
             if os.path.lexists(parent):

@@ -61,7 +61,7 @@ def load(path: str) -> LocalMachine:
         return LocalMachine(path=path, suffix=".ovf", text=package.text, parsed=parsed, package=package)
     template, suffix = suffix == TEMPLATE, ".vmx" if suffix == TEMPLATE else suffix
     if suffix not in DESCRIPTIONS:
-        raise UsageError(f"{path}: no description of a machine by its name", f"known are {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: its suffix is not that of a machine's description", f"known: {', '.join(SUFFIXES)}")
     text = read_text(path)
     parsed = description(suffix).parse(text)
     if template:

@@ -52,7 +52,8 @@ class Package:
         """Raises UsageError, RefusedError where the file is there."""
         parent = os.path.dirname(self._path)
         if any((placing.storage, placing.pool, placing.folder, placing.host)):
-            raise UsageError(f"{self._path} is a package: it has no storage, pool or hosts to choose")
+            raise UsageError(f"{self._path} is an OVA: it has no storage, pool or host to choose",
+                             "leave --storage, --pool, --folder and --host out")
         if not os.path.isdir(parent):
             raise UsageError(f"the directory {parent} does not exist")
         if os.path.lexists(self._path):
@@ -63,7 +64,7 @@ class Package:
              control: Control) -> str:
         """Writes the archive aside; what fails leaves nothing. Raises NoSpaceError, UsageError (thick)."""
         if any(new.allocation != Allocation.THIN for new, _ in disks):
-            raise UsageError("disks in a package are compressed: they are thin")
+            raise UsageError("the disks in an OVA are compressed, so they are thin", "leave --thick or --eager out")
         self._space = self._stack.enter_context(files.workspace(os.path.dirname(self._path)))
         slots = tuple(_described(slot, new, disk) for slot, (new, disk) in zip(made.disks, disks, strict=True))
         text = ovf.render(replace(made, disks=slots)).text

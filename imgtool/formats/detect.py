@@ -59,7 +59,7 @@ def detect(file: ImageFile) -> tuple[str, tuple[str, ...]]:
     if named == "vpc" and found is None and _vhd_footer(file):
         found = "vpc"
     if named == "raw" and found:
-        raise RefusedError(f"{file.path} should be raw by its name, but begins like {found}: a guest can write such bytes",
+        raise RefusedError(f"{file.path} is named like a raw disk, but begins like {found}: a guest can write such bytes",
                            f"say --source-format raw or --source-format {found}, whichever you know it to be")
     if named and named != (found or "raw"):
         what = f"it begins like {found}" if found else f"it has no {named} header"
@@ -88,7 +88,7 @@ def _vhd_footer(file: ImageFile) -> bool:
 
 def _flat(file: ImageFile, found: str | None) -> tuple[str, tuple[str, ...]]:
     if found:
-        raise RefusedError(f"{file.path} should be raw by its name, but begins like {found}: a guest can write such bytes",
+        raise RefusedError(f"{file.path} is named like a raw disk, but begins like {found}: a guest can write such bytes",
                            "name its descriptor, or say --source-format raw")
     descriptor = descriptor_of(file.path)
     where = f"its descriptor is {descriptor}" if descriptor else "no descriptor beside it names it"

@@ -87,7 +87,7 @@ class Disk:
         """Raises RefusedError."""
         for layer in self.layers:
             if layer.encrypted:
-                raise RefusedError(f"{layer.path} is encrypted", "imgtool has no key for it: decrypt it first")
+                raise RefusedError(f"{layer.path} is encrypted", "imgtool cannot open it: decrypt it first")
 
     def qemu_reads(self) -> bool:
         """False where QEMU would not read the same."""
@@ -159,7 +159,7 @@ def _open(file: ImageFile, path: str, opener: Opener, source_format: str | None)
             raise DamagedError(f"{path}: the chain has more than {MAX_CHAIN} images")
         below = opener.named(backing.name, layers[-1].files[0])
         if _identity(below) in seen:
-            raise DamagedError(f"{path}: the chain of images runs in a circle at {below.path}")
+            raise DamagedError(f"{path}: the backing chain is a loop: it comes back to {below.path}")
         seen.add(_identity(below))
         known = backing.format if backing.format in FORMATS else None
         layers.append(FORMATS[forced(below, known) if known else detect(below)[0]](below, opener))
@@ -204,5 +204,5 @@ def _bounded(extents: Iterator[Extent], path: str, limit: int) -> Iterator[Exten
         if extent.kind == Kind.DATA and extent.file is not None and not extent.coded:
             total += extent.length
             if total > limit:
-                raise DamagedError(f"{path} speaks of more data than its files have: its tables name one place many times")
+                raise DamagedError(f"{path} claims more data than its files hold: its tables point to one place many times")
         yield extent

@@ -103,7 +103,7 @@ def _open(file: ImageFile, opener: Opener, driver: str, subformat: Callable[[Ima
     facts = qemu.info(file.path, driver, stop=opener.stop)
     size, cluster = facts.get("virtual-size"), facts.get("cluster-size")
     if not isinstance(size, int):
-        raise DamagedError(f"{file.path}: qemu-img does not tell its size")
+        raise DamagedError(f"{file.path}: qemu-img does not report its size")
     served = Served(file, driver, size, opener)
     return Layer(path=file.path, format=driver, subformat=kind, virtual_size=size, files=(file,), extents=served.extents,
                  decode=served.read, cluster_size=cluster if isinstance(cluster, int) else None)

@@ -36,8 +36,8 @@ def refuse_if_used(disk: Disk, *, writing: bool = False, finishing: bool = False
     Also if an ``adapt`` was killed while it wrote it, except for ``finishing`` that.
     """
     if not finishing and os.path.isdir(redo_path(disk.path)):
-        raise RefusedError(f"{disk.path} is half changed: an adapt was killed while it wrote it",
-                           "imgtool adapt it again: that finishes it")
+        raise RefusedError(f"{disk.path} is half written: an adapt was killed while it changed it",
+                           "run the same imgtool adapt again: it finishes the change")
     for reason in reasons(disk, writing=writing):
         raise RefusedError(reason, "power the machine off, or let the other imgtool end; if you know that neither runs: "
                                    "--ignore-lock")

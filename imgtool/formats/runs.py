@@ -33,7 +33,7 @@ def table_extents(first: int, unit: int, kinds: Kinds, offsets: Offsets, file: I
         return
     data = kinds == Kind.DATA
     if np.any(data & ((offsets < 0) | (offsets >= file.size))):
-        raise DamagedError(f"{file.path}: the table of its contents points behind its end",
+        raise DamagedError(f"{file.path}: a table in it points beyond its end",
                            "the file may be cut off: compare its size with the original's")
     breaks = kinds[1:] != kinds[:-1]
     breaks |= data[1:] & (offsets[1:] != offsets[:-1] + unit)

@@ -108,7 +108,8 @@ def commit(folder: str, disks: Sequence[Disk], reading: SourceOptions, *, stop: 
     try:
         os.rename(folder, final)
     except OSError as error:
-        raise RefusedError(f"{final} exists: another adapt is at work", "if none is, remove that folder") from error
+        raise RefusedError(f"{final} exists: another imgtool adapt is working on this image",
+                           "if none is running, remove that folder") from error
     sync(os.path.dirname(final))
     _write(final, disks, stop)
 
@@ -156,5 +157,5 @@ def _record(folder: str) -> tuple[list[str], SourceOptions]:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
-        raise RefusedError(f"{folder} was not made by imgtool on this host", "if nothing of worth is in it, remove it")
+        raise RefusedError(f"{folder} was not made by imgtool on this host", "if nothing in it is needed, remove it")
     return images, reading

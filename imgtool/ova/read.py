@@ -160,9 +160,9 @@ def _members(file: ImageFile) -> Iterator[Member]:
             raise RefusedError(f"{file.path}: {name!r} is no plain file (a link, a device, sparse)",
                                "an OVA has plain files only")
         if name in seen:
-            raise RefusedError(f"{file.path} has {name!r} twice: which one counts is not known")
+            raise RefusedError(f"{file.path} has {name!r} twice: it is not known which one counts")
         if info.size < 0 or info.offset_data + info.size > file.size:
-            raise DamagedError(f"{file.path}: {name!r} reaches behind the end of the archive", "the archive may be cut off")
+            raise DamagedError(f"{file.path}: {name!r} reaches beyond the end of the archive", "the archive may be cut off")
         seen.add(name)
         yield Member(name, info.offset_data, info.size)
 

@@ -96,13 +96,17 @@ def backup_bytes(header: GptHeader, sector: int) -> int:
 
 
 def moved(header: GptHeader, sector: int, found: Iterable[Entry]) -> GptHeader:
-    """The entries with these places (the others as they are), counted in sectors of this size."""
+    """The entries with these places (the others as they are), counted in sectors of this size.
+
+    An array that lies where partitions may be (without one it can lie behind the end of the new disk) is put at its usual place.
+    """
     array = bytearray(header.array)
     for entry in found:
         at = (entry.number - 1) * header.entry_size
         kind, unique, _, _, flags, name = ENTRY.unpack_from(array, at)
         ENTRY.pack_into(array, at, kind, unique, entry.start // sector, entry.end // sector - 1, flags, name)
-    same = sector == header.sector and header.lba == 1
+    same = sector == header.sector and header.lba == 1 and \
+        header.array_lba * sector + len(array) <= header.first_usable * sector
     room = -(-len(array) // sector)
     return replace(header, sector=sector, lba=1, array=bytes(array), array_lba=header.array_lba if same else 2,
                    first_usable=header.first_usable if same else max(2 + room, _scaled(header, sector)))

@@ -80,7 +80,7 @@ def _kvm_model(machine: Machine, nic: Nic, wishes: Wishes, log: Log) -> tuple[st
     if nic.model is None:
         return safe, "not said: what such a guest surely knows"
     model = "pcnet" if nic.model in ("vmxnet", "vmxnet2") else safe
-    log.problem(f"a {nic.model} network card, which QEMU has not: {model} instead",
+    log.problem(f"a {nic.model} network card, which QEMU does not have: {model} instead",
                 "check the guest's network; imgtool adapt helps")
     return model, f"QEMU has no {nic.model}"
 
@@ -122,10 +122,10 @@ def _connected(nic: Nic, wishes: Wishes, log: Log, at: str) -> Nic:
     if new.name and new != nic.network:
         here, there = wishes.to, World.ESXI if wishes.to is World.KVM else World.KVM
         log.problem(f"{at}: {told(nic.network, there)} becomes {told(new, here)}",
-                    f"see that it is there, or say --map-network '{nic.network.name or nic.network.port_group or 'NAME'}=…'")
+                    f"check that it exists, or say --map-network '{nic.network.name or nic.network.port_group or 'NAME'}=…'")
     elif new.kind is NetworkKind.BRIDGE and nic.network.kind is NetworkKind.BRIDGE and wishes.to is World.KVM:
         log.problem(f"{at}: the port group {new.name!r} becomes a bridge of that name",
-                    f"see that the host has it, or say --map-network '{new.name}=…'")
+                    f"check that the host has it, or say --map-network '{new.name}=…'")
     connected = False if nic.network.kind is NetworkKind.NONE else nic.connected
     return replace(nic, network=log.change(f"{at}.network", nic.network, new, "nobody mapped it"),
                    connected=log.change(f"{at}.connected", nic.connected, connected, "it was on no network"))

@@ -128,7 +128,8 @@ class Files:
             folder = os.path.dirname(path) if path and path.startswith("/vmfs/") else ""
             path = self._log.change(f"{at}.path", path or disk.path, os.path.join(folder, f"{stem}.vmdk"), "beside the .vmx")
             if form != "vmdk":
-                self._log.problem(f"{at}.path = {disk.path}: ESXi opens no {form or 'such'} image: {path} must be made of it",
+                self._log.problem(f"{at}.path = {disk.path}: ESXi opens VMDKs only, not {form or 'this'}: "
+                                  f"it must be converted to {path}",
                                   CONVERT)
             path = self._unique(path)
         return path, "vmdk"

@@ -37,7 +37,7 @@ def described(destination: str) -> str:
     """The suffix of a description that is to be written. Raises UsageError."""
     suffix = os.path.splitext(destination)[1].lower()
     if suffix not in (".vmx", ".xml", ".ovf"):
-        raise UsageError(f"{destination}: .vmx, .xml or .ovf", "the suffix says which description it shall be")
+        raise UsageError(f"{destination} does not say which description is to be written", "name it .vmx, .xml or .ovf")
     return suffix
 
 

@@ -142,7 +142,8 @@ def _found_converted(request: ConvertRequest, control: Control, since: str) -> R
     reading = SourceOptions(ignore_lock=request.reading.ignore_lock)
     if form != request.spec.format or not verify(request.source, request.destination, reading, control,
                                                  used=request.only_used).identical:
-        raise RefusedError(f"{request.destination} exists, and is another", "force: true replaces it")
+        raise RefusedError(f"{request.destination} exists, and differs from what this step would write",
+                           "force: true replaces it")
     return {"source": request.source, "destination": request.destination, "format": form, "verified": True}
 
 
@@ -158,7 +159,7 @@ def _found_machine(request: MachineRequest, control: Control, since: str) -> Res
     if len(described) != 1:
         return None
     if not _same_disks(request, str(described[0]), control):
-        raise RefusedError(f"{place} exists, and is another machine", "name another place")
+        raise RefusedError(f"{place} exists, and is not a copy of {request.convert.source}", "name another place")
     return {"source": request.convert.source, "destination": str(place), "description": described[0].name, "verified": True}
 
 
@@ -188,7 +189,7 @@ def _found_translated(request: TranslateRequest, control: Control, since: str) -
     if request.force or request.new_identity or not path.is_file():
         return None
     if path.read_bytes() != translation(request).rendered.text:
-        raise RefusedError(f"{path} exists, and is another", "force: true replaces it")
+        raise RefusedError(f"{path} exists, and differs from what this step would write", "force: true replaces it")
     return {"source": request.source, "destination": str(path)}
 
 

@@ -82,7 +82,7 @@ def _writable(file: ImageFile, stack: ExitStack) -> int:
 def _check(request: AllocateRequest, disk: Disk) -> None:
     layer = disk.top
     if any(stat.S_ISBLK(os.fstat(file.fd).st_mode) for file in layer.files):
-        raise RefusedError(f"{request.path} is a block device: all of it is there already")
+        raise RefusedError(f"{request.path} is a block device: its space cannot be changed")
     disk.refuse_encrypted()
     if request.allocation == Allocation.THIN:
         return

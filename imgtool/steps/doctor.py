@@ -57,14 +57,14 @@ PROGRAMS = (
     ("qemu-img", "qemu-utils", "VHDX, VHD and VDI; compressed images; checks", True),
     ("qemu-nbd", "qemu-utils", "reading VHDX, VHD and VDI", True),
     ("prlimit", "util-linux", "limits for tools that parse foreign images", True),
-    ("setpriv", "util-linux", "children that die with imgtool", True),
+    ("setpriv", "util-linux", "tools that end when imgtool ends", True),
     ("ssh", "openssh-client", "machines that are elsewhere: qemu+ssh://, metal+ssh://", False),
     ("qemu-system-x86_64", "qemu-system-x86", "booting a converted disk, to try it", False),
     ("efibootmgr", "efibootmgr", "v2p --boot-entry", False),
     ("smartctl", "smartmontools", "the health of physical disks: info, p2v, v2p", False),
 )
 MODULES = (
-    ("python3-libvirt", "libvirt", "machines of libvirt, and on their way to it", f"{APT}python3-libvirt"),
+    ("python3-libvirt", "libvirt", "machines of libvirt: qemu:///system, qemu+ssh://", f"{APT}python3-libvirt"),
     ("python3-guestfs", "guestfs", "inspect, adapt, --only-used", f"{APT}python3-guestfs"),
     ("imgtool[batch]", "dbos", "run, worker", "pip install 'imgtool[batch]'"),
 )

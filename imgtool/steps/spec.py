@@ -111,8 +111,9 @@ def destination_of(source: str, destination: str | None, format_name: str) -> st
     path = os.path.realpath(destination)
     if path == os.path.realpath(source) or (os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)):
         raise UsageError(f"{destination} is the source itself", "name another destination")
-    if os.path.isdir(path):
-        raise UsageError(f"{destination} is a directory", "name the file")
+    if os.path.isdir(path) or destination.endswith("/"):
+        raise UsageError(f"{destination or repr(destination)} is a directory", "name the file to write, as in "
+                         f"{os.path.join(destination, os.path.basename(os.path.splitext(source)[0]) + SUFFIX_OF[format_name])}")
     if not os.path.isdir(os.path.dirname(path)):
         raise UsageError(f"the directory {os.path.dirname(path)} does not exist", "mkdir -p makes it")
     refuse_other_name(destination, path, format_name)

@@ -121,7 +121,7 @@ def test_killed_after_the_rename(tmp_path: Path, point: str) -> None:
     assert (tmp_path / "a.raw.imgtool-adapt" / "redo.json").exists()
     refused = imgtool("inspect", paths[0])
     assert refused.returncode == 4, refused.stderr
-    assert "half changed" in refused.stderr
+    assert "half written" in refused.stderr
     assert overlay.finish(str(paths[0]), stop=Stop())
     assert [content(path) == NEW for path in paths] == [True] * 3
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -219,6 +219,16 @@ def test_a_header_that_lies_is_not_believed(tmp_path: Path, lie: dict[str, int])
     assert not fitted(disk, 64 * MIB).patches, "it can be written as it is"
 
 
+def test_an_array_far_behind_moves_to_a_smaller_disk(tmp_path: Path) -> None:
+    """Of a table without partitions; found by fuzzing."""
+    disk = gpt(tmp_path / "disk", 64 * MIB)
+    tool("sgdisk", "--clear", disk)
+    header(disk, array=(64 * MIB - BACKUP) // 512)  # there is the array of the backup
+    made = fitted(disk, 32 * MIB)
+    assert all(patch.offset + len(patch.data) <= 32 * MIB for patch in made.patches)
+    sound(disk)
+
+
 @pytest.mark.parametrize("place", [(34, 33), (2048, 1 << 40), (3000, 5000), (10, 2000), (1 << 62, 1 << 63)])
 def test_partitions_that_cannot_be_are_refused(tmp_path: Path, place: tuple[int, int]) -> None:
     disk = gpt(tmp_path / "disk", 64 * MIB, *TWO)

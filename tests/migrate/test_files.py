@@ -176,7 +176,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     first.kill()
     first.communicate()
     assert done.returncode == 4
-    assert "another imgtool works on it" in done.stderr
+    assert "another imgtool is working on it" in done.stderr
 
 
 def test_killed_at_the_very_end_goes_on(tmp_path: Path) -> None:

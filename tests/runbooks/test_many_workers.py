@@ -84,7 +84,7 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
         store = Store(database(server.url))
         stack.callback(store.close)
         hosts.start("other", "nothing", monkeypatch)
-        with pytest.raises(UsageError, match="nobody is not at work"):
+        with pytest.raises(UsageError, match="nobody is not running"):
             store.hand_over("nobody")
         assert store.hand_over("other") == []
         os.kill(lost.pid, signal.SIGKILL)

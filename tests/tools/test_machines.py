@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -260,7 +261,7 @@ def test_rewrite(vmx: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "words", "args"), [
     (2, "no hypervisor", ["--to", "vdi", "--rewrite", "{vmx}"]),
-    (2, "goes with a .xml", ["--to", "qcow2", "--rewrite", "{vmx}", "--rewrite-to", "{tmp}/x.vmx"]),
+    (2, "is a .xml", ["--to", "qcow2", "--rewrite", "{vmx}", "--rewrite-to", "{tmp}/x.vmx"]),
     (2, "has no disk", ["--to", "qcow2", "--rewrite", "{tmp}/other.vmx"]),
     (2, "--rewrite", ["--to", "qcow2", "--rewrite-to", "{tmp}/x.xml"]),
     (2, "there is none", ["--to", "qcow2", "--new-identity"]),
@@ -295,7 +296,7 @@ def test_explain_for_a_person(vmx: Path, tmp_path: Path) -> None:
     done = imgtool("translate", vmx, tmp_path / "vm.xml", "--explain")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["THERE", "FIELD", "HERE", "WHY"]
+    assert lines[0].split() == ["SOURCE", "FIELD", "RESULT", "WHY"]
     (memory,) = [line for line in lines if " memory.size " in line]
     assert memory.startswith("memSize = 1024")
     assert "/domain/memory" in memory
@@ -310,6 +311,13 @@ def test_each_reason_is_said_of_its_own_disk(vmx: Path, tmp_path: Path) -> None:
     why = {line["source_key"] or line["field"]: line["why"] for line in fields}
     assert why["ide1:0.mode"] == "writes stay, as usual"
     assert [why[f"disks[{number}].bus"] for number in range(3)] == ["as it was", "", ""]
+
+
+def test_explain_in_a_narrow_terminal(vmx: Path, tmp_path: Path) -> None:
+    words = ["env", "COLUMNS=80", sys.executable, "-m", "imgtool", "translate", str(vmx), str(tmp_path / "vm.xml"), "--explain"]
+    done = subprocess.run(["script", "-qec", shlex.join(words), "/dev/null"], env=ENVIRONMENT, capture_output=True, text=True,
+                          check=True)
+    assert "\nmemory.size\n  source: memSize = 1024\n  result: /domain/memory = 1048576\n" in done.stdout.replace("\r", "")
 
 
 def test_stdout_and_plan(vmx: Path, tmp_path: Path) -> None:
@@ -380,7 +388,7 @@ def test_rewriting_keeps_what_it_does_not_know(vmx: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("code", "words", "args"), [
     (2, "OLD=NEW", ["{vmx}", "{tmp}/x.xml", "--map-network", "br0"]), (2, "OVA", ["{vmx}", "{tmp}/x.ova"]),
-    (2, ".vmx, .xml or .ovf", ["{vmx}", "{tmp}/x.json"]), (2, "one of", ["{vmx}", "-", "--to", "json"]),
+    (2, "does not say what is to be written", ["{vmx}", "{tmp}/x.json"]), (2, "one of", ["{vmx}", "-", "--to", "json"]),
     (2, "do not agree", ["{vmx}", "{tmp}/x.xml", "--to", "vmx"]), (5, "", ["{tmp}/bad.xml", "{tmp}/x.vmx"]),
     (5, "", ["{tmp}/bomb.xml", "{tmp}/x.vmx"]), (4, "encrypted", ["{tmp}/encrypted.vmx", "{tmp}/x.xml"]),
     (4, "ARM", ["{tmp}/arm.xml", "{tmp}/x.vmx"])])

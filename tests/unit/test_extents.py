@@ -162,7 +162,7 @@ def test_table_extents(table: list[tuple[Kind, int]], first: int) -> None:
 def test_a_table_that_points_outside_is_damaged(offset: int) -> None:
     import numpy as np
 
-    with pytest.raises(DamagedError, match="behind its end"):
+    with pytest.raises(DamagedError, match="beyond its end"):
         list(table_extents(0, 512, np.array([0], np.uint8), np.array([offset], np.int64), FILES[0]))
     assert list(table_extents(0, 512, np.array([1], np.uint8), np.array([offset], np.int64), FILES[0]))
 

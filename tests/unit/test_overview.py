@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from imgtool import progress
+from imgtool.cli.job_lines import table
 from imgtool.journal import progress_path
 from imgtool.model.job import Job, JobStep
 from imgtool.progress import Kept
@@ -55,6 +56,16 @@ def test_waves_count_their_machines() -> None:
             job("d", "done", bytes_read=1), Job(**{**vars(job("e", "done")), "batch": None})]
     assert [(one.name, one.machines, one.states, one.bytes_read, one.rate) for one in seen(jobs, at(9)).waves] == [
         ("one", 3, {"running": 1, "done": 2}, 8, 7), ("two", 1, {"waiting": 1}, 0, 0)]
+
+
+def test_the_table_of_jobs_fits_a_narrow_terminal() -> None:
+    looked = seen([job("web01", "failed", error="x" * 200), job("db", "done", bytes_read=5 << 20)], at(9))
+    assert max(map(len, table(looked))) > 80
+    lines = list(table(looked, 80))
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["JOB", "STATE", "WHAT", "BEGUN", "(UTC)", "READ"]
+    assert any(line.startswith("    xxx") for line in lines)
+    assert list(table(looked, 500)) == list(table(looked))
 
 
 def test_flow_adds_up() -> None:

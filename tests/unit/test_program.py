@@ -73,3 +73,26 @@ def test_a_current_directory_that_was_removed_is_said(tmp_path: Path) -> None:
 def test_no_more_threads_is_no_bug() -> None:
     told = _told(RuntimeError("can't start new thread"))
     assert "too many processes" in told.message
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("convert",), "error: Missing argument 'SRC|MACHINE'.\nhint: see imgtool convert --help\n"),
+    (("jobs", "show"), "error: Missing argument 'JOB'.\nhint: see imgtool jobs show --help\n"),
+    (("nonsense",), "error: No such command 'nonsense'.\nhint: see imgtool --help\n"),
+    (("convert", "a.raw", "dir/", "--to", "qcow2"),
+     "error: dir/ is a directory\nhint: name the file to write, as in dir/a.qcow2\n"),
+    (("convert", "a.raw", "", "--to", "qcow2"), "error: '' is a directory\nhint: name the file to write, as in a.qcow2\n"),
+    (("p2v", "--to", "out"), "error: --from is missing\nhint: --from metal+ssh://root@HOST, or metal:///dev/X\n"),
+    (("p2v", "--from", "a.raw", "--to", "out"), "error: --from a.raw: p2v reads physical machines\nhint: metal+ssh://root@HOST, "
+     "or metal:///dev/X; imgtool migrate moves virtual ones, convert reads image files\n"),
+    (("migrate", "web01", "--from", "esxi1", "--to", "out"), "error: esxi1 is neither an address nor a machine's description\n"
+     "hint: esx://USER@HOST/, qemu:///system and the like; or a .vmx, .xml, .ovf or .ova\n"),
+    (("jobs", "show", "nope"), "error: no job begins with 'nope'\nhint: imgtool jobs lists them\n"),
+    (("allocate", "a.raw"), "error: which allocation?\nhint: one of --thin, --thick, --eager\n"),
+])
+def test_a_slip_is_answered_with_what_to_type(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(512))
+    done = subprocess.run([sys.executable, "-m", "imgtool", *words], cwd=tmp_path, text=True, capture_output=True, check=False,
+                          env={**ENVIRONMENT, "IMGTOOL_STATE": str(tmp_path / "state")})
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "dir").exists()

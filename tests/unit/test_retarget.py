@@ -409,7 +409,7 @@ def test_equal_names_stay_apart_on_esxi() -> None:
     disks = (replace(DISK, path="/a/x.qcow2"), replace(DISK, path="/b/x.qcow2", unit=1))
     done = to_esxi(kvm(disks=disks))
     assert [disk.path for disk in done.machine.disks] == ["x.vmdk", "x_1.vmdk"]
-    assert told(done).count("must be made of it") == 2
+    assert told(done).count("must be converted to") == 2
 
 
 # -- drives
@@ -456,7 +456,7 @@ def test_cards_on_kvm(model: str | None, able: tuple[str, ...], new: str, said: 
     done = to_kvm(vmware(nics=(Nic(model=model, mac="00:0c:29:01:02:03", network=BR0),)),
                   capabilities=Capabilities(nic_models=able))
     assert done.machine.nics[0].model == new
-    assert ("which QEMU has not" in told(done)) is said
+    assert ("which QEMU does not have" in told(done)) is said
 
 
 @pytest.mark.parametrize(("os", "model", "new", "said"), [

@@ -178,7 +178,7 @@ def test_what_is_refused_or_left_alone(tmp_path: Path) -> None:
     system = phony_windows.changed(registry(RELEASES["10"])[0], power, HiberbootEnabled=1)
     phony_windows.write_hive(tree.root / CONFIG / "SYSTEM", system)
     before = (tree.root / CONFIG / "SYSTEM").read_bytes()
-    with pytest.raises(RefusedError, match="set to start fast") as caught:
+    with pytest.raises(RefusedError, match="Fast Startup is on") as caught:
         changed(tree, handle, Platform.ESXI, None)
     assert "powercfg /h off" in str(caught.value.hint)
     assert (tree.root / CONFIG / "SYSTEM").read_bytes() == before

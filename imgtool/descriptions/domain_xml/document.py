@@ -189,7 +189,7 @@ def tree(string: str) -> etree._Element:
     try:
         root = etree.fromstring(string.encode("utf-8"), parser)
     except etree.XMLSyntaxError as error:
-        raise DamagedError(f"no well-formed XML: {str(error)[:300]}", hint=HINT) from error
+        raise DamagedError(f"not well-formed XML: {str(error)[:300]}", hint=HINT) from error
     if root.tag != "domain":
         raise DamagedError(f"<{str(root.tag)[:SHOWN]}> is no libvirt domain", hint=HINT)
     return root

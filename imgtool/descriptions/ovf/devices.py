@@ -34,7 +34,7 @@ class Places:
         if parent is None:
             parent = next((one for one in self.controllers.values() if one.bus == bus), Controller(bus=bus))
             if (item.get("parent") or "").strip("0-"):  # oVirt says that there is none
-                notes.problem(f"{item.title} hangs on {item.get('parent')}, which is no controller",
+                notes.problem(f"{item.title} is attached to {item.get('parent')}, which is not a controller",
                               f"it is put on {parent.bus} {parent.number}: check that the guest boots")
         key = parent.bus, parent.number
         unit = item.number("addressonparent")

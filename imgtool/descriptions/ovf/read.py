@@ -183,7 +183,7 @@ def _processors(kinds: Mapping[int, list[Item]], machine: Machine, notes: Notes)
         notes.read("memory.size", item.elements.get("virtualquantity"), memory)
         unknown(item.config, (), item.title, notes)
     if not 0 < count <= MAX_CPUS or memory > MAX_MEMORY:
-        raise DamagedError(f"the OVF speaks of {count} processors and {memory} bytes of memory")
+        raise DamagedError(f"the OVF asks for {count} processors and {memory} bytes of memory: no machine has that")
     return replace(machine, cpu=Cpu(count=count, maximum=maximum, topology=topology), memory=Memory(size=memory),
                    resources=resources)
 
@@ -264,7 +264,7 @@ def _meant(item: Item, known: Mapping[str, DiskSlot], files: Mapping[str, str]) 
     match = devices.REFERENCE.fullmatch(item.get("hostresource") or "")
     if match and match[1] == "file" and match[2] in files:
         return DiskSlot(path=files[match[2]], backing=Backing.FILE)
-    raise DamagedError(f"{item.title} stands on {item.get('hostresource')!r}, which is no disk of the OVF")
+    raise DamagedError(f"{item.title} refers to {item.get('hostresource')!r}, which is not a disk of the OVF")
 
 
 def _others(root: etree._Element, system: etree._Element, notes: Notes) -> None:

@@ -59,11 +59,11 @@ def disks(root: etree._Element, files: dict[str, FileReference], properties: dic
 
 def _disk(one: etree._Element, name: str, files: dict[str, FileReference], properties: dict[str, str], notes: Notes) -> DiskSlot:
     if xml.attribute(one, "parentRef"):
-        raise RefusedError(f"the disk {name!r} is a delta on another one of the package", "export the machine without snapshots")
+        raise RefusedError(f"the disk {name!r} is a delta of another disk in the package", "export the machine without snapshots")
     wanted = xml.attribute(one, "fileRef")
     href = _href(wanted, files) if wanted else None
     if wanted and href is None:
-        raise DamagedError(f"the disk {name!r} stands on the file {wanted!r}, which is not among the References")
+        raise DamagedError(f"the disk {name!r} refers to the file {wanted!r}, which is not among the References")
     if href is None:
         notes.problem(f"the disk {name!r} has no file: it is empty", "make an empty disk of its size at the target")
     address = (xml.attribute(one, "format") or "").lower()

@@ -32,7 +32,7 @@ def read(text: bytes) -> etree._Element:
     try:
         root = etree.fromstring(text, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise DamagedError(f"the OVF is no sound XML: {error}") from error
+        raise DamagedError(f"the OVF is not well-formed XML: {error}") from error
     if root.getroottree().docinfo.internalDTD is not None:
         raise DamagedError("the OVF has a DOCTYPE, which no OVF needs", "remove it, if you trust the file")
     if local(root) != "Envelope":

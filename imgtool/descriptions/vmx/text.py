@@ -124,7 +124,7 @@ def _encoding(body: bytes, *, bom: bool) -> tuple[str, list[Problem]]:
     known = UTF8 if bom else python_encoding(named)
     if known is None:
         if not body.isascii():
-            raise DamagedError(f".encoding = {named[:60]}: nobody knows this encoding, and the file is not ASCII",
+            raise DamagedError(f".encoding = {named[:60]}: this encoding is not known, and the file is not ASCII",
                                "save the file in UTF-8 and set .encoding to UTF-8")
         return UTF8, [Problem(what=f".encoding = {named[:60]}: not known; the file is pure ASCII and was read as that")]
     try:

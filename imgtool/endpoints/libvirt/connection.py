@@ -81,8 +81,8 @@ class Host:
             there = tunnel.look(self.uri, (socket,) if socket else SOCKETS, session=self.uri.path == "session", stop=self.stop)
             self.tools = there.tools
             if there.socket is None:
-                raise UnreachableError(f"{self.name}: no libvirtd listens there for {self.uri.path} connections",
-                                       "systemctl start libvirtd (there), or say where its socket is: ?socket=PATH")
+                raise UnreachableError(f"{self.name}: no libvirtd listens on that host for {self.uri.path} connections",
+                                       "start it there (systemctl start libvirtd), or say where its socket is: ?socket=PATH")
             socket = self._stack.enter_context(tunnel.forwarded(self.uri, there.socket, stop=self.stop))
         return f"qemu:///{self.uri.path}" + (f"?socket={quote(socket)}" if socket else "")
 

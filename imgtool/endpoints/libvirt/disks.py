@@ -53,7 +53,7 @@ class Behind:
     def file(self) -> str:
         """Raises RefusedError where there is none."""
         if self.encrypted:
-            raise RefusedError(f"disk {self.device} ({self.name}) is encrypted", "imgtool has no key for it: decrypt it first")
+            raise RefusedError(f"disk {self.device} ({self.name}) is encrypted", "imgtool cannot open it: decrypt it first")
         if self.path is None:
             raise RefusedError(f"disk {self.device} ({self.name}) is no file and no device of its host",
                                "copy it into a volume of a storage pool first: qemu-img convert, or virsh blockcopy")

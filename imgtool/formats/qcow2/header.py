@@ -170,7 +170,7 @@ def _data_file(file: ImageFile, incompatible: int, extensions: dict[int, bytes])
         return None
     name = os.fsdecode(extensions.get(EXT_DATA_FILE, b""))
     if not name:
-        raise DamagedError(f"{file.path}: its data is in another file, which it does not name")
+        raise DamagedError(f"{file.path}: its data is in an external data file, whose name is missing")
     return name
 
 

@@ -89,13 +89,13 @@ def _part(line: ExtentLine, start: int, file: ImageFile, opener: Opener) -> Part
     opened = opener.named(line.name, file, extent=True)
     if line.type in text.FLAT_TYPES:
         if opened.size < line.offset * SECTOR + length:
-            raise DamagedError(f"{opened.path} has {opened.size} bytes, {file.path} speaks of {line.offset * SECTOR + length}",
+            raise DamagedError(f"{opened.path} has {opened.size} bytes, {file.path} says {line.offset * SECTOR + length}",
                                "the file may be cut off")
         return Part(start, length, _flat(opened, line.offset * SECTOR), opened)
     sparse = open_sesparse(opened) if line.type == "SESPARSE" else SparseExtent(opened, read_header(opened))
     size = sparse.size if not isinstance(sparse, SparseExtent) else sparse.header.size
     if size < length:
-        raise DamagedError(f"{opened.path} holds {size} bytes, {file.path} speaks of {length}")
+        raise DamagedError(f"{opened.path} holds {size} bytes, {file.path} says {length}")
     return Part(start, length, sparse.extents, opened, sparse if isinstance(sparse, SparseExtent) else None)
 
 

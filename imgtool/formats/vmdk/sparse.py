@@ -99,7 +99,7 @@ def _kdmv(file: ImageFile, head: bytes) -> SparseHeader:
         raise DamagedError(f"{file.path}: unknown compression {method}")
     if method == DEFLATE and not flags & FLAG_COMPRESSED:  # QEMU unpacks such grains; for others they are plain
         raise DamagedError(f"{file.path}: its header says both that grains are compressed and that they are not",
-                           "take the image from where it came from again")
+                           "fetch the image again from where it came")
     return _checked(file, SparseHeader(
         version=version, flags=flags, sectors=capacity, grain=grain * SECTOR, table_entries=entries,
         descriptor_offset=at * SECTOR, descriptor_size=length * SECTOR, directory=directory * SECTOR))

@@ -28,15 +28,15 @@ def grains(take: Take, size: int, name: str) -> Iterator[tuple[int, memoryview]]
             if kind == END:
                 return
             if value > MAX_METADATA:
-                raise DamagedError(f"{name}: a marker speaks of {value} sectors of metadata")
+                raise DamagedError(f"{name}: a marker claims {value} sectors of metadata")
             for _ in range(value):
                 take(SECTOR)
             continue
         start, data = value * SECTOR, _grain(take, sector, length, grain, name)
         if start < position or start >= size or start % grain:
-            raise DamagedError(f"{name}: the piece for byte {start} is not where it may be")
+            raise DamagedError(f"{name}: the grain for byte {start} is out of order")
         if not min(grain, size - start) <= len(data) <= grain:
-            raise DamagedError(f"{name}: the piece for byte {start} cannot be unpacked")
+            raise DamagedError(f"{name}: the grain for byte {start} does not unpack to its size")
         position = start + grain
         yield start, data[:size - start]
 
@@ -50,7 +50,7 @@ def _begin(take: Take, size: int, name: str) -> int:
     if sectors * SECTOR != size:
         raise DamagedError(f"{name} has {sectors * SECTOR} bytes, and the disk {size}")
     if not 0 < grain * SECTOR <= LARGEST_GRAIN or grain & (grain - 1) or not 0 < overhead <= MAX_METADATA:
-        raise DamagedError(f"{name}: its header cannot be right")
+        raise DamagedError(f"{name}: its header is damaged")
     for _ in range(overhead - 1):
         take(SECTOR)
     return int(grain) * SECTOR
@@ -59,7 +59,7 @@ def _begin(take: Take, size: int, name: str) -> int:
 def _grain(take: Take, sector: bytes, length: int, grain: int, name: str) -> memoryview:
     """What is unpacked of it."""
     if length > sparse.MAX_CODED_GRAIN:
-        raise DamagedError(f"{name}: a piece of {length} packed bytes")
+        raise DamagedError(f"{name}: a compressed grain of {length} bytes is impossible")
     first, whole = sparse.MARKER.size, -(-(sparse.MARKER.size + length) // SECTOR) * SECTOR
     raw = sector + take(whole - SECTOR) if whole > SECTOR else sector
     return memoryview(codec.inflate(raw[first:first + length], grain + 1))  # one more than there may be: all of it is checked

@@ -81,8 +81,8 @@ def _refuse_overlaps(file: ImageFile, header: sparse.SparseHeader) -> None:
 
 
 def _overlaps(file: ImageFile) -> DamagedError:
-    return DamagedError(f"{file.path} cannot be made thick in place: its grain tables lie in each other or in the guest's data, "
-                        "or speak of what is behind the end of the file", HINT)
+    return DamagedError(f"{file.path} cannot be made thick in place: its grain tables overlap each other or the guest's data, "
+                        "or point beyond the end of the file", HINT)
 
 
 def map_whole(file: ImageFile, fd: int) -> None:

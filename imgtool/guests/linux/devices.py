@@ -174,7 +174,7 @@ def stabilize(editor: Editor, names: Names) -> None:
         if LVM_FILTER.search(text(editor.tree, path)):
             editor.warn(f"{path} has a filter for LVM that names disks: on other hardware LVM may not find its volumes")
     if names.guessed:
-        editor.warn(f"taken by the order of the disks, please check: {', '.join(sorted(names.guessed))}")
+        editor.warn(f"disks were matched by their order, please check: {', '.join(sorted(names.guessed))}")
 
 
 def _with_uuids(content: str) -> str:

@@ -34,7 +34,7 @@ def adapt(handle: Handle, tree: GuestTree, filesystems: Sequence[FileSystem], re
     if build < OLDEST:
         return AdaptResult(os=info.os, warnings=("this Windows is older than 7 and 2008 R2: it is left as it is",))
     if info.details["fast_start"]:
-        raise RefusedError("Windows is set to start fast: what it calls a shut-down is hibernation",
+        raise RefusedError("Windows Fast Startup is on: its shutdown is a hibernation",
                            "start it, run: powercfg /h off, then shut it down")
     where, warnings = paths(tree), list[str]()
     given_ = request.drivers if request.platform in given.MAKERS else None
@@ -62,7 +62,7 @@ def _moved(found: Sequence[Static], request: AdaptRequest, warnings: list[str]) 
     pairs = list(zip(found, cards, strict=False))
     if pairs:
         guess = ", ".join(f"{static.addresses[0]} to {card}" for static, card in pairs)
-        warnings.append(f"network cards taken in their order, please check: {guess}")
+        warnings.append(f"network cards were matched by their order, please check: {guess}")
     if len(found) > len(pairs):
         left = ", ".join(static.addresses[0] for static in found[len(pairs):])
         warnings.append(f"no network card is known for {left}: Windows will ask for an address anew")

@@ -89,6 +89,6 @@ def _locked(database: Database, identity: str) -> Any:
                                                            [lock_of(identity)]).fetchone())
     if not free:
         connection.close()
-        raise RefusedError(f"the worker {identity} works already, on another host",
+        raise RefusedError(f"the worker {identity} already runs on another host",
                            "end it, or give this one another name with --identity")
     return connection

@@ -301,7 +301,7 @@ class Store:
                              "imgtool run RUNBOOK goes on with its work; several workers need --database postgresql://…")
         if to is not None:
             if not self.alive(to):
-                raise UsageError(f"the worker {to} is not at work", f"start it: imgtool worker --identity {to} --database …")
+                raise UsageError(f"the worker {to} is not running", f"start it: imgtool worker --identity {to} --database …")
             self._client.register_queue(host_queue(to), worker_concurrency=self._per_worker(), polling_interval_sec=POLL,
                                         on_conflict="never_update")
         gone = [who for who, there in self.workers().items() if not there]

@@ -94,8 +94,10 @@ def _meant(name: str, jobs: Sequence[Job]) -> list[Job]:
         return exact
     fitting = [job for job in jobs if job.id.startswith(name)] or [job for job in jobs if job.machine == name]
     if len(fitting) != 1:
+        if not fitting:
+            raise UsageError(f"no job begins with {name!r}", "imgtool jobs lists them")
         ids = ", ".join(job.id for job in fitting[:10])
-        raise UsageError(f"{len(fitting) or 'no'} jobs begin with {name!r}", ids or "imgtool jobs lists them")
+        raise UsageError(f"{len(fitting)} jobs begin with {name!r}", f"say which one: {ids}{', …' if len(fitting) > 10 else ''}")
     return fitting
 
 

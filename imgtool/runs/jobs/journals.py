@@ -110,7 +110,8 @@ def _end(job: Job) -> None:
         raise RefusedError(f"{job.id}: its process {pid} is gone", f"imgtool jobs show {job.id}") from None
     try:
         if not _has_open(pid, _path(job)):
-            raise RefusedError(f"{job.id}: the process {pid} is another's", "is it run on another host, with this state folder?")
+            raise RefusedError(f"{job.id}: process {pid} is another program",
+                               "was it started on another host that shares this state folder?")
         signal.pidfd_send_signal(process, signal.SIGTERM)
     finally:
         os.close(process)
@@ -130,5 +131,5 @@ def _by_hand(job: Job) -> UsageError:
     words = ["imgtool", job.verb, *([job.machine] if job.machine else [])]
     for option, place in (("--from", job.source), ("--to", job.target)):
         words += [option, place] if place else []
-    return UsageError(f"{job.id} is of a single command: only that itself goes on, with its options and passwords",
+    return UsageError(f"{job.id} was a single command: it goes on when that is run again, with its options and passwords",
                       f"run it again: {shlex.join(words)} …")

@@ -129,7 +129,7 @@ class Binder:
     def _complete(self, node: Node, cls: type, given: set[str], key: str) -> None:
         for word, field in keys(cls).items():
             if field.default is MISSING and field.default_factory is MISSING and field.name not in given:
-                self.complain(node, f"{key}: {word} is missing; expected {field.metadata['about'].rstrip('.')}",
+                self.complain(node, f"{key}: {word} is missing",
                               f"{word}: …" if cls not in EXAMPLES else f"as in {EXAMPLES[cls]}")
         wanted = ONE_OF.get(cls, ())
         if wanted and len(given & set(wanted)) != 1:

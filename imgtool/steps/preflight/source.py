@@ -20,7 +20,7 @@ def running(it: Situation) -> Iterator[str]:
 
 def suspended(it: Situation) -> Iterator[str]:
     if it.source.suspended:
-        yield f"{it.machine.name} is suspended: its memory cannot go along, and its file systems are not clean"
+        yield f"{it.machine.name} is suspended: its memory cannot be moved, and its file systems are not clean"
 
 
 def encrypted(it: Situation) -> Iterator[str]:
@@ -70,14 +70,14 @@ def independent(it: Situation) -> Iterator[str]:
 
 
 def nonpersistent(it: Situation) -> Iterator[str]:
-    yield from (f"disk {disk.path} forgets what is written to it: that may be lost at the target" for disk in it.machine.disks
+    yield from (f"disk {disk.path} is nonpersistent: it discards what is written to it at power off" for disk in it.machine.disks
                 if disk.mode == DiskMode.NONPERSISTENT)
 
 
 def snapshots(it: Situation) -> Iterator[str]:
     names = it.source.snapshots or tuple(one.name for one in it.machine.snapshots)
     if names:
-        yield f"{it.machine.name} has snapshots ({', '.join(names)}): the present state is taken, they stay behind"
+        yield f"{it.machine.name} has snapshots ({', '.join(names)}): the current state is copied, the snapshots are not"
 
 
 def consolidation(it: Situation) -> Iterator[str]:
@@ -87,7 +87,7 @@ def consolidation(it: Situation) -> Iterator[str]:
 
 def change_tracking(it: Situation) -> Iterator[str]:
     if it.source.change_tracking:
-        yield f"changed block tracking of {it.machine.name} does not go along"
+        yield f"changed block tracking of {it.machine.name} is not carried over"
 
 
 def vsan(it: Situation) -> Iterator[str]:
@@ -97,17 +97,17 @@ def vsan(it: Situation) -> Iterator[str]:
 
 def no_resume(it: Situation) -> Iterator[str]:
     if not it.source.can_resume:
-        yield "the way in which the disks are read cannot go on inside a disk: after a stop a disk begins again"
+        yield "reading these disks cannot resume inside a disk: after an interruption a disk starts from its beginning"
 
 
 def passthrough(it: Situation) -> Iterator[str]:
-    yield from (f"the {one.kind} device {one.name or one.address or ''} belongs to the host: it does not go along"
+    yield from (f"the {one.kind} device {one.name or one.address or ''} belongs to the host: it is not carried over"
                 for one in it.machine.passthrough)
 
 
 def vtpm(it: Situation) -> Iterator[str]:
     if it.machine.tpm:
-        yield f"the TPM of {it.machine.name} holds secrets that do not go along (BitLocker, LUKS keys)"
+        yield f"the TPM of {it.machine.name} holds secrets that are not carried over (BitLocker, LUKS keys)"
 
 
 def affinity(it: Situation) -> Iterator[str]:
@@ -117,7 +117,7 @@ def affinity(it: Situation) -> Iterator[str]:
 
 def hot_add(it: Situation) -> Iterator[str]:
     if it.machine.cpu.hot_add or it.machine.memory.hot_add:
-        yield f"{it.machine.name} may get processors or memory while it runs: see what of that the target keeps"
+        yield f"{it.machine.name} may get processors or memory while it runs: check whether the target supports that"
 
 
 def fault_tolerance(it: Situation) -> Iterator[str]:
@@ -132,7 +132,7 @@ def maintenance(it: Situation) -> Iterator[str]:
 
 def licence(it: Situation) -> Iterator[str]:
     if it.source.can_write is False:
-        yield "the source's licence forbids changes by programs: no export lease, no shutdown"
+        yield "the source's licence does not allow changes through the API: no export lease, no shutdown"
 
 
 def tls(it: Situation) -> Iterator[str]:
@@ -161,7 +161,7 @@ RULES = (
     ("source.disk.shared", Level.FATAL, shared, "move a cluster's disks once, with all its machines stopped; detach it here"),
     ("source.maintenance", Level.WARNING, maintenance, "wait until it is over, or move the machine to another host"),
     ("source.consolidation", Level.WARNING, consolidation, "consolidate at the source, so that the chain is whole"),
-    ("source.disk.rdm-virtual", Level.WARNING, rdm_virtual, "see that there is room for all of it"),
+    ("source.disk.rdm-virtual", Level.WARNING, rdm_virtual, "make sure that there is room for its full size"),
     ("source.disk.independent", Level.NOTE, independent, "it is copied like the others"),
     ("source.disk.nonpersistent", Level.WARNING, nonpersistent, "it becomes a disk that keeps what is written"),
     ("source.disk.count", Level.WARNING, many_disks, "split the machine, or detach what it does not need"),

@@ -20,7 +20,7 @@ ELSEWHERE = set("/\0")
 
 def name_taken(it: Situation) -> Iterator[str]:
     if any(one.name == it.result.name for one in it.target.machines):
-        yield f"there is a machine {it.result.name} at the target"
+        yield f"the target already has a machine named {it.result.name}"
 
 
 def uuid_taken(it: Situation) -> Iterator[str]:
@@ -48,7 +48,7 @@ def name_invalid(it: Situation) -> Iterator[str]:
 
 def name_odd(it: Situation) -> Iterator[str]:
     if not DNS_NAME.fullmatch(it.result.name) and not list(name_invalid(it)):
-        yield f"the name {it.result.name!r} is not one of a host"
+        yield f"the name {it.result.name!r} is not a valid host name"
 
 
 def room(it: Situation) -> Iterator[str]:
@@ -97,7 +97,7 @@ def network_missing(it: Situation) -> Iterator[str]:
         name = _named(nic.network)
         if nic.network.kind in (NetworkKind.BRIDGE, NetworkKind.NETWORK) and not {name, nic.network.name} & set(known or ()):
             there = ", ".join(known or ()) or "none"
-            yield f"card {nic.number} shall be on {name}, which the target does not have; it has: {there}"
+            yield f"card {nic.number} is to be on {name}, which the target does not have; it has: {there}"
 
 
 def _named(network: Network) -> str:
@@ -117,7 +117,7 @@ def _was_connected(nic: Nic | None) -> bool:
 
 def licence(it: Situation) -> Iterator[str]:
     if it.target.can_write is False:
-        yield "the target's licence forbids changes by programs: no machine can be made there"
+        yield "the target's licence does not allow changes through the API: no machine can be made there"
 
 
 def maintenance(it: Situation) -> Iterator[str]:
@@ -142,12 +142,12 @@ def tls(it: Situation) -> Iterator[str]:
 
 def no_resume(it: Situation) -> Iterator[str]:
     if not it.target.can_resume:
-        yield "what is sent to the target cannot go on inside a disk: after a stop a disk is sent again"
+        yield "an upload to the target cannot resume inside a disk: after an interruption a disk is sent from its beginning"
 
 
 def firmware(it: Situation) -> Iterator[str]:
     if it.machine.firmware.kind == FirmwareKind.UEFI and it.machine.firmware.nvram:
-        yield "the firmware's variables do not go along: the guest boots by its fallback loader"
+        yield "the firmware's variables are not carried over: the guest boots by its fallback loader"
 
 
 def secure_boot(it: Situation) -> Iterator[str]:
@@ -161,21 +161,21 @@ def clone_warning(it: Situation) -> Iterator[str]:
 
 
 RULES = (
-    ("target.name", Level.FATAL, name_taken, "choose another with --name, or remove that one"),
+    ("target.name", Level.FATAL, name_taken, "choose another name with --name, or remove that machine"),
     ("target.name.invalid", Level.FATAL, name_invalid, "choose another with --name"),
     ("target.uuid", Level.FATAL, uuid_taken, "--new-identity gives a new one"),
     ("target.mac", Level.FATAL, mac_taken, "--new-identity gives new addresses"),
     ("target.mac.twice", Level.FATAL, mac_twice, "change one of them at the source"),
     ("target.storage", Level.FATAL, storage, "choose one of them with --storage"),
-    ("target.room", Level.FATAL, room, "free some, or choose another with --storage"),
+    ("target.room", Level.FATAL, room, "free some space, or choose another with --storage"),
     ("target.staging", Level.FATAL, staging, "choose another folder with --staging"),
-    ("target.network", Level.FATAL, network_missing, "--map-network OLD=NEW says where it shall be"),
+    ("target.network", Level.FATAL, network_missing, "--map-network OLD=NEW names a network of the target"),
     ("target.licence", Level.FATAL, licence, "a licence, or a folder as target and a copy by hand"),
     ("target.hardware", Level.FATAL, hardware_version, "--hardware-version N, or a newer host"),
     ("target.tools", Level.FATAL, tools, "imgtool doctor lists what is missing, and the commands"),
     ("target.maintenance", Level.FATAL, maintenance, "choose another host, or wait"),
-    ("target.network.none", Level.WARNING, network_none, "--map-network OLD=NEW says where it shall be"),
-    ("target.room.tight", Level.WARNING, tight, "free some before the machine writes"),
+    ("target.network.none", Level.WARNING, network_none, "--map-network OLD=NEW names a network of the target"),
+    ("target.room.tight", Level.WARNING, tight, "free some space before the machine writes"),
     ("target.room.overcommitted", Level.WARNING, overcommitted, "watch the storage, or choose --thick"),
     ("target.secure-boot", Level.WARNING, secure_boot, "turn it on when the guest has booted"),
     ("target.firmware", Level.NOTE, firmware, "imgtool adapt puts the fallback loader in place"),

@@ -150,7 +150,7 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool,
     """``confirmed``: the physical disks must be by now."""
     place = _place(request)
     if place.scheme not in ("metal", "metal+ssh") or place.path:
-        raise UsageError(f"--to {request.target}: the machine that has the disks is wanted", "--to metal+ssh://USER@HOST")
+        raise UsageError(f"--to {request.target}: this is not the address of a machine with disks", "--to metal+ssh://USER@HOST")
     if not request.disks:
         raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:

@@ -62,7 +62,8 @@ def change(request: V2pRequest, machine: SourceMachine, sizes: Sequence[int], fo
     require_guestfs()
     for one in machine.disks:
         if not one.disk.qemu_reads():
-            raise RefusedError(f"{one.disk.path}: QEMU would read something else in this image", "imgtool convert it first")
+            raise RefusedError(f"{one.disk.path}: QEMU and imgtool do not read the same in this image",
+                               "imgtool convert it first")
     for number in range(len(machine.disks)):
         with suppress(FileNotFoundError):
             os.unlink(overlay_path(folder, number))

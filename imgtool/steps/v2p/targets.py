@@ -109,10 +109,11 @@ def require_confirmed(target: TargetDisk, typed: tuple[str, ...]) -> None:
 def problems(target: TargetDisk, *, wipe: bool) -> Iterator[Problem]:
     """All that speaks against writing it, but for its size."""
     for why in target.refused:
-        yield Problem(what=why, hint="take another disk, or end that use first: no option goes past this", fatal=True)
+        yield Problem(what=why, fatal=True, hint="stop what uses it (umount, vgchange -an, mdadm --stop), or take another disk: "
+                                                 "no option overrides this")
     for member in target.contents.members:
-        yield Problem(what=f"{target.disk.path} has belonged to something larger: {member}",
-                      hint="--wipe, if that is not needed any more", fatal=not wipe)
+        yield Problem(what=f"{target.disk.path} carries the metadata of something larger: {member}",
+                      hint="--wipe, if that is no longer needed", fatal=not wipe)
 
 
 def require(found: tuple[Problem, ...]) -> None:
@@ -136,7 +137,8 @@ def hold(wire: Wire, planned: TargetDisk, *, wipe: bool) -> FarFile:
 def _look_again(wire: Wire, file: FarFile, planned: TargetDisk, *, wipe: bool) -> None:
     disk = _find(wire, planned.device)
     if (disk.name, identity(disk)) != (planned.disk.name, identity(planned.disk)) or file.size != disk.size:
-        raise RefusedError(f"{planned.device} is another disk now than a moment ago", "look at it again: nothing was written")
+        raise RefusedError(f"{planned.device} is no longer the disk that it was a moment ago",
+                           "look at it again: nothing was written")
     refused = (*disk.used, *_in_the_way(wire, disk))
     again = TargetDisk(device=planned.device, disk=disk, contents=contents(file.read, disk), refused=refused)
     require(tuple(problems(again, wipe=wipe)))

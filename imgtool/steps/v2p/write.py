@@ -151,7 +151,7 @@ def _check_before(work: Work, file: FarFile, blocks: BlockMap) -> None:
     for number in sorted(random.sample(done, min(SAMPLES, len(done)))):
         start = number * blocks.chunk
         if file.hashes(start, min(blocks.chunk, blocks.size - start), blocks.chunk) != [blocks.digest_of(number)]:
-            raise RefusedError(f"{work.device} was written to since the run that was stopped, at byte {start} or behind it",
+            raise RefusedError(f"{work.device} was written to since the run that was stopped, at byte {start} or after it",
                                "is it the right disk? --discard-partial lets the copy begin anew")
 
 
@@ -248,6 +248,6 @@ def _verify(work: Work, file: FarFile, blocks: BlockMap, control: Control) -> No
     with ThreadPoolExecutor(WORKERS) as pool, control.progress.bar(len(there) * blocks.chunk, "verify") as bar:
         for group, wrong in ordered(pool, different, groups):
             if wrong is not None:
-                raise DifferError(f"{work.device} gives back other bytes than were written, in the {blocks.chunk >> 20} MiB "
+                raise DifferError(f"{work.device} reads back other bytes than were written, in the {blocks.chunk >> 20} MiB "
                                   f"from byte {wrong * blocks.chunk} on", "the disk may be failing, do not trust it")
             bar.update(len(group) * blocks.chunk)

@@ -105,7 +105,7 @@ def nic(name: str, mac: str | None = None, system: str = "ifupdown") -> NicConfi
     ([nic("ens192", OLD)], [NEW], [("ens192", NEW)], ""),
     ([nic("eth1", NEW), nic("eth0", OTHER)], [NEW, OTHER], [("eth0", OTHER), ("eth1", NEW)], ""),
     ([nic("eth0"), nic("eth1", NEW)], [NEW, OTHER], [("eth0", OTHER), ("eth1", NEW)], ""),
-    ([nic("ens224"), nic("ens9")], [NEW, OTHER], [("ens9", NEW), ("ens224", OTHER)], "in their order"),
+    ([nic("ens224"), nic("ens9")], [NEW, OTHER], [("ens9", NEW), ("ens224", OTHER)], "by their order"),
     ([nic("eth0"), nic("eth1")], [NEW], [("eth0", NEW)], "no network card is known for eth1"),
     ([nic("eth0"), nic("eth0", NEW, "udev")], [OTHER, NEW], [("eth0", NEW)], ""),
     ([nic("en*"), nic("*", OLD), nic("br0"), nic("eth0.7"), nic("bond0"), nic("lo"), nic("a\nb"), nic("../x")], [NEW], [], ""),
@@ -127,7 +127,7 @@ def test_which_name_belongs_to_which_card(nics: list[NicConfig], macs: list[str]
     ([nic("eth0", NEW), nic("*", OLD, "networkd")], [NEW, OTHER], {OLD: OTHER}, ""),
     ([nic("eth0", OLD, "ifcfg"), nic("*", OLD, "networkd"), nic("eth0", OLD, "udev")], [NEW], {OLD: NEW}, ""),
     ([nic("eth0", OLD, "udev")], [NEW], {}, ""),
-    ([nic("*", OLD), nic("*", "00:50:56:aa:00:02")], [NEW, OTHER], {OLD: NEW, "00:50:56:aa:00:02": OTHER}, "in their order"),
+    ([nic("*", OLD), nic("*", "00:50:56:aa:00:02")], [NEW, OTHER], {OLD: NEW, "00:50:56:aa:00:02": OTHER}, "by their order"),
     ([nic("*", OLD), nic("*", NEW)], [NEW], {}, f"no network card is known for {OLD}"),
 ])
 def test_addresses_that_the_machine_has_not_are_followed(nics: list[NicConfig], macs: list[str], moved: dict[str, str],

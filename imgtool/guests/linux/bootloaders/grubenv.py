@@ -27,6 +27,6 @@ def write(editor: Editor, variables: dict[str, str], *, why: str) -> bool:
     content = HEAD + "".join(f"{name}={value}\n" for name, value in variables.items())
     data = encoded(content)
     if len(data) > SIZE:
-        editor.warn(f"{path(editor.tree)}: GRUB's environment block has no room for what has to stand there")
+        editor.warn(f"{path(editor.tree)}: GRUB's environment block has no room for the new settings")
         return False
     return editor.write(path(editor.tree), data + b"#" * (SIZE - len(data)), what="GRUB's environment block changed", why=why)

@@ -50,7 +50,7 @@ def decide(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str]) -> tu
         editor.warn(f"no network card is known for {', '.join(names_left[len(macs_left):])}: its name may change on the target")
     if len(names_left) > 1 and macs_left:
         guess = ", ".join(f"{name} is {mac}" for name, mac in zip(names_left, macs_left, strict=False))
-        editor.warn(f"network cards taken in their order, please check: {guess}")
+        editor.warn(f"network cards were matched by their order, please check: {guess}")
     pins |= dict(zip(names_left, macs_left, strict=False))
     return tuple(Pin(name=name, mac=pins[name]) for name in wanted if name in pins)
 
@@ -76,7 +76,7 @@ def moved(editor: Editor, nics: Sequence[NicConfig], macs: Sequence[str], pins: 
     left = [mac for mac in macs if mac not in there]
     if len(nameless) > 1 and left:
         guess = ", ".join(f"{old} becomes {new}" for old, new in zip(nameless, left, strict=False))
-        editor.warn(f"network cards taken in their order, please check: {guess}")
+        editor.warn(f"network cards were matched by their order, please check: {guess}")
     if len(nameless) > len(left):
         editor.warn(f"no network card is known for {', '.join(nameless[len(left):])}: what is tied to it stays without one")
     return found | dict(zip(nameless, left, strict=False))
