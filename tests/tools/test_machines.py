@@ -264,7 +264,7 @@ def test_rewrite(vmx: Path, tmp_path: Path) -> None:
     (2, "is a .xml", ["--to", "qcow2", "--rewrite", "{vmx}", "--rewrite-to", "{tmp}/x.vmx"]),
     (2, "has no disk", ["--to", "qcow2", "--rewrite", "{tmp}/other.vmx"]),
     (2, "--rewrite", ["--to", "qcow2", "--rewrite-to", "{tmp}/x.xml"]),
-    (2, "there is none", ["--to", "qcow2", "--new-identity"]),
+    (2, "a disk image has none", ["--to", "qcow2", "--new-identity"]),
     (4, "taken.xml exists", ["--to", "qcow2", "--rewrite", "{vmx}", "--rewrite-to", "{tmp}/taken.xml"]),
 ])
 def test_what_cannot_be_rewritten(vmx: Path, tmp_path: Path, code: int, words: str, args: list[str]) -> None:

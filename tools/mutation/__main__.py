@@ -37,7 +37,8 @@ def main() -> int:
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
     print(f"seed {asked.seed}")
-    with tempfile.TemporaryDirectory(prefix="imgtool-mutation-", dir="/var/tmp") as folder:
+    # What a changed program has left mounted there may keep the folder from going away.
+    with tempfile.TemporaryDirectory(prefix="imgtool-mutation-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         tree = copied(ROOT, Path(folder))
         times = {name: _baseline(tree, name) for name in asked.folders}
         end = time.monotonic() + asked.minutes * 60
