@@ -118,6 +118,17 @@ def test_what_another_run_left_goes_where_no_hole_can_be_made(tmp_path: Path, mo
     assert Path(f"{path}.imgtool-partial").stat().st_blocks * 512 <= 2 * CHUNK
 
 
+def test_the_last_chunk_is_as_long_as_what_is_left(tmp_path: Path) -> None:
+    """Also where it is known to be zeros, without its bytes."""
+    last = (SIZE - 1) // CHUNK
+    rest = SIZE - last * CHUNK
+    with receiving(tmp_path / "x.raw", "raw") as receiver:
+        receiver.take_zeros(last)
+        assert receiver.blocks.digest_of(last) == receive.digest(memoryview(bytes(rest)))
+    assert Path(f"{tmp_path / 'x.raw'}.imgtool-partial").stat().st_size == SIZE
+    assert 0 < rest < CHUNK
+
+
 @pytest.mark.parametrize("kind", ["raw", "qcow2"])
 def test_a_map_without_its_copy_is_not_believed(tmp_path: Path, kind: str) -> None:
     """Somebody made room, and left the small file."""
