@@ -122,8 +122,8 @@ def test_no_driver_fits(drivers: Path) -> None:
 
 @pytest.mark.parametrize(("found", "nics", "moved", "words"), [
     ([ONE], (), [(ONE, None)], ""), ([ONE], ("m1",), [(ONE, "m1")], ""), ([], ("m1",), [], ""),
-    ([ONE], ("m1", "m2"), [(ONE, "m1")], "in their order"),
-    ([ONE, TWO], ("m1", "m2"), [(ONE, "m1"), (TWO, "m2")], "in their order"),
+    ([ONE], ("m1", "m2"), [(ONE, "m1")], "matched by their order"),
+    ([ONE, TWO], ("m1", "m2"), [(ONE, "m1"), (TWO, "m2")], "matched by their order"),
     ([ONE, TWO], (), [], "no network card is known for 192.0.2.7/255.255.255.0, 198.51.100.7"),
     ([ONE, TWO], ("m1",), [(ONE, "m1")], "no network card is known for 198.51.100.7"),
 ])
