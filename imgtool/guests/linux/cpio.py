@@ -6,6 +6,7 @@ follow, each filled up with zeros to a multiple of 4 bytes. ``TRAILER!!!`` ends 
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from imgtool.errors import DamagedError
 
 MAGICS = (b"070701", b"070702")
 HEADER = 110
+NUMBERS = re.compile(rb"[0-9A-Fa-f]{104}")
 TRAILER = "TRAILER!!!"
 MAX_NAME = 4096
 """PATH_MAX of Linux."""
@@ -82,12 +84,9 @@ def read(stream: Stream, keep: Callable[[str, int], bool]) -> Iterator[Entry]:
     start = stream.taken
     for _ in range(MAX_ENTRIES):
         header = stream.read(HEADER)
-        if header[:6] not in MAGICS:
+        if header[:6] not in MAGICS or not NUMBERS.fullmatch(header, 6):
             raise DamagedError("the cpio archive has a damaged header")
-        try:
-            numbers = [int(header[at:at + 8], 16) for at in range(6, HEADER, 8)]
-        except ValueError as error:
-            raise DamagedError("the cpio archive has a damaged header") from error
+        numbers = [int(header[at:at + 8], 16) for at in range(6, HEADER, 8)]
         mode, size, length = numbers[1], numbers[6], numbers[11]
         if not 0 < length <= MAX_NAME:
             raise DamagedError("the cpio archive has a name that is too long")

@@ -108,7 +108,7 @@ def test_a_cut_off_one_is_damaged(tmp_path: Path, packing: str) -> None:
 def test_what_is_no_archive_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for data in (b"", bytes(4096), b"MZ" + bytes(1000), b"\x1f\x8b" + bytes(100), b"\x28\xb5\x2f\xfd" + b"\xff" * 100,
-                 b"070701" + b"z" * 200):
+                 *(b"070701" + digits * 40 for digits in (b"zzzzzzzz", b"-0000001", b"0x000001", b" 0_00001"))):
         path.write_bytes(data)
         with pytest.raises(DamagedError):
             initramfs.read(str(path))
