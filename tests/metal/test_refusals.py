@@ -258,7 +258,7 @@ def test_it_is_looked_at_again_before_the_first_write(tmp_path: Path, monkeypatc
         held_again(wire, planned, "LVM2")
         other = targets._find
         monkeypatch.setattr(targets, "_find", lambda *words: replace(other(*words), serial="X"))
-        held_again(wire, planned, "another disk")
+        held_again(wire, planned, "no longer the disk")
 
 
 def held_again(wire: Wire, planned: targets.TargetDisk, why: str) -> None:
