@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from imgtool.errors import DamagedError, RefusedError
 from imgtool.guests.appliance import LONG, Handle
 from imgtool.guests.guest_tree import GuestTree
-from imgtool.guests.linux.devices import STABLE_IDS, UNSTABLE, place
+from imgtool.guests.linux.devices import place, unstable
 from imgtool.guests.volumes import Volumes, usable
 
 LINUX_FILES = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab", "/etc/redhat-release", "/etc/SuSE-release",
@@ -132,11 +132,11 @@ def mount_all(handle: Handle, root: Root, volumes: Volumes, *, write: bool) -> M
     done, warnings = [top], []
     planned, absent = _planned(handle, volumes) if root.family == "linux" else ([], {})
     for point, source in absent.items():
+        why = f"{source}, the guest's {point}, is not on the disks that were given"
         if write:
-            raise RefusedError(f"{source}, the guest's {point}, is not on the disks that were given",
-                               "give all disks of the machine, in their order, and the keys of what is encrypted; "
-                               "or name it by its UUID in the guest's /etc/fstab")
-        warnings.append(f"{source}, the guest's {point}, is not on the disks that were given")
+            raise RefusedError(why, "give all disks of the machine, in their order, and the keys of what is encrypted; "
+                                    "or name it by its UUID in the guest's /etc/fstab")
+        warnings.append(why)
     for mount in planned:
         mount = Mount(device=mount.device, point=mount.point, type=mount.type,  # noqa: PLW2901
                       options=",".join(filter(None, [mode, mount.options])))
@@ -215,10 +215,8 @@ def resolve(name: str, names: Mapping[str, str], volumes: Volumes) -> str | None
     if tag in ("UUID", "PARTUUID"):  # by hand they are written in any case
         return next((device for known, device in names.items() if known.lower() == name.lower()), None)
     known = {one.device for one in volumes.filesystems}
-    candidate, matched = name, UNSTABLE.fullmatch(name)
-    if matched and not (matched["by"] or "").startswith(STABLE_IDS):
-        number, part = place(matched)
-        if number is None and len(volumes.disks) == 1:
-            number = 0
+    candidate, matched = name, unstable(name)
+    if matched:
+        number, part = place(matched, len(volumes.disks))
         candidate = f"{volumes.disks[number]}{part}" if number is not None and number < len(volumes.disks) else name
     return candidate if candidate in known else None

@@ -66,8 +66,8 @@ class Names:
 
         ``kernel``: it stands in the kernel's arguments.
         """
-        matched = UNSTABLE.fullmatch(name)
-        if matched is None or (matched["by"] or "").startswith(STABLE_IDS):
+        matched = unstable(name)
+        if matched is None:
             return None
         volume = self._volume(matched)
         tag, value = ("PARTUUID", volume and volume.partuuid) if kernel and self.bare else ("UUID", volume and volume.uuid)
@@ -80,8 +80,8 @@ class Names:
 
     def node(self, name: str) -> str | None:
         """``/dev/disk/by-uuid/…``, where only a path will do; None as in ``stable``, but nothing is remembered."""
-        matched = UNSTABLE.fullmatch(name)
-        volume = self._volume(matched) if matched and not (matched["by"] or "").startswith(STABLE_IDS) else None
+        matched = unstable(name)
+        volume = self._volume(matched) if matched else None
         return f"/dev/disk/by-uuid/{volume.uuid}" if volume and volume.uuid else None
 
     @property
@@ -90,16 +90,20 @@ class Names:
         return len(self._disks)
 
     def _volume(self, matched: re.Match[str]) -> FileSystem | None:
-        disk, part = place(matched)
-        if disk is None:
-            disk = 0 if len(self._disks) == 1 else None
+        disk, part = place(matched, len(self._disks))
         if disk is None or disk >= len(self._disks):
             return None
         return self._found.get(f"{self._disks[disk]}{part or ''}")
 
 
-def place(matched: re.Match[str]) -> tuple[int | None, str]:
-    """(number of the disk, partition) that a name stands for; None: it does not say which disk."""
+def unstable(name: str) -> re.Match[str] | None:
+    """A name that comes from the hardware, taken apart; None for all others."""
+    matched = UNSTABLE.fullmatch(name)
+    return None if matched is None or (matched["by"] or "").startswith(STABLE_IDS) else matched
+
+
+def place(matched: re.Match[str], disks: int) -> tuple[int | None, str]:
+    """(number of the disk, partition) that a name stands for; None: it does not say which of several disks."""
     if matched["letters"]:
         number = 0
         for letter in matched["disk"]:
@@ -109,7 +113,7 @@ def place(matched: re.Match[str]) -> tuple[int | None, str]:
         return max(int(matched["controller"]), int(matched["space"]) - 1), matched["nvmepart"] or ""
     if matched["array"]:
         return int(matched["number"]), matched["arraypart"] or ""
-    return None, matched["bypart"] or ""
+    return 0 if disks == 1 else None, matched["bypart"] or ""
 
 
 def in_lines(pattern: re.Pattern[str], names: Names, content: str) -> str:
@@ -151,7 +155,7 @@ def references(tree: Tree, filesystems: Iterable[FileSystem]) -> Iterator[Device
 
 
 def _reference(names: Names, path: str, what: str, name: str) -> Iterator[DeviceReference]:
-    if UNSTABLE.fullmatch(name) and not name.startswith(tuple(f"/dev/disk/by-id/{one}" for one in STABLE_IDS)):
+    if unstable(name):
         yield DeviceReference(path=path, what=what, name=name, stable=names.stable(name))
 
 

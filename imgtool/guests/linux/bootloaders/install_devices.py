@@ -45,9 +45,7 @@ def _new(names: Names, platform: Platform, prefix: str, name: str) -> str | None
         return name
     if node := names.node(name):
         return node
-    number, part = place(matched)
-    if number is None and names.disks == 1:
-        number = 0
+    number, part = place(matched, names.disks)
     if number is None or part or number >= len(LETTERS) or platform is Platform.METAL:
         return None
     return f"/dev/nvme{number}n1" if prefix == "nvme" else f"/dev/{prefix}{LETTERS[number]}"
