@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from imgtool.model.migration import GuestOptions, Migrated, MigrateRequest
     from imgtool.progress import Control
 
+PHYSICAL = "metal+ssh://root@HOST, or metal:///dev/X"
+
 From = Annotated[str, typer.Option(
     "--from", metavar="URI", help="esx://, vpx://, qemu:///system, qemu+ssh://; or a .vmx, .xml, .ovf, .ova.",
     autocompletion=completion.sources)]
@@ -250,9 +252,9 @@ def _write_report(job: str, path: Path) -> None:
         output.say_warnings([f"no report was written: {error}"])
 
 
-def _needed(said: str, option: str) -> str:
+def _needed(said: str, option: str, how: str = "URI, as in esx://root@esxi1/ or qemu:///system") -> str:
     if not said:
-        raise UsageError(f"{option} is missing", f"{option} URI, as in esx://root@esxi1/ or qemu:///system")
+        raise UsageError(f"{option} is missing", f"{option} {how}")
     return said
 
 
@@ -260,12 +262,9 @@ def _physical(said: str) -> Uri:
     """Raises UsageError for what is no physical machine."""
     from imgtool.endpoints.uri import parse
 
-    if not said:
-        raise UsageError("--from is missing", "--from metal+ssh://root@HOST, or metal:///dev/X")
-    if not (uri := parse(said)).scheme.startswith("metal"):
+    if not (uri := parse(_needed(said, "--from", PHYSICAL))).scheme.startswith("metal"):
         raise UsageError(f"--from {said}: p2v reads physical machines",
-                         "metal+ssh://root@HOST, or metal:///dev/X; imgtool migrate moves virtual ones, convert reads "
-                         "image files")
+                         f"{PHYSICAL}; imgtool migrate moves virtual ones, convert reads image files")
     return uri
 
 

@@ -62,10 +62,10 @@ class OvaWriter:
         at = first
         try:
             for piece in pieces:
-                _write(self._fd, piece, at)
+                storage.write_all(self._fd, piece, at)
                 summed.update(piece)
                 at += len(piece)
-            _write(self._fd, _header(name, at - first), self._at)
+            storage.write_all(self._fd, _header(name, at - first), self._at)
         except OSError as error:
             storage.raise_os(error, f"writing {self._name}")
         self._at = first + _padded(at - first)
@@ -81,8 +81,8 @@ class OvaWriter:
         described = Packed(name=self._described, size=len(text), sha256=hashlib.sha256(text).hexdigest())
         listed = self._render_manifest(described.sha256, self._packed)
         try:
-            _write(self._fd, _header(self._described, len(text)) + text, 0)
-            _write(self._fd, _header(self._manifest, len(listed)) + listed, BLOCK + self._room)
+            storage.write_all(self._fd, _header(self._described, len(text)) + text, 0)
+            storage.write_all(self._fd, _header(self._manifest, len(listed)) + listed, BLOCK + self._room)
             os.ftruncate(self._fd, -(-(self._at + 2 * BLOCK) // RECORD) * RECORD)
         except OSError as error:
             storage.raise_os(error, f"writing {self._name}")
@@ -109,11 +109,3 @@ def _header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, MODE
     return info.tobuf(tarfile.USTAR_FORMAT if size < MAX_PLAIN else tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    """pwrite(2) until all is written."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
