@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,11 +121,19 @@ class Silent:
         yield NoBar()
 
 
+def watched(progress: Progress) -> bool:
+    """Whether anybody sees it: else nothing need be looked at for it."""
+    while isinstance(progress, (Named, _Part)):
+        progress = progress.below
+    return not isinstance(progress, Silent)
+
+
 @contextmanager
-def estimated(progress: Progress, total: int, what: str) -> Iterator[Bar]:
+def estimated(progress: Progress, total: Callable[[], int], what: str) -> Iterator[Bar]:
     """A bar of what takes time. ``total`` is nearly that: the bar never goes past it, and is full where the block ends well."""
-    with progress.bar(total, what) as bar:
-        upto = _UpTo(bar, total)
+    size = total() if watched(progress) else 0
+    with progress.bar(size, what) as bar:
+        upto = _UpTo(bar, size)
         yield upto
         upto.update(upto.left)
 
@@ -147,17 +155,18 @@ class Named:
     """Several things under way at once: each line says of which it speaks."""
 
     def __init__(self, below: Progress, name: str) -> None:
-        self._below, self._name = below, name
+        self.below, self._name = below, name
 
     def bar(self, total: int, what: str) -> AbstractContextManager[Bar]:
-        return self._below.bar(total, f"{what} {self._name}")
+        return self.below.bar(total, f"{what} {self._name}")
 
 
 @contextmanager
-def together(progress: Progress, sizes: Sequence[int]) -> Iterator[Together]:
-    """A bar for each of several disks, and one of all of them. ``sizes``: bytes that each will move, nearly."""
-    bar = progress.bar(sum(sizes), ALL) if len(sizes) > 1 else nullcontext(NoBar())
-    with bar as whole:
+def together(progress: Progress, size: Callable[[int], int], count: int) -> Iterator[Together]:
+    """A bar for each of ``count`` disks, and one of all of them. ``size(number)``: bytes that each will move, nearly."""
+    several = count > 1 and watched(progress)
+    sizes = [size(number) for number in range(count)] if several else [0] * count
+    with progress.bar(sum(sizes), ALL) if several else nullcontext(NoBar()) as whole:
         yield Together(progress, sizes, whole)
 
 
@@ -173,13 +182,13 @@ class _Part:
     """One of several. Its first bar is its share of the whole; later ones look at the same bytes once more."""
 
     def __init__(self, below: Progress, whole: Bar, size: int) -> None:
-        self._below, self._whole, self._size = below, whole, size
+        self.below, self._whole, self._size = below, whole, size
         self._first = True
 
     @contextmanager
     def bar(self, total: int, what: str) -> Iterator[Bar]:
         first, self._first = self._first, False
-        with self._below.bar(total, what) as bar:
+        with self.below.bar(total, what) as bar:
             if not first:
                 yield bar
                 return

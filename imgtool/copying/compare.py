@@ -41,7 +41,7 @@ def compare(left: Disk, right: Disk, control: Control, *, what: str = "verify") 
     compared, difference = 0, None
     same: list[int] = []
     sides, pairs = Sides(left, right, control), _batches(left, right, size, same)
-    progress = estimated(control.progress, max(work(left), work(right)), what)
+    progress = estimated(control.progress, lambda: max(work(left), work(right)), what)
     with closing(sides.direct), ThreadPoolExecutor(READERS) as pool, progress as bar:
         for batch, first in ordered(pool, sides.differ, pairs, 2 * READERS):
             control.stop.check()

@@ -29,7 +29,7 @@ from imgtool.copying.pool import WAITING, WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
-from imgtool.formats.measure import work
+from imgtool.formats.measure import data_length, work
 from imgtool.formats.target import Place, Target
 from imgtool.model import CopyStats, Extent, Kind
 from imgtool.progress import Control, estimated
@@ -95,7 +95,7 @@ class Copier:
         """Raises NoSpaceError, DamagedError, StoppedError."""
         back, turns = Writeback(self.disk.virtual_size if self.direct.writes else 0), Turns()
         numbered = enumerate(batches(self._told(self.disk.content()), self._batch()))
-        progress = estimated(self.control.progress, work(self.disk), "convert")
+        progress = estimated(self.control.progress, lambda: work(self.disk), "convert")
         at_once = WORKERS if self.clones else WAITING  # sharing blocks is work of the processor
         with closing(self.direct), ThreadPoolExecutor(at_once) as pool, progress as bar:
             try:
@@ -103,7 +103,7 @@ class Copier:
                     self.control.stop.check()
                     for place in places:
                         back.wrote(place.fd, place.offset, place.length)
-                    bar.update(_data(batch))
+                    bar.update(data_length(batch))
             except OSError as error:
                 storage.raise_os(error, f"writing {self.target.members[-1]}")
         ways = Counter({way: self.moved[way] for way in WAYS})
@@ -145,7 +145,7 @@ class Copier:
         for move in _joined(_moves(placed)):
             self.control.stop.check()
             written += self._move(*move)
-        self._count("read", _data(batch))
+        self._count("read", data_length(batch))
         return written
 
     def _load(self, batch: list[Extent]) -> list[Item]:
@@ -328,10 +328,6 @@ def _moves(placed: list[tuple[Item, list[Place]]]) -> Iterator[Move]:
                 done += count
                 if start + done == extent.end:
                     extent = next(extents, extent)
-
-
-def _data(extents: Iterable[Extent]) -> int:
-    return sum(extent.length for extent in extents if extent.kind == Kind.DATA)
 
 
 def _joined(moves: Iterator[Move]) -> Iterator[Move]:

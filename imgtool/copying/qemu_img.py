@@ -8,8 +8,9 @@ import re
 from imgtool import qemu
 from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
+from imgtool.formats.measure import data_bytes
 from imgtool.formats.qcow2 import write as qcow2
-from imgtool.model import Allocation, CopyStats, ImageSpec, Kind
+from imgtool.model import Allocation, CopyStats, ImageSpec
 from imgtool.progress import Control
 
 VPC_MAX = 2040 << 30
@@ -43,5 +44,5 @@ def copy(disk: Disk, spec: ImageSpec, path: str, control: Control, *, locking: b
     """Raises NoSpaceError, ImgtoolError, StoppedError. qemu-img always leaves written zeros out."""
     qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
                  compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
-    read = sum(extent.length for extent in disk.content() if extent.kind == Kind.DATA)
-    return CopyStats(engine="qemu-img", bytes_read=read, bytes_written=os.stat(path).st_blocks * 512, detected_zeroes=True)
+    return CopyStats(engine="qemu-img", bytes_read=data_bytes(disk), bytes_written=os.stat(path).st_blocks * 512,
+                     detected_zeroes=True)

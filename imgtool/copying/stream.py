@@ -12,7 +12,7 @@ from imgtool.copying.chunks import Chunk, chunks, units
 from imgtool.copying.pool import WORKERS, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.formats.disk import Disk
-from imgtool.formats.measure import work
+from imgtool.formats.measure import data_length, work
 from imgtool.formats.qcow2.pack import PackedTarget
 from imgtool.formats.qcow2.write import shape
 from imgtool.formats.target import create
@@ -32,22 +32,18 @@ def _packed(disk: Disk, unit: int, pack: Pack, made: Callable[[Packed], Made], c
     """What workers make of the chunks, in order; of none that is all zeros."""
 
     def one(chunk: Chunk) -> Made | None:
-        count = _data(chunk)
+        count = data_length(chunk.extents)
         control.rate.take(count, control.stop)
         counted.append(count)
         packed = [(start, pack(data)) for start, data in units(disk, chunk, unit)]
         return made(packed) if packed else None
 
-    with ThreadPoolExecutor(WORKERS) as pool, estimated(control.progress, work(disk), "convert") as bar:
+    with ThreadPoolExecutor(WORKERS) as pool, estimated(control.progress, lambda: work(disk), "convert") as bar:
         for chunk, result in ordered(pool, one, chunks(disk.content(), disk.virtual_size)):
             control.stop.check()
             if result is not None:
                 yield result
-            bar.update(_data(chunk))
-
-
-def _data(chunk: Chunk) -> int:
-    return sum(extent.length for extent in chunk.extents)
+            bar.update(data_length(chunk.extents))
 
 
 def stream(disk: Disk, descriptor: bytes, control: Control, *, level: int, counted: list[int]) -> Iterator[bytes]:

@@ -30,8 +30,7 @@ def fill(reader: Reader, receiver: Receiver, control: Control) -> int:
     if isinstance(reader, Filler):
         reader.fill(receiver, control)
         return reader.bytes_read
-    todo = sum(end - start for start, end in _wanted(receiver, reader.holes()))
-    with estimated(control.progress, todo, "copy") as bar:
+    with estimated(control.progress, lambda: sum(end - start for start, end in _wanted(receiver, reader.holes())), "copy") as bar:
         sink = _Counting(receiver, bar)
         reader.read(_wanted(receiver, reader.holes(), sink.zero), sink, control)
     receiver.save()

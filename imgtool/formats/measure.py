@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from imgtool import storage
 from imgtool.formats.disk import Disk
@@ -104,9 +104,14 @@ def _mapped_payload(extent: Extent, file: ImageFile) -> Iterator[tuple[int, int,
             yield position + shift, end - position, True, False
 
 
+def data_length(extents: Iterable[Extent]) -> int:
+    """Bytes of these that hold data."""
+    return sum(extent.length for extent in extents if extent.kind == Kind.DATA)
+
+
 def data_bytes(disk: Disk) -> int:
     """Bytes of the guest's disk that hold data, by the map."""
-    return sum(extent.length for extent in disk.content() if extent.kind == Kind.DATA)
+    return data_length(disk.content())
 
 
 def work(disk: Disk) -> int:

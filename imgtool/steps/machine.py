@@ -189,7 +189,6 @@ def _write_folder(request: MachineRequest, work: Work, control: Control) -> list
 def _disks(request: MachineRequest, work: Work, folder: str, control: Control) -> list[ConvertResult]:
     """All disks, a few at a time. The first failure stops the others, and is what is told."""
     stop = Stop(control.stop)
-    sizes = disk_sizes(request, work, folder, control)
 
     def one(number: int) -> ConvertResult:
         disk, name = work.disks[number], work.names[number]
@@ -198,17 +197,13 @@ def _disks(request: MachineRequest, work: Work, folder: str, control: Control) -
             asked = replace(request.convert, source=opened.path, destination=os.path.join(folder, name), force=False)
             return convert_disk(asked, opened, own)
 
-    with together(control.progress, sizes) as progress:
+    with together(control.progress, lambda number: moved(request, work, number, folder, control), len(work.disks)) as progress:
         return disks_together(one, len(work.disks), stop)
 
 
-def disk_sizes(request: MachineRequest, work: Work, folder: str, control: Control) -> list[int]:
-    """What copying each disk will move, nearly: looked at where there are several."""
-    return [_bytes(request, work, disk, folder, control) for disk in work.disks] if len(work.disks) > 1 else [0] * len(work.disks)
-
-
-def _bytes(request: MachineRequest, work: Work, disk: DiskSlot, folder: str, control: Control) -> int:
-    """What gzip packed is not unpacked for that."""
+def moved(request: MachineRequest, work: Work, number: int, folder: str, control: Control) -> int:
+    """Bytes that copying a disk will move, nearly. What gzip packed is not unpacked for that."""
+    disk = work.disks[number]
     if work.machine.package is not None and _reference(work.machine, disk).gzip:
         return disk.capacity or 0
     with open_disk_of(work.machine, disk, request, folder, control) as opened:

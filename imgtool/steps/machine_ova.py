@@ -22,7 +22,7 @@ from imgtool.ova.read import read_ova
 from imgtool.ova.write import OvaWriter
 from imgtool.progress import Control, together
 from imgtool.steps.convert import check, verify_copy
-from imgtool.steps.machine import Work, disk_sizes, open_disk_of
+from imgtool.steps.machine import Work, moved, open_disk_of
 
 ROOM_FOR_A_DISK = 256
 """Bytes that sizes, known only after packing, add to the description."""
@@ -38,7 +38,7 @@ def write_ova(request: MachineRequest, work: Work, control: Control) -> list[Con
     with files.workspace(parent) as space:
         room = len(text) + ROOM_FOR_A_DISK * (len(slots) + 1)
         with (OvaWriter(space, name, stem=os.path.splitext(work.description)[0], room=room, disks=work.names) as ova,
-              together(control.progress, disk_sizes(request, work, space, control)) as progress):
+              together(control.progress, lambda one: moved(request, work, one, space, control), len(work.disks)) as progress):
             for number, (disk, disk_name) in enumerate(zip(work.disks, work.names, strict=True)):
                 own = replace(control, progress=progress.of(number, disk_name))
                 with open_disk_of(work.machine, disk, request, space, own) as opened:

@@ -142,7 +142,7 @@ def test_json_lines(clock: Clock) -> None:
 
 def told(done: Sequence[int], total: int) -> list[dict[str, int]]:
     out = io.StringIO()
-    with progress.estimated(JsonLines(out), total, "convert") as bar:
+    with progress.estimated(JsonLines(out), lambda: total, "convert") as bar:
         for n in done:
             bar.update(n)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
@@ -188,7 +188,7 @@ class Counting:
 def test_several_disks_have_a_bar_each_and_one_together() -> None:
     """What is guessed of a disk's bytes before is its share of the whole, whatever they are then."""
     shown = Counted()
-    with progress.together(shown, [1000, 300, 50]) as parts:
+    with progress.together(shown, [1000, 300, 50].__getitem__, 3) as parts:
         first, second, third = (parts.of(number, name) for number, name in enumerate("abc"))
         with first.bar(500, "copy") as one, second.bar(300, "copy") as other:
             one.update(250)
@@ -205,9 +205,20 @@ def test_several_disks_have_a_bar_each_and_one_together() -> None:
     assert shown.done == {progress.ALL: 1350, "copy a": 501, "copy b": 300, "verify a": 500, "copy c": 0}
 
 
+def test_nothing_is_looked_at_for_what_nobody_watches() -> None:
+    """The total may cost a walk over the map of a disk."""
+    def costs(*_: int) -> int:
+        raise AssertionError
+
+    with progress.together(Silent(), costs, 2) as parts, progress.estimated(parts.of(0, "a"), costs, "copy") as bar:
+        bar.update(5)
+    with progress.estimated(progress.Named(Silent(), "a"), costs, "copy"):
+        pass
+
+
 def test_one_disk_has_one_bar() -> None:
     shown = Counted()
-    with progress.together(shown, [7]) as parts, parts.of(0, "a").bar(7, "copy") as bar:
+    with progress.together(shown, [7].__getitem__, 1) as parts, parts.of(0, "a").bar(7, "copy") as bar:
         bar.update(7)
     assert shown.done == {"copy a": 7}
 
@@ -215,14 +226,14 @@ def test_one_disk_has_one_bar() -> None:
 def test_the_bar_of_all_is_not_counted_by_those_who_add_up(tmp_path: Path) -> None:
     shown, path = Counted(), tmp_path / "x.progress"
     kept = progress.Kept(path, shown)
-    with progress.together(kept, [5, 5]) as parts, parts.of(0, "a").bar(5, "copy") as bar:
+    with progress.together(kept, [5, 5].__getitem__, 2) as parts, parts.of(0, "a").bar(5, "copy") as bar:
         bar.update(2)
         assert [one["what"] for one in json.loads(path.read_text())["bars"]] == ["copy a"]
         assert shown.done[progress.ALL] == 2
 
 
 def half_done(kept: Kept, stopped: Stop) -> None:
-    with progress.estimated(kept, 1000, "convert") as bar:
+    with progress.estimated(kept, lambda: 1000, "convert") as bar:
         bar.update(10)
         stopped.check()
 

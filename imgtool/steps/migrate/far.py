@@ -104,8 +104,7 @@ def _stage(move: Move, readers: Sequence[Reader], work: Work, book: Journal, con
             told["result"] = done
         return done
 
-    sizes = [0 if reader.disk else move.bytes_of(number) for number, reader in enumerate(readers)]
-    with together(control.progress, sizes) as progress:
+    with together(control.progress, lambda number: 0 if readers[number].disk else move.bytes_of(number), len(slots)) as progress:
         return disks_together(one, len(slots), stop)
 
 

@@ -123,7 +123,7 @@ def _copy(move: Move, paths: Sequence[str], book: Journal, control: Control) -> 
         control.disks.whole(number, done)
         return done
 
-    with together(control.progress, [move.bytes_of(number) for number in range(len(slots))]) as progress:
+    with together(control.progress, move.bytes_of, len(slots)) as progress:
         return disks_together(one, len(slots), stop)
 
 
