@@ -1,19 +1,17 @@
 """Guests that were born on one hardware boot on another, with their network, after ``adapt``; and not before. TCG.
 
-Two cells here. With the migrations of ``test_migrate.py`` and ``tests/metal/test_boots.py`` each driver family, boot loader,
-network system and direction is met once:
+What ``make test`` boots comes from whole migrations, each direction once (``test_migrate.py``, ``tests/metal/test_boots.py``):
 
-=============  ==============  =========  ==============  ==================  =====================
-born on        to              boot       root            network             boots on
-=============  ==============  =========  ==============  ==================  =====================
-esxi (pvscsi)  kvm             MBR        ext4, names     ifupdown            virtio-blk, virtio-net
-metal (AHCI)   kvm, by p2v     MBR, /boot xfs, names      NetworkManager      virtio-scsi
-kvm (virtio)   esxi            LVM        ext4, names     netplan             pvscsi, vmxnet3; LSI, e1000
-kvm            metal           UEFI       ext4, UUID      networkd            NVMe, e1000e
-kvm            metal, by v2p   GPT, BIOS  ext4, UUID      networkd            AHCI
-=============  ==============  =========  ==============  ==================  =====================
+=============  ==============  ==========  ===========  ==========  ======================
+born on        to              boot        root         network     boots on
+=============  ==============  ==========  ===========  ==========  ======================
+esxi (pvscsi)  kvm             MBR         ext4, names  ifupdown    virtio-blk, virtio-net
+kvm (virtio)   esxi            GPT, BIOS   ext4, UUID   networkd    pvscsi, vmxnet3
+metal (AHCI)   kvm, by p2v     MBR, /boot  ext4, names  networkd    virtio-scsi
+kvm            metal, by v2p   UEFI        ext4, UUID   networkd    NVMe, e1000e
+=============  ==============  ==========  ===========  ==========  ======================
 
-``make boot-matrix`` has all of them.
+``make boot-matrix`` has all layouts, file systems, network systems and controllers; ``make test-long`` has what is here.
 """
 
 from __future__ import annotations
@@ -29,13 +27,13 @@ from typing import Any
 import pytest
 
 from fixtures.debian_guests import Guest
-from tests.e2e.boots import Cell, adapt, build, fails, sha256, works
+from tests.e2e.boots import Cell, adapt, build, fails, sha256
 from tests.program import ENVIRONMENT, ROOT, imgtool, result
 
 TO_KVM = Cell(Guest("esxi"), "kvm", "VIRTIO_BLK")
-TO_METAL = Cell(Guest("kvm", layout="uefi-own", stable=True, network="networkd"), "metal", "NVME")
 
 
+@pytest.mark.long
 @pytest.mark.boot
 def test_from_esxi_to_kvm(tmp_path: Path) -> None:
     """Root and fstab say /dev/sda1, the card is ens192 with a static address; the initramfs has vmw_pvscsi alone.
@@ -83,13 +81,6 @@ def killed(disk: Path) -> None:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.boot
-def test_from_kvm_to_metal(tmp_path: Path) -> None:
-    disk = build(TO_METAL, tmp_path)
-    adapt(disk.path, TO_METAL)
-    works(disk, TO_METAL.hardware)
 
 
 def test_a_disk_without_a_system(tmp_path: Path) -> None:

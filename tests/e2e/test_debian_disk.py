@@ -40,6 +40,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.boot
 def test_debian_boots_from_the_thick_qcow2(work: Path) -> None:
     disk = build(work / "debian.raw")

@@ -76,6 +76,7 @@ def test_an_encrypted_root(tmp_path: Path) -> None:
     assert works(disk, LUKS.hardware).root_source == "/dev/mapper/cr_root"
 
 
+@pytest.mark.long
 def test_a_full_boot(tmp_path: Path) -> None:
     disk = build(FROM_METAL, tmp_path)
     with files(disk.path, "boot", "/boot") as boot, (boot / "filler").open("wb") as filler:

@@ -39,6 +39,7 @@ def machine(name: str, disk: Path, serial: Path) -> Machine:
         rng="/dev/urandom", balloon="virtio")
 
 
+@pytest.mark.long
 @pytest.mark.boot
 def test_debian_boots_as_a_domain(work: Path, daemon: Libvirtd) -> None:
     disk = build(work / "debian.raw")

@@ -99,10 +99,14 @@ def test_started_and_looked_at(daemon: Libvirtd, pool: Path, work: Path) -> None
 
 
 @pytest.mark.boot
-def test_from_libvirt_to_esxi(daemon: Libvirtd, pool: Path, work: Path) -> None:
+@pytest.mark.parametrize(("guest", "there"), [
+    (Guest("kvm", layout="gpt", stable=True, network="networkd"), (PVSCSI,)),
+    pytest.param(Guest("kvm", layout="lvm", network="netplan"), (PVSCSI, LSISAS1068), marks=pytest.mark.long),
+], ids=["gpt", "lvm"])
+def test_from_libvirt_to_esxi(daemon: Libvirtd, pool: Path, work: Path, guest: Guest, there: tuple[Hardware, ...]) -> None:
     """Born on virtio; what the datastore has afterwards boots on pvscsi and vmxnet3, and on older hardware. The source is as
     it was."""
-    disk = debian_guests.build(pool / "kvm01.raw", Guest("kvm", layout="lvm", network="netplan"))
+    disk = debian_guests.build(pool / "kvm01.raw", guest)
     before = sha256(disk.path)
     daemon.define(domain("kvm01", libvirt_disk(disk.path, form="raw"), NIC), work)
     (work / "store").mkdir()
@@ -116,14 +120,18 @@ def test_from_libvirt_to_esxi(daemon: Libvirtd, pool: Path, work: Path) -> None:
     text = vmx.read_text()
     assert 'virtualDev = "pvscsi"' in text
     assert "vmxnet3" in text.lower()
-    for hardware in (PVSCSI, LSISAS1068):
+    for hardware in there:
         works(replace(disk, path=flat), hardware)
 
 
 @pytest.mark.boot
-def test_p2v(daemon: Libvirtd, pool: Path, work: Path) -> None:
+@pytest.mark.parametrize("guest", [
+    Guest("metal", layout="boot", network="networkd"),
+    pytest.param(Guest("metal", layout="boot", root="xfs", network="networkmanager"), marks=pytest.mark.long),
+], ids=["ext4", "xfs"])
+def test_p2v(daemon: Libvirtd, pool: Path, work: Path, guest: Guest) -> None:
     """A loop device as the disk of a machine with AHCI and e1000e, which its guest knows and no others."""
-    disk = debian_guests.build(work / "metal.raw", Guest("metal", layout="boot", root="xfs", network="networkmanager"))
+    disk = debian_guests.build(work / "metal.raw", guest)
     with loop(disk.path) as device:
         said = result("p2v", "metal01", "--from", f"metal://{device}", "--to", address(daemon), "--map-network", "default=nat",
                       "--format", "raw")

@@ -40,19 +40,16 @@ def moved(tmp_path: Path, guest: Guest, where: dict[str, Hardware], *words: str)
     assert sha256(source.path) == before
 
 
-def test_it_boots_from_ahci(tmp_path: Path) -> None:
-    moved(tmp_path, BIOS, {"AHCI": AHCI}, "--grow")
-
-
-@pytest.mark.boot_matrix
-def test_it_boots_by_bios(tmp_path: Path) -> None:
-    moved(tmp_path, BIOS, {"AHCI": AHCI, "NVMe": NVME})
-
-
-@pytest.mark.boot_matrix
-def test_it_boots_by_uefi(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hardware", [NVME, pytest.param(AHCI, marks=pytest.mark.boot_matrix)], ids=["nvme", "ahci"])
+def test_it_boots_by_uefi(tmp_path: Path, hardware: Hardware) -> None:
     """With variables that are empty: by the fallback loader that was put there."""
-    moved(tmp_path, UEFI, {"AHCI": AHCI.uefi(), "NVMe": NVME.uefi()}, "--grow")
+    moved(tmp_path, UEFI, {"UEFI": hardware.uefi()}, "--grow")
+
+
+@pytest.mark.boot_matrix
+@pytest.mark.parametrize("words", [(), ("--grow",)], ids=" ".join)
+def test_it_boots_by_bios(tmp_path: Path, words: tuple[str, ...]) -> None:
+    moved(tmp_path, BIOS, {"AHCI": AHCI, "NVMe": NVME}, *words)
 
 
 @pytest.mark.boot_matrix

@@ -23,9 +23,9 @@ def test_into_a_folder(tmp_path: Path) -> None:
     raw = raw_disk(tmp_path / "raw", 64 * MIB)
     with disk(raw) as device:
         plan = result("p2v", "web09", "--from", f"metal://{device}", "--to", tmp_path / "out", "--map-network", "default=nat",
-                      "--no-adapt", "--dry-run")
+                      "--no-adapt", "--whole", "--dry-run")
         assert plan["machine"] == "web09"
-        said = result("p2v", "web09", "--from", f"metal://{device}", "--to", tmp_path / "out", "--no-adapt")
+        said = result("p2v", "web09", "--from", f"metal://{device}", "--to", tmp_path / "out", "--no-adapt", "--whole")
     assert sorted(os.listdir(tmp_path / "out")) == ["web09.qcow2", "web09.xml"]
     same(raw, tmp_path / "out" / "web09.qcow2", "qcow2")
     assert said["machine"] == "web09"

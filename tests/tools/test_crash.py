@@ -168,7 +168,7 @@ def test_kill_9(job: Job) -> None:
     seconds = job.seconds()
     job.clear()
     unfinished = 0
-    for number, moment in enumerate(moments(seconds, 6, job.kind.name)):
+    for number, moment in enumerate(moments(seconds, 4, job.kind.name)):
         process = job.start()
         time.sleep(moment)
         with suppress(ProcessLookupError):
@@ -177,7 +177,7 @@ def test_kill_9(job: Job) -> None:
         unfinished += not job.target.exists()
         check_after(job, before)
         check_next(job, before)
-    assert unfinished >= 3, "it was hardly ever hit at work"
+    assert unfinished >= 2, "it was hardly ever hit at work"
 
 
 def test_kill_9_takes_qemu_img_with_it(tmp_path: Path) -> None:
@@ -194,8 +194,9 @@ def test_kill_9_takes_qemu_img_with_it(tmp_path: Path) -> None:
     check_next(job, fingerprint(job.source))
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@EACH
+@pytest.mark.parametrize(("job", "signum", "code"), [
+    *[(kind, signal.SIGINT, 130) for kind in KINDS], ("qcow2", signal.SIGTERM, 143), ("vhdx", signal.SIGTERM, 143),
+    ("twoGb", signal.SIGHUP, 129)], indirect=["job"])
 def test_a_signal(job: Job, signum: signal.Signals, code: int) -> None:
     """Ctrl-C goes to the whole group. Nothing is left at all, not even a folder; if it came too late, the image is whole."""
     before = fingerprint(job.source)
@@ -331,11 +332,9 @@ def killed_at(step: int, job: Job) -> int | None:
     return int(done.stderr.split("steps ")[1])
 
 
-REPLACED = [("twoGb", "twoGb"), ("flat", "flat"), ("twoGb", "qcow2"), (None, "twoGb")]
-
-
 @pytest.mark.parametrize(("old", "new"), [
-    pytest.param(old, new, id=f"{old}-{new}", marks=[] if old else [pytest.mark.long]) for old, new in REPLACED])
+    ("twoGb", "twoGb"), ("twoGb", "qcow2"), pytest.param("flat", "flat", marks=pytest.mark.long),
+    pytest.param(None, "twoGb", marks=pytest.mark.long)])
 def test_killed_at_every_step_of_publishing(tmp_path: Path, old: str | None, new: str) -> None:
     """The final name has the old image or the new one, whole; without an old one: the new one or nothing."""
     old_raw = patterns.write_raw(tmp_path / "old.raw", OLD)

@@ -8,10 +8,12 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from tools.mutation.chart import Chart, Only, Recorder, read
 from tools.mutation.operators import places
-from tools.mutation.runner import copied, passes
+from tools.mutation.runner import LONGEST, copied, passes
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLERS: dict[str, list[str]] = {
@@ -27,6 +29,23 @@ KILLERS: dict[str, list[str]] = {
         "tests/unit/test_ovf.py", "tests/unit/test_domain_xml.py", "tests/unit/test_hostile_text.py",
         "tests/unit/test_domain_xml_hostile.py", "tests/unit/test_translations.py"]}
 """Tests that should notice changes of a folder: the quickest first."""
+FIRST = 40
+"""Tests of those that run a line go first, this many: they notice most."""
+
+
+@dataclass(frozen=True)
+class Killers:
+    """Of a folder: all tests, which of them run which line, and the seconds that they may take."""
+
+    tests: list[str]
+    chart: Chart
+    seconds: float
+
+    def notice(self, tree: Path, path: str, line: int) -> bool:
+        """Whether a test fails: one of those that run the line, or else any."""
+        quick = self.chart.get(path, {}).get(line, [])[:FIRST]
+        files = list(dict.fromkeys(name.partition("::")[0] for name in quick))
+        return bool(quick and not passes(tree, files, self.seconds, Only(quick))) or not passes(tree, self.tests, self.seconds)
 
 
 def main() -> int:
@@ -40,13 +59,13 @@ def main() -> int:
     # What a changed program has left mounted there may keep the folder from going away.
     with tempfile.TemporaryDirectory(prefix="imgtool-mutation-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         tree = copied(ROOT, Path(folder))
-        times = {name: _baseline(tree, name) for name in asked.folders}
+        killers = {name: _killers(tree, name) for name in asked.folders}
         end = time.monotonic() + asked.minutes * 60
         counts = {name: [0, 0] for name in asked.folders}
         for number, (name, path, index) in enumerate(_sample(tree, asked.folders, rng)):
             if time.monotonic() > end:
                 break
-            noticed = _tried(tree, name, path, index, times[name])
+            noticed = _tried(tree, path, index, killers[name])
             counts[name][noticed] += 1
             print(f"{number}", end=" " if noticed else "\n", flush=True)
     print()
@@ -65,15 +84,15 @@ def _sample(tree: Path, folders: list[str], rng: random.Random) -> list[tuple[st
     return [one for group in zip(*found.values(), strict=False) for one in group]
 
 
-def _baseline(tree: Path, name: str) -> float:
-    """Seconds that the tests may take: who takes much longer than without a change hangs, and that is noticed, too."""
-    began = time.monotonic()
-    if not passes(tree, KILLERS[name]):
+def _killers(tree: Path, name: str) -> Killers:
+    """Who takes much longer than without a change hangs, and that is noticed, too."""
+    began, result = time.monotonic(), tree / f"{name}.json"
+    if not passes(tree, KILLERS[name], LONGEST, Recorder(tree, name, result)):
         sys.exit(f"the tests for {name} fail as it is")
-    return (time.monotonic() - began) * 3 + 30
+    return Killers(KILLERS[name], read(result), (time.monotonic() - began) * 3 + 30)
 
 
-def _tried(tree: Path, name: str, path: Path, index: int, seconds: float) -> bool:
+def _tried(tree: Path, path: Path, index: int, killers: Killers) -> bool:
     """Whether a test notices one change; else the change is shown."""
     text = path.read_text("utf-8")
     module = ast.parse(text)
@@ -81,7 +100,7 @@ def _tried(tree: Path, name: str, path: Path, index: int, seconds: float) -> boo
     place.change()
     path.write_text(ast.unparse(ast.fix_missing_locations(module)), "utf-8")
     try:
-        noticed = not passes(tree, KILLERS[name], seconds)
+        noticed = killers.notice(tree, str(path.relative_to(tree)), place.line)
     finally:
         path.write_text(text, "utf-8")
     if not noticed:

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tools.mutation.chart import Only, Recorder
+
 LOADED = (hypothesis, lxml.etree, np, pytest, yaml)
 """Here once, instead of anew for each change."""
 COPIED = ("imgtool", "tests", "fixtures", "bench", "pyproject.toml", "docs")
@@ -36,13 +38,13 @@ def copied(root: Path, folder: Path) -> Path:
     return folder
 
 
-def passes(tree: Path, tests: Sequence[str], seconds: float = LONGEST) -> bool:
+def passes(tree: Path, tests: Sequence[str], seconds: float = LONGEST, *plugins: Only | Recorder) -> bool:
     """Whether all of them pass in ``tree`` in that time; the first that fails ends it. What they leave is ended, too."""
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="imgtool-mutation-", dir="/var/tmp") as scratch:
         child = os.fork()
         if child == 0:
-            os._exit(_in_child(tree, tests, scratch))
+            os._exit(_in_child(tree, tests, scratch, plugins))
         end, done, status = time.monotonic() + seconds, 0, 1
         while not done and time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -54,7 +56,7 @@ def passes(tree: Path, tests: Sequence[str], seconds: float = LONGEST) -> bool:
     return bool(done) and status == 0
 
 
-def _in_child(tree: Path, tests: Sequence[str], scratch: str) -> int:
+def _in_child(tree: Path, tests: Sequence[str], scratch: str, plugins: Sequence[Only | Recorder]) -> int:
     os.setsid()
     quiet = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -65,6 +67,6 @@ def _in_child(tree: Path, tests: Sequence[str], scratch: str) -> int:
     sys.path.insert(0, str(tree))
     try:
         return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not long and not boot_matrix",
-                                f"--basetemp={scratch}/tests", "--hypothesis-seed=0", *tests]))
+                                f"--basetemp={scratch}/tests", "--hypothesis-seed=0", *tests], plugins))
     except BaseException:  # a changed program may do anything
         return 1
