@@ -159,11 +159,10 @@ def test_no_space_for_the_marks_of_what_was_copied(tmp_path: Path, monkeypatch: 
         blocks.mark(1, journal.digest(b"1"))
         blocks.save(lambda: None)
         blocks.mark(2, journal.digest(b"2"))
-        with monkeypatch.context() as patched:
-            with open("/dev/full", "wb", buffering=0) as full:
-                patched.setattr(blocks, "_file", full)
-                with pytest.raises(NoSpaceError, match="/dev/full"):
-                    blocks.save(lambda: None)
+        with monkeypatch.context() as patched, open("/dev/full", "wb", buffering=0) as full:
+            patched.setattr(blocks, "_file", full)
+            with pytest.raises(NoSpaceError, match="/dev/full"):
+                blocks.save(lambda: None)
     with opened(path) as blocks:
         assert (1 in blocks, 2 in blocks) == (True, False)
 
