@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from imgtool.model.runbook import (
     Count,
     Endpoint,
     Limits,
+    MigrateStep,
     P2vStep,
     Secret,
     Settings,
@@ -38,6 +40,7 @@ from imgtool.model.runbook import (
     VerifyStep,
 )
 from imgtool.progress import Control
+from imgtool.runs import work
 from imgtool.runs.engine.store import machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
 from imgtool.runs.plans import plans
@@ -171,6 +174,50 @@ def test_physical_machines(tmp_path: Path) -> None:
     assert (request.confirmed, request.grow, request.credentials.password_env) == (("SERIAL",), True, "P")
     places = ways(made, Limits(per_target_host=Count(3), source_hosts=(("old", Count(1)),)))
     assert list(places.values()) == [[["sources-1", "old"], ["targets-3", "localhost"], ["work-here", ""]]] * 2
+
+
+def test_a_guest_is_changed_as_the_command_line_would(tmp_path: Path) -> None:
+    """All that a runbook says of it: nothing is left out silently."""
+    vmx(tmp_path / "in", "web01", (MIB, MIB))
+    made = task(tmp_path, key_files=("k",), virtio_win="win", packages="debs", rebuild_initramfs=True, ignore_lock=True)
+    verb, request = request_of(made, AdaptStep(images=("in/web01.vmx",), platform=AdaptFor.KVM))
+    assert (verb, request.platform) == ("adapt", "kvm")
+    assert request.images == tuple(str(tmp_path / f"in/d{number}.vmdk") for number in range(2))
+    assert request.nics == ("00:50:56:01:02:03",)
+    assert (request.key_files, request.drivers, request.packages) == (
+        (str(tmp_path / "k"),), str(tmp_path / "win"), str(tmp_path / "debs"))
+    assert (request.rebuild_initramfs, request.reading.ignore_lock) == (True, True)
+    verb, request = request_of(task(tmp_path), AdaptStep(images=("in/d0.vmdk",), platform=AdaptFor.ESXI))
+    assert (request.images, request.nics, request.packages) == ((str(tmp_path / "in/d0.vmdk"),), (), None)
+    assert (request.rebuild_initramfs, request.reading.ignore_lock) == (False, False)
+
+
+def test_an_endpoint_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="web01: to is missing"):
+        request_of(replace(task(tmp_path), target=None), MigrateStep())
+
+
+def test_what_could_not_be_read_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"machine": "web01", "disks": [{"bytes_lost": 0}, {"bytes_lost": 4096}]}
+    monkeypatch.setattr(work, "_function", lambda *_given: lambda *_request: said)
+    with pytest.raises(ImgtoolError, match="web01: 4096 bytes could not be read, and are zeros in web01"):
+        do(task(tmp_path), "0-migrate", Control())
+
+
+@pytest.mark.parametrize(("step", "verb"), [
+    (ConvertStep(source="in/d0.vmdk", destination="a.qcow2", to="qcow2"), "convert"),
+    (TranslateStep(source="in/web01.vmx", destination="a.xml"), "translate")])
+def test_a_plan_of_the_first_step_has_looked_at_it(tmp_path: Path, step: Step, verb: str) -> None:
+    """Also what is wrong with it."""
+    vmx(tmp_path / "in", "web01", (MIB,))
+    (planned,) = plans([Group(name="all", tasks=(task(tmp_path, step),))], Control())
+    assert (planned.exit_code, [one.verb for one in planned.plan.steps]) == (0, [verb])
+    assert not (tmp_path / "a.qcow2").exists()
+    (tmp_path / "in/web01.vmx").unlink()
+    (tmp_path / "in/d0.vmdk").unlink()
+    (planned,) = plans([Group(name="all", tasks=(task(tmp_path, step),))], Control())
+    assert planned.exit_code == 2
+    assert planned.plan.problems[0].fatal
 
 
 def test_ids_are_of_the_work(tmp_path: Path) -> None:
