@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from imgtool import progress
-from imgtool.cli.job_lines import table
+from imgtool.cli.job_lines import job_lines, table
 from imgtool.journal import progress_path
-from imgtool.model.job import Job, JobStep
+from imgtool.model.job import Going, Job, JobStep
 from imgtool.progress import Kept
 from imgtool.runs.jobs.going import moving
 from imgtool.runs.jobs.overview import seen
 from imgtool.runs.jobs.steps import steps
+from imgtool.runs.pages.overview import page
 from imgtool.units import duration
 
 BEGAN = datetime.fromisoformat("2026-11-21T22:00:00+00:00")
@@ -66,6 +67,26 @@ def test_the_table_of_jobs_fits_a_narrow_terminal() -> None:
     assert lines[0].split() == ["JOB", "STATE", "WHAT", "BEGUN", "(UTC)", "READ"]
     assert any(line.startswith("    xxx") for line in lines)
     assert list(table(looked, 500)) == list(table(looked))
+
+
+def test_what_is_told_of_one_job() -> None:
+    going = Going(what="copy", done=1 << 20, total=4 << 20, rate=1 << 20, remaining=3.0)
+    one = job("web01", "running", going=(going,), result={"changes": [{"where": "/etc/fstab", "what": "by UUID"}]}, hint="wait",
+              error="late")
+    assert list(job_lines(one))[-4:] == ["  now      copy: 1.0 MiB of 4.0 MiB (25 %), 1.0 MiB/s, 3 s left",
+                                         "  changed  /etc/fstab: by UUID", "  error: late", "  hint: wait"]
+
+
+def test_the_page_says_what_moves_and_that_it_is_paused() -> None:
+    bars = (Going(what="copy <a>", done=3, total=4, rate=1, remaining=1.0),
+            Going(what="settle", done=1, total=0, rate=1, remaining=None))
+    looked = seen([job("web01", "running", going=bars)], at(9), paused=True)
+    said = page(looked)
+    assert "copy &lt;a&gt;, 75 %" in said
+    assert "settle" in said
+    assert "Paused: what runs goes on" in said
+    assert list(table(looked))[-1] == "paused: nothing new begins (imgtool jobs resume)"
+    assert "Paused: " not in page(seen([], at(9)))
 
 
 def test_flow_adds_up() -> None:
