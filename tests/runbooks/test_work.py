@@ -20,6 +20,7 @@ from imgtool.errors import (
     UnreachableError,
     UsageError,
 )
+from imgtool.frozen import frozen
 from imgtool.journal import now
 from imgtool.model import VerifyResult
 from imgtool.model.runbook import (
@@ -41,7 +42,7 @@ from imgtool.model.runbook import (
 )
 from imgtool.progress import Control
 from imgtool.runs import work
-from imgtool.runs.engine.store import machine_id, parsed_id, ways
+from imgtool.runs.engine.store import Store, database, machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
 from imgtool.runs.plans import plans
 from imgtool.runs.requests import request_of
@@ -239,3 +240,34 @@ def test_only_what_may_end_otherwise_is_tried_again() -> None:
     every = (ImgtoolError, UsageError, DifferError, RefusedError, DamagedError, MissingToolError, NoSpaceError, UnreachableError,
              NotAdmittedError)
     assert [one for one in every if may_help(one("x"))] == [UnreachableError]
+
+
+def test_what_was_cancelled_goes_on_where_it_is_tried_again(state: Path) -> None:
+    """It is the same attempt; another machine stays as it is."""
+    database(None).create()
+    store = Store(database(None))
+    try:
+        for name in ("web01", "web02"):
+            store._enqueue("machine", "nobody's", machine_id("b", name))
+            store.cancel([machine_id("b", name)])
+        assert store.retry("b", ["web01"]) == ["b/web01"]
+        assert store.states(["b/web01", "b/web02"]) == {"b/web01": "ENQUEUED", "b/web02": "CANCELLED"}
+        assert store.states([]) == {}
+    finally:
+        store.close()
+
+
+def test_what_is_submitted_again_with_other_settings_is_named(tmp_path: Path, state: Path) -> None:
+    """And stays as it was: it may have begun."""
+    database(None).create()
+    store = Store(database(None))
+    try:
+        first, other = task(tmp_path), task(tmp_path, storage="gold")
+        said = frozen(first)
+        store._enqueue("machine", "nobody's", machine_id("b", "web01"), said)
+        assert store.submit("b", [Group(name="all", tasks=(first,))], Limits(), "") == []
+        assert store.submit("b", [Group(name="all", tasks=(other,))], Limits(), "") == ["web01"]
+        assert store.machines("b", given=True)["web01"].input["args"][0] == said
+        assert len(store.batches("b")) == 1
+    finally:
+        store.close()
