@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import pytest
 
 from imgtool import progress
 from imgtool.cli.job_lines import job_lines, table
+from imgtool.errors import RefusedError
 from imgtool.journal import progress_path
 from imgtool.model.job import Going, Job, JobStep
 from imgtool.progress import Kept
+from imgtool.runs.jobs import journals
 from imgtool.runs.jobs.going import moving
 from imgtool.runs.jobs.overview import seen
 from imgtool.runs.jobs.steps import steps
@@ -150,3 +154,27 @@ def test_of_a_process_that_is_gone_nothing_moves(tmp_path: Path, monkeypatch: py
 def test_durations() -> None:
     assert [duration(one) for one in (None, 0.4, 59.4, 59.6, 3599, 3700)] == [
         "-", "0 s", "59 s", "1 min", "1 h 00 min", "1 h 02 min"]
+
+
+def test_no_process_is_ended_but_the_one_that_does_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another program's by now, or of another host that shares the state folder."""
+    monkeypatch.setenv("IMGTOOL_STATE", str(tmp_path))
+    (tmp_path / "jobs").mkdir()
+    path, one = tmp_path / "jobs" / "migrate-1.jsonl", replace(job("web01", "running", batch=None), id="migrate-1")
+    with (path.open("ab") as file, subprocess.Popen(["sleep", "60"], stdout=file) as does,
+          subprocess.Popen(["sleep", "60"]) as other):
+        def told(pid: int) -> None:
+            path.write_text(json.dumps({"event": "start", "time": at(0), "pid": pid}) + "\n")
+
+        told(other.pid)
+        with pytest.raises(RefusedError, match=f"process {other.pid} is another program"):
+            journals._end(one)
+        told(does.pid)
+        journals._end(one)
+        assert does.wait(10) == -signal.SIGTERM
+        with pytest.raises(RefusedError, match=f"its process {does.pid} is gone"):
+            journals._end(one)
+        with pytest.raises(RefusedError, match="it is done"):
+            journals._end(replace(one, state="done"))
+        assert other.poll() is None
+        other.kill()
