@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_who_sits_at_no_terminal_is_not_asked_for_a_passphrase(monkeypatch: pyte
     monkeypatch.setattr(guests.getpass, "getpass", lambda *_words, **_named: pytest.fail("it asked"))
     with pytest.raises(LockedError, match="disk 0 is locked"):
         guests.with_keys(locked)
+
+
+def test_a_passphrase_that_was_typed_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def locked(keys: Sequence[str]) -> None:
+        tried.append(tuple(keys))
+        raise LockedError("disk 0 is locked")
+
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(guests, "ends_at_once", nullcontext)
+    monkeypatch.setattr(guests.getpass, "getpass", lambda *_words, **_named: "secret")
+    with pytest.raises(LockedError):
+        guests.with_keys(locked)
+    assert tried == [(), ("secret",)]
 
 
 @pytest.mark.parametrize(("text", "source", "device"), [

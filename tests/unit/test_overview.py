@@ -9,17 +9,18 @@ import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imgtool import progress
 from imgtool.cli.job_lines import job_lines, table
-from imgtool.errors import RefusedError
+from imgtool.errors import RefusedError, UsageError
 from imgtool.journal import progress_path
 from imgtool.model.job import Going, Job, JobStep
 from imgtool.progress import Kept
-from imgtool.runs.jobs import journals
+from imgtool.runs.jobs import find, journals
 from imgtool.runs.jobs.going import moving
 from imgtool.runs.jobs.overview import seen
 from imgtool.runs.jobs.steps import steps
@@ -178,3 +179,11 @@ def test_no_process_is_ended_but_the_one_that_does_the_job(tmp_path: Path, monke
             journals._end(replace(one, state="done"))
         assert other.poll() is None
         other.kill()
+
+
+def test_one_job_is_not_a_batch() -> None:
+    store = SimpleNamespace(jobs=lambda: [job("web01", "done"), job("web02", "done")], whole=lambda one: one)
+    assert find([store], "b/web02")[1].machine == "web02"  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="b is a batch of 2 machines") as caught:
+        find([store], "b")  # type: ignore[list-item]
+    assert caught.value.hint == "imgtool jobs show b/web01"

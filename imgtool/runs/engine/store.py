@@ -77,10 +77,6 @@ class Database:
         split = urlsplit(self.url)
         return self.path or f"{split.scheme}://{split.hostname}{split.path}"
 
-    @property
-    def exists(self) -> bool:
-        return self.path is None or Path(self.path).is_file()
-
     def create(self) -> None:
         """The tables. Raises UnreachableError."""
         if self.path:
