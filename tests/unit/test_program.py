@@ -101,13 +101,16 @@ def test_a_slip_is_answered_with_what_to_type(words: tuple[str, ...], told: str,
     assert not (tmp_path / "dir").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("info", "a.raw"), ("jobs", "logs", "migrate-1")], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, words: tuple[str, ...]) -> None:
     """As of ``imgtool info x | head -0``: no words, and a shell's code for SIGPIPE."""
     (tmp_path / "a.raw").write_bytes(bytes(512))
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/migrate-1.jsonl").write_text('{"time": "2026-11-28T00:00:00Z", "event": "start", "verb": "migrate"}\n')
     reads, writes = os.pipe()
     os.close(reads)
-    done = subprocess.run([sys.executable, "-m", "imgtool", "info", tmp_path / "a.raw"], env=ENVIRONMENT, stdout=writes,
-                          stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "imgtool", *words], cwd=tmp_path, stdout=writes, stderr=subprocess.PIPE,
+                          env={**ENVIRONMENT, "IMGTOOL_STATE": str(tmp_path)}, text=True, check=False)
     os.close(writes)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
