@@ -197,14 +197,16 @@ def _paths(incomplete: str, suffixes: tuple[str, ...]) -> Iterator[str]:
         for entry in sorted(entries, key=lambda one: one.name):
             shown = entry.name.startswith(name) and (name or not entry.name.startswith("."))
             if shown and entry.name.isprintable():
-                if entry.is_dir():
+                mode = _mode(entry)
+                if stat.S_ISDIR(mode):
                     yield os.path.join(folder, entry.name) + "/"
-                elif entry.name.lower().endswith(suffixes) or _is_block_device(entry):
+                elif entry.name.lower().endswith(suffixes) or stat.S_ISBLK(mode):
                     yield os.path.join(folder, entry.name)
 
 
-def _is_block_device(entry: os.DirEntry[str]) -> bool:
+def _mode(entry: os.DirEntry[str]) -> int:
+    """0 for a link that leads nowhere, or in a circle."""
     try:
-        return stat.S_ISBLK(entry.stat().st_mode)
+        return entry.stat().st_mode
     except OSError:
-        return False
+        return 0

@@ -141,10 +141,12 @@ def _verify(task: Task, step: VerifyStep) -> tuple[str, tuple[str, str]]:
 
 
 def _adapt(task: Task, step: AdaptStep) -> tuple[str, AdaptRequest]:
-    from imgtool.steps.machine_disks import machine_disks
+    from imgtool.steps.machine_disks import machine_disks, machine_nics
 
-    said = task.settings
-    images = machine_disks(list(_paths(task, step.images)), list(_paths(task, said.disk_roots)))
+    said, named = task.settings, _paths(task, step.images)
     return "adapt", AdaptRequest(
-        images=images, platform=Platform(step.platform.value), key_files=_paths(task, said.key_files),
-        drivers=_path(task, said.virtio_win) if said.virtio_win else None, rebuild_initramfs=bool(said.rebuild_initramfs))
+        images=machine_disks(named, _paths(task, said.disk_roots)), platform=Platform(step.platform.value),
+        reading=SourceOptions(ignore_lock=bool(said.ignore_lock)), key_files=_paths(task, said.key_files),
+        nics=machine_nics(named[0]) if is_machine(named[0]) else (), rebuild_initramfs=bool(said.rebuild_initramfs),
+        drivers=_path(task, said.virtio_win) if said.virtio_win else None,
+        packages=_path(task, said.packages) if said.packages else None)

@@ -33,14 +33,14 @@ def tasks_of(book: Runbook, base: str, only: Iterable[str] = (), stop: Stop | No
     Raises UsageError (two of one name, nothing found), UnreachableError.
     """
     finder, wanted = _Finder(book, base, stop or Stop()), list(only)
-    made, taken = [], dict[str, str]()
+    made, taken = [], dict[str, Machine]()
     for wave, machines in groups(book):
         tasks = []
         for machine in machines:
             for task in finder.tasks(machine, wave):
-                if taken.setdefault(task.name, _named(machine)) != _named(machine):
-                    raise UsageError(f"{task.name} is found twice: by {taken[task.name]} and by {_named(machine)}",
-                                     "each machine is one run; make the globs exclude each other")
+                if (other := taken.get(task.name)) is not None:
+                    raise _twice(task.name, other, machine)
+                taken[task.name] = machine
                 if not wanted or any(fnmatch.fnmatchcase(task.name, one) for one in wanted):
                     tasks.append(task)
         made.append(Group(name=wave.name if wave else "all", tasks=tuple(tasks)))
@@ -48,6 +48,14 @@ def tasks_of(book: Runbook, base: str, only: Iterable[str] = (), stop: Stop | No
         raise UsageError(f"--only {', '.join(wanted)}: the runbook has no such machine",
                          f"there are: {', '.join(list(taken)[:20])}")
     return made
+
+
+def _twice(name: str, first: Machine, second: Machine) -> UsageError:
+    """The second would be taken for the first: what has an id is done once."""
+    if first is second:
+        return UsageError(f"{_named(first)} finds two machines that are called {name}", "rename one of them at the source")
+    return UsageError(f"{name} is found twice: by {_named(first)} and by {_named(second)}",
+                      "each machine is one run; make the globs exclude each other")
 
 
 def _named(machine: Machine) -> str:

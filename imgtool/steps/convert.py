@@ -218,7 +218,6 @@ def _target(folder: str, name: str, size: int, spec: ImageSpec) -> Target:
         return TARGETS[spec.format](folder, name, size, spec)
     except OSError as error:
         storage.raise_os(error, f"making {name}")
-        raise
 
 
 def _write_staged(request: ConvertRequest, disk: Disk, folder: str, name: str, control: Control) -> _Written:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from imgtool.errors import RefusedError
+from imgtool.errors import RefusedError, StoppedError
+from imgtool.model.endpoint import Uri
+from imgtool.model.metal import PhysicalDisk
 from imgtool.model.v2p import DiskChoice, V2pRequest, V2pResult
-from imgtool.progress import Control
+from imgtool.progress import Control, Stop
 from imgtool.steps.v2p import boot_entry, prepare, v2p
 from tests.metal.physical import MIB, image, physical, serial, written
 from tests.metal.physical import v2p as command
@@ -104,3 +109,24 @@ def test_the_option(tmp_path: Path, esp: Path) -> None:
     with physical(tmp_path, 80 * MIB) as device:
         plan = command(esp, device, "--boot-entry", "--dry-run", "--json")
         assert ("was not started by UEFI" in plan.stderr) == (not os.path.exists(boot_entry.BITS))
+
+
+def test_who_is_stopped_is_not_warned_of_a_missing_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_given: object, **_how: object) -> NoReturn:
+        raise StoppedError(signal.SIGINT)
+
+    monkeypatch.setattr(boot_entry, "partition", lambda *_given: 1)
+    monkeypatch.setattr(boot_entry, "loader", lambda _wire: "x")
+    monkeypatch.setattr(boot_entry.tunnel, "run", stopped)
+    monkeypatch.setattr(boot_entry.proc, "run", stopped)
+    for place in (Uri(scheme="metal"), Uri(scheme="metal+ssh", host="h")):
+        with pytest.raises(StoppedError):
+            boot_entry.add(None, place, "m", [(PhysicalDisk(name="sda", size=1), None)], Stop())  # type: ignore[arg-type, list-item]
+
+
+def test_far_away_it_is_asked_by_the_same_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the folders of root's programs, which ssh does not search; what a name holds stays one word."""
+    said = efibootmgr(tmp_path, monkeypatch, "exit 0")
+    monkeypatch.setattr(boot_entry.tunnel, "run", lambda _place, argv, **_how: subprocess.run(argv, check=True))
+    boot_entry._run(Uri(scheme="metal+ssh", host="h"), ["efibootmgr", "--label", "web 01'; $(x)"], Stop())
+    assert said.read_text().splitlines() == ["--label", "web 01'; $(x)"]

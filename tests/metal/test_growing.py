@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.frozen import frozen
+from imgtool.model.guest import Change
+from imgtool.model.v2p import V2pRequest
+from imgtool.steps.v2p import change
+from imgtool.steps.v2p.change import Changed
 from tests.loops import loop_device
 from tests.metal.physical import MIB, physical, result, serial, started, v2p
 from tests.metal.tables import gpt, partitions, sound
@@ -66,6 +74,30 @@ def size_of(place: Path, device: Path, kind: str) -> int:
             return int(tool("df", "-B1", "--output=size", point).stdout.split()[1])
         finally:
             tool("umount", point)
+
+
+def test_a_change_is_found_again_only_for_the_same_command(tmp_path: Path) -> None:
+    """Else other bytes would be written behind those that are there."""
+    made = Changed(token="t", sizes=(1, 2), changes=(Change(where="/etc/fstab", what="w", why="y"),), warnings=("w",))
+    record = tmp_path / "changed.json"
+    record.write_text(json.dumps({"about": "this", "changed": frozen(made)}))
+    assert change._found(str(record), "this") == made
+    with pytest.raises(RefusedError, match="have changed since the run that was stopped") as caught:
+        change._found(str(record), "that")
+    assert "--discard-partial" in str(caught.value.hint)
+    for text in ("", "[]", "{}", '{"about": "this", "changed": 7}', '{"about": "this"}'):
+        record.write_text(text)
+        with pytest.raises(DamagedError, match="is damaged"):
+            change._found(str(record), "this")
+
+
+def test_what_a_change_depends_on() -> None:
+    def about(state: object = 1, sizes: tuple[int, ...] = (5,), **how: object) -> str:
+        disk = SimpleNamespace(state={"mtime": state})
+        return change._about(V2pRequest(name="m", disks=(), **how), SimpleNamespace(disks=(disk,)), sizes)  # type: ignore[arg-type]
+
+    assert about() == about()
+    assert len({about(), about(2), about(sizes=(6,)), about(adapt=False), about(macs=(("a", "b"),)), about(drivers="d")}) == 6
 
 
 def remembered(state: Path) -> int:

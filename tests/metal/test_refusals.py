@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from imgtool.endpoints.far.wire import Wire
 from imgtool.endpoints.metal.contents import Contents, contents
 from imgtool.endpoints.metal.disks import disks
-from imgtool.errors import RefusedError
+from imgtool.errors import RefusedError, UsageError
 from imgtool.model.metal import PhysicalDisk
-from imgtool.progress import Stop
-from imgtool.steps.v2p import targets
+from imgtool.model.v2p import DiskChoice, V2pRequest
+from imgtool.progress import Control, Stop
+from imgtool.steps.v2p import prepare, targets
+from imgtool.steps.v2p import v2p as write_v2p
 from tests.loops import loop_device
 from tests.metal.physical import MIB, image, physical, serial, v2p, written
 from tests.metal.tables import gpt
@@ -279,14 +282,56 @@ def test_while_it_is_held_nobody_else_gets_it(tmp_path: Path) -> None:
 
 
 def test_two_disks_cannot_be_one(tmp_path: Path) -> None:
+    """By whatever name."""
+    link = Path(f"/dev/shm/imgtool-{os.getpid()}")
     with physical(tmp_path, 80 * MIB) as device:
-        link = tmp_path / "by-id"
+        source, before = two_disks(tmp_path), written(device)
         link.symlink_to(device)
-        source, before = image(tmp_path), written(device)
-        for second in (f"1={device}", f"0={device}"):
-            done = imgtool("v2p", source, "--disk", f"0={device}", "--disk", second, "--no-adapt", "--wipe")
-            assert done.returncode == 2, done.stderr
+        try:
+            for name, place, why in (("vdb", device, "are one disk"), ("1", link, "are one disk"),
+                                     ("vda", device, "is named twice"), ("vdc", device, "has no disk 'vdc'")):
+                choices = (DiskChoice(source="vda", device=str(device)), DiskChoice(source=name, device=str(place)))
+                wanted = V2pRequest(name=str(source), disks=choices, adapt=False, wipe=True, confirmed=(serial(device),))
+                with pytest.raises(UsageError, match=why):
+                    write_v2p(wanted, Control())
+        finally:
+            link.unlink()
         assert written(device) == before
+
+
+def two_disks(place: Path) -> Path:
+    one, other = image(place, "a.raw"), image(place, "b.raw")
+    disks = "".join(f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/>"
+                    f"<target dev='{name}' bus='virtio'/></disk>" for path, name in ((one, "vda"), (other, "vdb")))
+    (place / "m.xml").write_text("<domain type='kvm'><name>m</name><memory>131072</memory><vcpu>1</vcpu><os><type>hvm</type>"
+                                 f"</os><devices>{disks}</devices></domain>")
+    return place / "m.xml"
+
+
+@pytest.mark.parametrize(("how", "why"), [
+    ({"disks": ()}, "no disk is named"), ({"target": "metal:///dev/sda"}, "not the address of a machine with disks"),
+    ({"target": "qemu:///system"}, "not the address of a machine with disks")])
+def test_what_is_not_said(tmp_path: Path, how: dict[str, object], why: str) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(MIB))
+    choice = DiskChoice(source="0", device="/dev/null")
+    with pytest.raises(UsageError, match=why):
+        prepare(replace(V2pRequest(name=str(tmp_path / "a.raw"), disks=(choice,), adapt=False), **how), Control())
+    assert not list(tmp_path.glob("state/v2p/*"))
+
+
+def test_nothing_grows_onto_sectors_of_another_size(tmp_path: Path) -> None:
+    """The table's numbers are of sectors: a file system that grew by them would be elsewhere."""
+    source = image(tmp_path)
+    with physical(tmp_path, 80 * MIB, "--sector-size=4096") as device:
+        done = v2p(source, device, "--grow", "--dry-run", "--json")
+        assert (done.returncode, "--grow cannot be combined with sectors of" in done.stderr) == (4, True), done.stderr
+
+
+def test_a_block_device_that_is_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CD drive, a disk without a medium, a mapped device: whatever /sys does not show as a disk."""
+    wire = SimpleNamespace(call=lambda what, **_how: ({"block": True, "name": "sr0", "files": SDA}, b""))
+    with pytest.raises(RefusedError, match="/dev/sr0 is no disk that can be written"):
+        targets._find(wire, "/dev/sr0")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("disk", "typed"), [

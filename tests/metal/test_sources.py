@@ -13,11 +13,15 @@ from imgtool.descriptions import description
 from imgtool.endpoints import Sink
 from imgtool.errors import RefusedError, UnreachableError, UsageError
 from imgtool.formats.disk import Disk, open_disk
+from imgtool.model.description import Parsed, Trace
+from imgtool.model.devices import Bus, DiskSlot
 from imgtool.model.endpoint import Found, Power, Seen
+from imgtool.model.machine import Machine
 from imgtool.model.situation import SourceState
 from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.progress import Control
 from imgtool.steps.v2p import prepare, v2p
+from imgtool.steps.v2p.sources import disk_names
 from tests.metal.physical import MIB, has, image, physical, serial
 
 XML = b"""<domain type='kvm'><name>web</name><memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>
@@ -106,3 +110,33 @@ def test_a_machine_that_runs_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(endpoints, "source", lambda *_: Place(Far(image(tmp_path), cuts=0), Power.RUNNING))
     with physical(tmp_path, 80 * MIB) as device, pytest.raises(RefusedError, match="web is running"):
         v2p(request(device), Control())
+
+
+def machine(*slots: DiskSlot, trace: tuple[Trace, ...] = ()) -> Parsed:
+    return Parsed(machine=Machine(name="web", disks=slots), trace=trace)
+
+
+def test_disks_are_called_as_a_kernel_would() -> None:
+    """Counted by bus, unless the description says names; what would mean two disks means none."""
+    slots = (DiskSlot(path="a/x.vmdk"), DiskSlot(path="b/x.vmdk", unit=1), DiskSlot(path="c.vmdk", bus=Bus.VIRTIO),
+             DiskSlot(path="d.vmdk", bus=Bus.IDE))
+    assert disk_names(machine(*slots), ()) == [
+        ("sda", "scsi0:0", "0", "a/x.vmdk"), ("sdb", "scsi0:1", "1", "b/x.vmdk"), ("vda", "virtio0:0", "2", "c.vmdk"),
+        ("hda", "ide0:0", "3", "d.vmdk")]
+    many = disk_names(machine(*(DiskSlot(path=f"{number}.raw", unit=number) for number in range(28))), ())
+    assert [names[0] for names in many[24:]] == ["sdy", "sdz", "sdaa", "sdab"]
+
+
+def test_names_of_the_description_win() -> None:
+    """Another disk's place must not take the name of one that is called so."""
+    trace = tuple(Trace(field=f"disks[{number}].path", key=f"disk[{number}]/target/@dev", value=name)
+                  for number, name in enumerate(("sdb", "sda")))
+    found = disk_names(machine(DiskSlot(path="a"), DiskSlot(path="b", unit=1), trace=trace), ())
+    assert [names[0] for names in found] == ["sdb", "sda"]
+
+
+def test_a_machine_without_a_disk(tmp_path: Path) -> None:
+    (tmp_path / "m.xml").write_bytes(XML.split(b"<disk")[0] + b"</devices></domain>")
+    wanted = V2pRequest(name=str(tmp_path / "m.xml"), disks=(DiskChoice(source="0", device="/dev/null"),), adapt=False)
+    with pytest.raises(UsageError, match="describes a machine without a disk"):
+        prepare(wanted, Control())

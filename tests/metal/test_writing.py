@@ -8,12 +8,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fixtures.sshd import sshd
+from imgtool.errors import ImgtoolError, NoSpaceError, UnreachableError
+from imgtool.progress import Control
+from imgtool.steps.v2p.write import _discard, _outside, _reread
 from tests.loops import loop_device
 from tests.metal.physical import MIB, SIZE, has, image, physical, result, serial, started, v2p, written
 from tests.metal.tables import gpt, mbr, partitions, sound
@@ -295,3 +302,46 @@ def test_over_ssh(tmp_path: Path, state: Path) -> None:
 def remembered(state: Path) -> bool:
     """A map has more than its first line."""
     return any(path.read_bytes().partition(b"\n")[2] for path in (state / "v2p").rglob("*") if path.is_file())
+
+
+@given(low=st.integers(0, 20), length=st.integers(0, 20),
+       ranges=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=4))
+def test_what_is_written_last_is_left_out(low: int, length: int, ranges: list[tuple[int, int]]) -> None:
+    """All else is written, once."""
+    late = [(min(one), max(one)) for one in ranges]
+    found = [at for start, end in _outside((low, low + length), late) for at in range(start, end)]
+    assert found == [at for at in range(low, low + length) if not any(start <= at < end for start, end in late)]
+
+
+@pytest.mark.parametrize(("error", "ends"), [(ImgtoolError("not supported"), False), (UnreachableError("gone"), True),
+                                             (NoSpaceError("full"), True)])
+def test_a_discard_is_a_hint(error: ImgtoolError, ends: bool) -> None:
+    """A disk that does not take one is not asked again; one that is gone is an error."""
+    asked = []
+
+    def discard(start: int, length: int) -> None:
+        asked.append((start, length))
+        raise error
+
+    def told(*, discards: bool) -> None:
+        work = SimpleNamespace(disk=SimpleNamespace(discards=discards))
+        _discard(work, SimpleNamespace(discard=discard), [(0, 5), (7, 9)], Control())  # type: ignore[arg-type]
+
+    told(discards=False)
+    assert asked == []
+    with pytest.raises(type(error)) if ends else nullcontext():
+        told(discards=True)
+    assert asked == [(0, 5)]
+
+
+def test_a_table_that_the_kernel_does_not_take_is_said() -> None:
+    def reread(error: ImgtoolError) -> list[str]:
+        def fails() -> NoReturn:
+            raise error
+
+        return list(_reread(SimpleNamespace(reread=fails)))  # type: ignore[arg-type]
+
+    (note,) = reread(ImgtoolError("busy"))
+    assert "did not take the new partition table (busy)" in note
+    with pytest.raises(UnreachableError):
+        reread(UnreachableError("gone"))

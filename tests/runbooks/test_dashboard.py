@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from imgtool.model.job import Job, Overview
-from imgtool.runs.dashboard import serving
+from imgtool.runs.dashboard import _Server, serving
 from imgtool.runs.engine.store import database
 from imgtool.runs.jobs.overview import seen
 from imgtool.runs.pages.overview import page
@@ -172,6 +172,16 @@ def test_a_database_that_is_gone_is_said(state: Path) -> None:
         status, _, text = asked(found, urlsplit(found).path)
     assert status == 503
     assert "the database &lt;db1&gt;: no route" in text
+
+
+def test_a_browser_that_goes_away_is_nothing_to_speak_of(capsys: pytest.CaptureFixture[str]) -> None:
+    server = _Server.__new__(_Server)
+    for error, said in ((ConnectionResetError("gone"), False), (ValueError("a bug"), True)):
+        try:
+            raise error
+        except (OSError, ValueError):
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) == said
 
 
 def test_a_port_in_use(address: str) -> None:

@@ -6,12 +6,15 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from imgtool.cli.job_lines import job_lines
 from imgtool.cli.jobs import _look, _wanted
 from imgtool.model.job import Job, Overview
+from imgtool.runs.engine.store import Store, database
+from imgtool.runs.jobs.batches import Batches
 from tests.migrate.machines import MIB, raw_disk
 from tests.program import ENVIRONMENT, imgtool, result
 from tests.runbooks.batches import events, started, until
@@ -146,6 +149,49 @@ def test_nothing_is_made_by_looking(tmp_path: Path, state: Path, monkeypatch: py
 
 def test_watched_until_nothing_is_under_way(state: Path) -> None:
     assert imgtool("jobs", "--watch", timeout=30).stdout == "no jobs\n\n"
+
+
+class Lost:
+    """The engine's client: two machines were under way on a worker that is gone."""
+
+    def __init__(self) -> None:
+        self.resumed: list[tuple[str, str]] = []
+
+    def list_workflows(self, **_how: object) -> list[SimpleNamespace]:
+        ids = ("b/web01", "b/web01/0-migrate", "b/web02:2")
+        return [SimpleNamespace(workflow_id=one, executor_id="gone", queue_name="vms", name="machine") for one in ids]
+
+    def resume_workflow(self, workflow: str, *, queue_name: str) -> None:
+        self.resumed.append((workflow, queue_name))
+
+    def register_queue(self, *_given: object, **_how: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("named", "taken"), [
+    ([], ["b/web01", "b/web02:2"]), (["web02"], ["b/web02:2"]), (["waits"], []), (["waits", "web01"], ["b/web01"])])
+def test_only_what_is_named_is_handed_over(state: Path, monkeypatch: pytest.MonkeyPatch, named: list[str],
+                                          taken: list[str]) -> None:
+    """Also where what is named has not begun: else what still runs would be done twice."""
+    begun = {"web01": SimpleNamespace(workflow_id="b/web01"), "web02": SimpleNamespace(workflow_id="b/web02:2")}
+    batches, store = Batches.__new__(Batches), Store.__new__(Store)
+    batches._where = store.where = SimpleNamespace(path=None)  # type: ignore[assignment]
+    batches._store, store._client = store, (client := Lost())  # type: ignore[assignment]
+    for name, value in (("machines", lambda _batch: begun), ("alive", lambda who: who == "other"), ("_per_worker", lambda: 2)):
+        monkeypatch.setattr(store, name, value)
+    jobs = [Job(id=f"b/{one}", verb="migrate", state="running", machine=one, batch="b", source=None, target=None, started=None,
+                ended=None) for one in named]
+    assert batches.hand_over("other", jobs) == taken
+    assert sorted({"/".join(one.split("/")[:2]) for one, _ in client.resumed}) == taken
+    (told,) = events(state, "handed over")
+    assert (told["to"], told["jobs"]) == ("other", taken)
+
+
+def test_one_worker_has_no_other_to_hand_over_to(state: Path) -> None:
+    database(None).create()
+    refused = imgtool("jobs", "resume", "--on", "other")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "there is no other to hand over to" in refused.stderr
 
 
 def test_journals_alone_need_no_engine(tmp_path: Path, state: Path) -> None:

@@ -46,6 +46,10 @@ CASES: list[tuple[str, int, int, str, str]] = [
     (HEAD + 'machines: ["web\\x0101"]\n', 3, 12, "control characters in a text", "remove them"),
     (HEAD + "machines: [{name: a, steps: [{v2p: {disks: {vda: /dev/sdb}}}]}]\n", 3, 44,
      "nothing confirms that /dev/sdb may be written over", "confirm: [SERIAL]"),
+    (HEAD + "machines: [{name: a, steps: [{v2p: {disks: {}}}]}]\n", 3, 44, "v2p: no disks", "disks: {vda: /dev/disk/by-id/"),
+    (HEAD + "machines: [{name: a, networks: {[a]: b}}]\n", 3, 33, "a list as a key; expected a text", "quote it"),
+    (HEAD + "machines: [{name: a, networks: {VM: a, VM: b}}]\n", 3, 40, "VM stands here twice", "remove one of the two"),
+    (HEAD + "machines: [{name: a, hardware-version: new}]\n", 3, 40, "'new'; expected a whole number", "hardware-version: 13"),
     (HEAD + "machines: [{name: a, before: /bin/true}]\n", 3, 30, "before: a text; expected a list", "there is no shell"),
     (HEAD + "machines: [{name: a, after: []}]\n", 3, 29, "an empty list; expected a program", "[/usr/bin/program"),
     (HEAD + "machines: [{name: a, from: esxi9}]\n", 3, 28, "from: no endpoint esxi9", "endpoints: {esxi9:"),
@@ -125,6 +129,27 @@ def test_rows_of_a_csv_have_places_too(tmp_path: Path) -> None:
     with pytest.raises(RunbookError) as caught:
         load(str(path))
     assert [(one.file, one.line, one.column) for one in caught.value.complaints] == [("list.csv", 3, 2), ("list.csv", 4, 4)]
+
+
+@pytest.mark.parametrize(("rows", "place", "words"), [
+    ("storage,new-name\nssd,x\n", (1, 1), "no column name"), ("", (1, 1), "no column name"),
+    ("name,nam\na,b\n", (1, 2), "'nam': no such column"), ("name,steps\na,b\n", (1, 2), "'steps': no such column"),
+    ("name,verify,\na,true,\n", (1, 3), "'': no such column")])
+def test_a_first_row_that_is_none(tmp_path: Path, rows: str, place: tuple[int, int], words: str) -> None:
+    (tmp_path / "list.csv").write_text(rows)
+    path = tmp_path / "w.yaml"
+    path.write_text(HEAD + "machines: [{csv: list.csv}]\n")
+    with pytest.raises(RunbookError, match=words) as caught:
+        load(str(path))
+    assert [(one.file, one.line, one.column) for one in caught.value.complaints] == [("list.csv", *place)]
+
+
+def test_a_table_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("name\n" + "a" * (9 << 20))
+    path = tmp_path / "w.yaml"
+    path.write_text(HEAD + "machines: [{csv: list.csv}]\n")
+    with pytest.raises(RunbookError, match=r"list\.csv cannot be read: larger than \d+ MiB"):
+        load(str(path))
 
 
 def test_a_sound_one(tmp_path: Path) -> None:

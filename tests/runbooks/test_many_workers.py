@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from fixtures.postgres import Postgres, postgres
-from imgtool.errors import UsageError
-from imgtool.runs.engine.store import Store, database, machine_of
+from imgtool.errors import RefusedError, UnreachableError, UsageError
+from imgtool.progress import Stop
+from imgtool.runs.engine import identity
+from imgtool.runs.engine.store import Database, Store, database
 from tests.migrate.machines import MIB, same, vmx
 from tests.program import ENVIRONMENT, imgtool
 from tests.runbooks.batches import audit, count, events, started, until
@@ -74,10 +78,11 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
         hosts = Hosts(stack, tmp_path, server)
         lost = hosts.start("lost", "san1", monkeypatch)
         hosts.start("stays", "nfs2", monkeypatch)
-        twin = imgtool("worker", "--database", server.url, "--identity", "stays")
-        assert twin.returncode == 4, twin.stderr
         hosts.states["run"] = tmp_path / "state-run"
-        monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_STATE", str(hosts.states["run"]))
+        for host, where in (("stays", "the worker stays is in use by another process"), ("run", "already runs on another host")):
+            monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_STATE", str(hosts.states[host]))
+            twin = imgtool("worker", "--database", server.url, "--identity", "stays")
+            assert (twin.returncode, where in twin.stderr) == (4, True), twin.stderr
         run = stack.enter_context(
             started("run", path, "--database", server.url, "--json", "--progress", "none", log=tmp_path / "log"))
         until(lambda: events(hosts.states["lost"], "begin"), f"the first works: {(tmp_path / 'log').read_text()}")
@@ -92,7 +97,9 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
         until(lambda: store.workers()["lost"] is False, "its lock goes")
         left = {one["machine"] for one in events(hosts.states["lost"], "begin")}
         left -= {one["machine"] for one in events(hosts.states["lost"], "end")}
-        taken = {machine_of(one) for one in store.hand_over("other")}
+        said = imgtool("jobs", "resume", "--on", "other", "--database", server.url)
+        assert said.returncode == 0, said.stderr
+        taken = set(said.stderr.strip().partition("other takes over: ")[2].split(", "))
         assert {f"wave1/{one}" for one in left} <= taken
         until(lambda: events(hosts.states["other"], "begin"), "the other works")
         hosts.start("third", "san1", monkeypatch)
@@ -115,6 +122,31 @@ def test_one_is_lost_and_the_database_goes_away(tmp_path: Path, server: Postgres
     assert counted.redone == []
     assert counted.most <= 2
     assert counted.most_of_host["localhost"] <= 3
+
+
+class Cut:
+    """A connection that an outage has broken."""
+
+    def execute(self, _query: str) -> None:
+        raise psycopg.OperationalError("gone")
+
+    def close(self) -> None:
+        pass
+
+
+def test_who_finds_another_in_its_place_after_an_outage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that take themselves for one would each do the other's steps again. Until the database answers nothing is known."""
+    answers = [UnreachableError("down"), UnreachableError("down"), RefusedError("it runs on another host"), AssertionError()]
+
+    def locked(*_given: object) -> None:
+        raise answers.pop(0)
+
+    monkeypatch.setattr(identity, "KEEP_SECONDS", 0)
+    monkeypatch.setattr(identity, "_locked", locked)
+    stop = Stop()
+    identity._keep(Database(url="postgresql://h/b"), "conv1", Cut(), stop, threading.Event())
+    assert stop.is_set()
+    assert len(answers) == 1
 
 
 def test_a_database_that_is_not_there() -> None:

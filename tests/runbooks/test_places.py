@@ -10,6 +10,11 @@ import pytest
 
 from fixtures.esxi import Datastore, Registered, Simulator, esxi
 from fixtures.libvirtd import Libvirtd
+from imgtool.errors import UsageError
+from imgtool.model.endpoint import Found, Power
+from imgtool.runs.runbook import load
+from imgtool.runs.tasks import tasks_of
+from imgtool.steps import migrate
 from tests.esxi.machines import machine
 from tests.libvirt_endpoint.conftest import daemon, pool
 from tests.migrate.machines import MIB, same, vmx
@@ -95,3 +100,34 @@ def test_a_plan_of_all(tmp_path: Path, state: Path) -> None:
     assert "sees no tags" in tagged.stderr
     assert not (tmp_path / "out").exists()
     assert not state.exists()
+
+
+MACHINES = [Found(name=name, id=name, power=Power.OFF, folder=folder) for name, folder in (
+    ("web01", "prod/web"), ("web02", "/prod/web/old/"), ("db", "prod/webs"), ("mail", ""), ("mail", "old"))]
+
+
+def found(folder: Path, machines: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(migrate, "machines", lambda *_given: MACHINES)
+    path = folder / "b.yaml"
+    path.write_text(f"name: b\ndefaults: {{from: 'esx://h/', to: ./out}}\nmachines: [{machines}]\n")
+    return [task.name for group in tasks_of(load(str(path)), str(folder)) for task in group.tasks]
+
+
+def test_machines_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of those below it; not of one whose name only begins like it."""
+    assert found(tmp_path, "{folder: prod/web}", monkeypatch) == ["web01", "web02"]
+    assert found(tmp_path, "{folder: /prod/}", monkeypatch) == ["web01", "web02", "db"]
+
+
+@pytest.mark.parametrize(("machines", "words", "hint"), [
+    ("{folder: test}", "line 3 .test. finds no machine at esx://h/", "there are: web01, web02, db, mail, mail"),
+    ("{glob: 'x*'}", "finds no machine", "web01"), ("{tag: prod}", "sees no tags", "custom attributes"),
+    ("{glob: 'web*'}, {glob: '*01'}", "web01 is found twice: by line 3 .web.*. and by line 3 .*01.", "exclude each other"),
+    ("{glob: 'db'}, {glob: 'db'}", "db is found twice: by line 3 .db. and by line 3 .db.", "exclude each other"),
+    ("{glob: 'm*'}", "line 3 .m.. finds two machines that are called mail", "rename one"),
+    ("{glob: 'web*'}, web02", "web02 is found twice", "exclude each other")])
+def test_what_is_found_never_or_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machines: str, words: str,
+                                      hint: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        found(tmp_path, machines, monkeypatch)
+    assert hint in str(caught.value.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from imgtool.errors import (
     UnreachableError,
     UsageError,
 )
+from imgtool.frozen import frozen
 from imgtool.journal import now
 from imgtool.model import VerifyResult
 from imgtool.model.runbook import (
@@ -28,6 +30,7 @@ from imgtool.model.runbook import (
     Count,
     Endpoint,
     Limits,
+    MigrateStep,
     P2vStep,
     Secret,
     Settings,
@@ -38,7 +41,8 @@ from imgtool.model.runbook import (
     VerifyStep,
 )
 from imgtool.progress import Control
-from imgtool.runs.engine.store import machine_id, parsed_id, ways
+from imgtool.runs import work
+from imgtool.runs.engine.store import Store, database, machine_id, parsed_id, ways
 from imgtool.runs.engine.worker import may_help
 from imgtool.runs.plans import plans
 from imgtool.runs.requests import request_of
@@ -173,6 +177,50 @@ def test_physical_machines(tmp_path: Path) -> None:
     assert list(places.values()) == [[["sources-1", "old"], ["targets-3", "localhost"], ["work-here", ""]]] * 2
 
 
+def test_a_guest_is_changed_as_the_command_line_would(tmp_path: Path) -> None:
+    """All that a runbook says of it: nothing is left out silently."""
+    vmx(tmp_path / "in", "web01", (MIB, MIB))
+    made = task(tmp_path, key_files=("k",), virtio_win="win", packages="debs", rebuild_initramfs=True, ignore_lock=True)
+    verb, request = request_of(made, AdaptStep(images=("in/web01.vmx",), platform=AdaptFor.KVM))
+    assert (verb, request.platform) == ("adapt", "kvm")
+    assert request.images == tuple(str(tmp_path / f"in/d{number}.vmdk") for number in range(2))
+    assert request.nics == ("00:50:56:01:02:03",)
+    assert (request.key_files, request.drivers, request.packages) == (
+        (str(tmp_path / "k"),), str(tmp_path / "win"), str(tmp_path / "debs"))
+    assert (request.rebuild_initramfs, request.reading.ignore_lock) == (True, True)
+    verb, request = request_of(task(tmp_path), AdaptStep(images=("in/d0.vmdk",), platform=AdaptFor.ESXI))
+    assert (request.images, request.nics, request.packages) == ((str(tmp_path / "in/d0.vmdk"),), (), None)
+    assert (request.rebuild_initramfs, request.reading.ignore_lock) == (False, False)
+
+
+def test_an_endpoint_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="web01: to is missing"):
+        request_of(replace(task(tmp_path), target=None), MigrateStep())
+
+
+def test_what_could_not_be_read_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"machine": "web01", "disks": [{"bytes_lost": 0}, {"bytes_lost": 4096}]}
+    monkeypatch.setattr(work, "_function", lambda *_given: lambda *_request: said)
+    with pytest.raises(ImgtoolError, match="web01: 4096 bytes could not be read, and are zeros in web01"):
+        do(task(tmp_path), "0-migrate", Control())
+
+
+@pytest.mark.parametrize(("step", "verb"), [
+    (ConvertStep(source="in/d0.vmdk", destination="a.qcow2", to="qcow2"), "convert"),
+    (TranslateStep(source="in/web01.vmx", destination="a.xml"), "translate")])
+def test_a_plan_of_the_first_step_has_looked_at_it(tmp_path: Path, step: Step, verb: str) -> None:
+    """Also what is wrong with it."""
+    vmx(tmp_path / "in", "web01", (MIB,))
+    (planned,) = plans([Group(name="all", tasks=(task(tmp_path, step),))], Control())
+    assert (planned.exit_code, [one.verb for one in planned.plan.steps]) == (0, [verb])
+    assert not (tmp_path / "a.qcow2").exists()
+    (tmp_path / "in/web01.vmx").unlink()
+    (tmp_path / "in/d0.vmdk").unlink()
+    (planned,) = plans([Group(name="all", tasks=(task(tmp_path, step),))], Control())
+    assert planned.exit_code == 2
+    assert planned.plan.problems[0].fatal
+
+
 def test_ids_are_of_the_work(tmp_path: Path) -> None:
     adapt = AdaptStep(images=("a.qcow2",), platform=AdaptFor.KVM)
     made = task(tmp_path, adapt)
@@ -192,3 +240,34 @@ def test_only_what_may_end_otherwise_is_tried_again() -> None:
     every = (ImgtoolError, UsageError, DifferError, RefusedError, DamagedError, MissingToolError, NoSpaceError, UnreachableError,
              NotAdmittedError)
     assert [one for one in every if may_help(one("x"))] == [UnreachableError]
+
+
+def test_what_was_cancelled_goes_on_where_it_is_tried_again(state: Path) -> None:
+    """It is the same attempt; another machine stays as it is."""
+    database(None).create()
+    store = Store(database(None))
+    try:
+        for name in ("web01", "web02"):
+            store._enqueue("machine", "nobody's", machine_id("b", name))
+            store.cancel([machine_id("b", name)])
+        assert store.retry("b", ["web01"]) == ["b/web01"]
+        assert store.states(["b/web01", "b/web02"]) == {"b/web01": "ENQUEUED", "b/web02": "CANCELLED"}
+        assert store.states([]) == {}
+    finally:
+        store.close()
+
+
+def test_what_is_submitted_again_with_other_settings_is_named(tmp_path: Path, state: Path) -> None:
+    """And stays as it was: it may have begun."""
+    database(None).create()
+    store = Store(database(None))
+    try:
+        first, other = task(tmp_path), task(tmp_path, storage="gold")
+        said = frozen(first)
+        store._enqueue("machine", "nobody's", machine_id("b", "web01"), said)
+        assert store.submit("b", [Group(name="all", tasks=(first,))], Limits(), "") == []
+        assert store.submit("b", [Group(name="all", tasks=(other,))], Limits(), "") == ["web01"]
+        assert store.machines("b", given=True)["web01"].input["args"][0] == said
+        assert len(store.batches("b")) == 1
+    finally:
+        store.close()

@@ -26,6 +26,7 @@ from imgtool.steps import allocate as steps
 from imgtool.steps.allocate import allocate
 from tests import oracle, targets
 from tests.images import LARGE, READABLE, SMALL, Source
+from tests.loops import loop_device
 from tests.mounts import ext4
 from tests.program import ENVIRONMENT, imgtool, result
 from tests.targets import VARIANTS, VMDK, WRITABLE, Goal
@@ -308,3 +309,13 @@ def test_dry_run_changes_nothing(tmp_path: Path) -> None:
     assert [step["verb"] for step in told["steps"]] == ["allocate"]
     assert oracle.state(image.path.parent) == before
     assert patterns.size(SMALL) == told["steps"][0]["bytes"]
+
+
+def test_the_space_of_a_block_device_is_all_there(tmp_path: Path) -> None:
+    """To write zeros to it would only wear it; a hole cannot be dug everywhere."""
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(os.urandom(1 << 20))
+    with loop_device(raw) as device:
+        for wanted in ("thin", "thick", "eager"):
+            with pytest.raises(RefusedError, match="is a block device"):
+                to(device, wanted)

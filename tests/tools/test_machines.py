@@ -254,6 +254,11 @@ def test_rewrite(vmx: Path, tmp_path: Path) -> None:
     assert re.findall(r'<driver name="qemu" type="([^"]*)"', xml) == ["qcow2", "vmdk"]
     assert re.findall(r'source file="([^"]*)"', xml) == [f"{tmp_path}/x.qcow2", f"{vmx.parent}/vm_1.vmdk"]
     assert oracle.state(vmx.parent) == before
+    there = names(tmp_path)
+    plan = result("convert", vmx.parent / "vm_1.vmdk", tmp_path / "y.qcow2", "--to", "qcow2", "--rewrite", vmx, "--dry-run",
+                  "--rewrite-to", tmp_path / "named.xml")
+    assert [one["verb"] for one in plan["steps"]] == ["convert", "translate"]
+    assert names(tmp_path) == there
     named = tmp_path / "named.xml"
     result("convert", vmx.parent / "vm_1.vmdk", tmp_path / "y.qcow2", "--to", "qcow2", "--rewrite", vmx, "--rewrite-to", named)
     assert f"{tmp_path}/y.qcow2" in named.read_text()

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from imgtool import qemu
 from imgtool.copying.compare import compare
 from imgtool.copying.stream import stream
 from imgtool.descriptions import ovf
-from imgtool.errors import DifferError, ImgtoolError
+from imgtool.errors import DamagedError, DifferError, ImgtoolError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.formats.vmdk.write import stream_descriptor
@@ -33,6 +34,7 @@ from imgtool.ova.manifest import check_manifest, parse_manifest
 from imgtool.ova.read import MAX_HEADERS, Package, read_ova, read_ovf
 from imgtool.ova.write import OvaWriter, _header
 from imgtool.progress import Control
+from imgtool.steps.machine import _reference
 from tests.images import READABLE, SMALL, Source
 from tests.oracle import same, tool
 from tests.program import ROOT
@@ -443,3 +445,14 @@ def test_what_a_manifest_of_a_folder_leaves_out_is_said(tmp_path: Path) -> None:
     said = check_manifest(read_ovf(str(tmp_path / "x.ovf")), CONTROL)
     assert [re.search("nothing of '(.*)'", one)[1] for one in said] == ["x.ovf", "c.vmdk"]  # type: ignore[index]
     assert len(parse_manifest(line.encode() * 2)[0]) == 1
+
+
+def test_a_disk_that_no_file_was_packed_for() -> None:
+    """OVF (DSP0243, 9.2): without fileRef a disk is empty, and made by whoever deploys it."""
+    text = (b'<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">'
+            b'<References><File ovf:id="f1" ovf:href="a.vmdk" ovf:size="7"/></References></Envelope>')
+    machine = SimpleNamespace(text=text, path="m.ova")
+    assert _reference(machine, DiskSlot(path="a.vmdk")).href == "a.vmdk"  # type: ignore[arg-type]
+    with pytest.raises(DamagedError, match=r"m\.ova has a disk without a file: 'vmdisk2'") as caught:
+        _reference(machine, DiskSlot(path="vmdisk2"))  # type: ignore[arg-type]
+    assert (caught.value.exit_code, caught.value.hint) == (5, "make an empty disk on the other side")

@@ -89,6 +89,30 @@ def test_paths() -> None:
     assert completion.metal("metal:///de") == ["metal+ssh://", "metal:///dev/", "metal:///dev/"]
 
 
+def test_a_link_that_leads_nowhere_hides_no_other(folder: Path) -> None:
+    (folder / "gone.qcow2").symlink_to("nowhere")
+    (folder / "loop").symlink_to("loop")
+    assert completion.disks("") == ["a.qcow2", "disks/", "gone.qcow2", "with blank.vmdk"]
+
+
+def test_what_an_option_takes(folder: Path) -> None:
+    (folder / "wave1.yaml").touch()
+    assert completion.runbooks("") == ["disks/", "wave1.yaml"]
+    assert {"qcow2", "vmdk", "raw"} <= set(completion.formats())
+    assert completion.metal_hosts() == ["metal+ssh://"]
+
+
+def test_disks_to_be_written_are_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = f"{tmp_path}/by-id/"
+    monkeypatch.setattr(completion, "BY_ID", place)
+    assert completion.metal_disks("vda=") == []
+    for name in ("ata-X_1", "ata-X_1-part1", "wwn-0x5", "bad\x1b"):
+        (tmp_path / "by-id" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "by-id" / name).touch()
+    assert completion.metal_disks("vda=/d") == [f"vda={place}ata-X_1", f"vda={place}wwn-0x5"]
+    assert completion.metal_disks("") == [f"{place}ata-X_1", f"{place}wwn-0x5"]
+
+
 def test_jobs(tmp_path: Path) -> None:
     (tmp_path / "state/jobs").mkdir(parents=True)
     line = {"time": "2026-11-28T00:00:00Z", "event": "start", "verb": "migrate", "machine": "web01"}
@@ -113,6 +137,9 @@ def test_machines_of_an_address_before_or_behind_the_cursor(asked: list[object],
     assert completion.machines(Context()) == []
     monkeypatch.setenv(completion.AFTER, " --from qemu:///system --password-file=pw")
     assert completion.machines(Context()) == ["web01"]
+    assert completion.machines_or_files(Context(), "vm") == ["web01", "vm.vmx"]
+    monkeypatch.setenv(completion.AFTER, " --from 'qemu:///")
+    assert completion.machines(Context()) == [], "a quote is open"
     assert asked == [("esx://root@e/", None), ("qemu:///system", "pw")]
 
 

@@ -55,6 +55,13 @@ def test_a_partner_that_dies() -> None:
             ask(b"again", 60)
 
 
+def test_a_partner_that_hears_nothing() -> None:
+    """It lives, but will not read: nobody waits for its answer."""
+    argv = ["sh", "-c", "exec 0<&-; echo deaf >&2; exec sleep 60"]
+    with proc.converse(argv, "partner", stop=Stop()) as ask, pytest.raises(ImgtoolError, match="partner ended: deaf"):
+        ask(bytes(1 << 20), 30)
+
+
 def test_a_partner_that_says_too_much() -> None:
     with proc.converse(ARGV, "partner", stop=Stop()) as ask, pytest.raises(ImgtoolError, match="gave an answer of"):
         ask(b"lie", 60)

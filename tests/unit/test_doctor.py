@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from imgtool.errors import MissingToolError
 from imgtool.progress import Stop
 from imgtool.steps import doctor
+
+
+def lacks_nbd() -> NoReturn:
+    raise MissingToolError("libnbd is not installed", "apt-get install python3-libnbd")
 
 
 def test_what_is_missing_is_installed_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "load_nbd", lacks_nbd)
     report = doctor.examine(Stop())
     lacking = {tool.name for tool in report.tools if not tool.found}
-    assert lacking >= {name for name, *_ in (*doctor.PROGRAMS, *doctor.MODULES)}
+    assert lacking >= {name for name, *_ in (*doctor.PROGRAMS, *doctor.MODULES)} | {"python3-libnbd"}
     *_, by_apt, by_pip = report.lines()
     first = "qemu-utils util-linux openssh-client qemu-system-x86 efibootmgr smartmontools "
     assert by_apt.startswith(f"to install: apt-get install {first}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgtool import journal
-from imgtool.errors import DamagedError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
+from imgtool.runs.audit import Audit
 from tests.mounts import tmpfs
 
 SOURCE = {"path": "[ds] x/x-flat.vmdk", "modified": "2026-01-01"}
@@ -148,3 +150,38 @@ def test_no_space_for_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             pass
         with pytest.raises(NoSpaceError, match=r"x\.map"), opened(small / "x.map"):
             pass
+
+
+def test_no_space_for_the_marks_of_what_was_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is our error; and what was not remembered is to be done again."""
+    path = tmp_path / "x.map"
+    with opened(path) as blocks:
+        blocks.mark(1, journal.digest(b"1"))
+        blocks.save(lambda: None)
+        blocks.mark(2, journal.digest(b"2"))
+        with monkeypatch.context() as patched, open("/dev/full", "wb", buffering=0) as full:
+            patched.setattr(blocks, "_file", full)
+            with pytest.raises(NoSpaceError, match="/dev/full"):
+                blocks.save(lambda: None)
+    with opened(path) as blocks:
+        assert (1 in blocks, 2 in blocks) == (True, False)
+
+
+def test_a_state_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IMGTOOL_STATE", str(tmp_path / "file"))
+    for begun in (lambda: journal.journal("a1b2", "migrate").__enter__(), lambda: Audit("run")):
+        with pytest.raises(ImgtoolError, match=f"opening {tmp_path}/file/") as caught:
+            begun()
+        assert caught.value.exit_code == 1
+
+
+def test_where_the_state_of_others_than_root_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG base directories have it."""
+    monkeypatch.delenv("IMGTOOL_STATE", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert journal.state_folder() == Path("/x/imgtool")
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/a")
+    assert journal.state_folder() == Path("/home/a/.local/state/imgtool")

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imgtool import progress
-from imgtool.cli.job_lines import table
+from imgtool.cli.job_lines import job_lines, table
+from imgtool.errors import RefusedError, UsageError
 from imgtool.journal import progress_path
-from imgtool.model.job import Job, JobStep
+from imgtool.model.job import Going, Job, JobStep
 from imgtool.progress import Kept
+from imgtool.runs.jobs import find, journals
 from imgtool.runs.jobs.going import moving
 from imgtool.runs.jobs.overview import seen
 from imgtool.runs.jobs.steps import steps
+from imgtool.runs.pages.overview import page
 from imgtool.units import duration
 
 BEGAN = datetime.fromisoformat("2026-11-21T22:00:00+00:00")
@@ -66,6 +72,26 @@ def test_the_table_of_jobs_fits_a_narrow_terminal() -> None:
     assert lines[0].split() == ["JOB", "STATE", "WHAT", "BEGUN", "(UTC)", "READ"]
     assert any(line.startswith("    xxx") for line in lines)
     assert list(table(looked, 500)) == list(table(looked))
+
+
+def test_what_is_told_of_one_job() -> None:
+    going = Going(what="copy", done=1 << 20, total=4 << 20, rate=1 << 20, remaining=3.0)
+    one = job("web01", "running", going=(going,), result={"changes": [{"where": "/etc/fstab", "what": "by UUID"}]}, hint="wait",
+              error="late")
+    assert list(job_lines(one))[-4:] == ["  now      copy: 1.0 MiB of 4.0 MiB (25 %), 1.0 MiB/s, 3 s left",
+                                         "  changed  /etc/fstab: by UUID", "  error: late", "  hint: wait"]
+
+
+def test_the_page_says_what_moves_and_that_it_is_paused() -> None:
+    bars = (Going(what="copy <a>", done=3, total=4, rate=1, remaining=1.0),
+            Going(what="settle", done=1, total=0, rate=1, remaining=None))
+    looked = seen([job("web01", "running", going=bars)], at(9), paused=True)
+    said = page(looked)
+    assert "copy &lt;a&gt;, 75 %" in said
+    assert "settle" in said
+    assert "Paused: what runs goes on" in said
+    assert list(table(looked))[-1] == "paused: nothing new begins (imgtool jobs resume)"
+    assert "Paused: " not in page(seen([], at(9)))
 
 
 def test_flow_adds_up() -> None:
@@ -129,3 +155,35 @@ def test_of_a_process_that_is_gone_nothing_moves(tmp_path: Path, monkeypatch: py
 def test_durations() -> None:
     assert [duration(one) for one in (None, 0.4, 59.4, 59.6, 3599, 3700)] == [
         "-", "0 s", "59 s", "1 min", "1 h 00 min", "1 h 02 min"]
+
+
+def test_no_process_is_ended_but_the_one_that_does_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another program's by now, or of another host that shares the state folder."""
+    monkeypatch.setenv("IMGTOOL_STATE", str(tmp_path))
+    (tmp_path / "jobs").mkdir()
+    path, one = tmp_path / "jobs" / "migrate-1.jsonl", replace(job("web01", "running", batch=None), id="migrate-1")
+    with (path.open("ab") as file, subprocess.Popen(["sleep", "60"], stdout=file) as does,
+          subprocess.Popen(["sleep", "60"]) as other):
+        def told(pid: int) -> None:
+            path.write_text(json.dumps({"event": "start", "time": at(0), "pid": pid}) + "\n")
+
+        told(other.pid)
+        with pytest.raises(RefusedError, match=f"process {other.pid} is another program"):
+            journals._end(one)
+        told(does.pid)
+        journals._end(one)
+        assert does.wait(10) == -signal.SIGTERM
+        with pytest.raises(RefusedError, match=f"its process {does.pid} is gone"):
+            journals._end(one)
+        with pytest.raises(RefusedError, match="it is done"):
+            journals._end(replace(one, state="done"))
+        assert other.poll() is None
+        other.kill()
+
+
+def test_one_job_is_not_a_batch() -> None:
+    store = SimpleNamespace(jobs=lambda: [job("web01", "done"), job("web02", "done")], whole=lambda one: one)
+    assert find([store], "b/web02")[1].machine == "web02"  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="b is a batch of 2 machines") as caught:
+        find([store], "b")  # type: ignore[list-item]
+    assert caught.value.hint == "imgtool jobs show b/web01"

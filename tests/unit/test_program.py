@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from imgtool.cli.app import _told
 from imgtool.errors import StoppedError
@@ -96,3 +99,39 @@ def test_a_slip_is_answered_with_what_to_type(words: tuple[str, ...], told: str,
                           env={**ENVIRONMENT, "IMGTOOL_STATE": str(tmp_path / "state")})
     assert (done.returncode, done.stderr) == (2, told)
     assert not (tmp_path / "dir").exists()
+
+
+@pytest.mark.parametrize("words", [("info", "a.raw"), ("jobs", "logs", "migrate-1")], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """As of ``imgtool info x | head -0``: no words, and a shell's code for SIGPIPE."""
+    (tmp_path / "a.raw").write_bytes(bytes(512))
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/migrate-1.jsonl").write_text('{"time": "2026-11-28T00:00:00Z", "event": "start", "verb": "migrate"}\n')
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([sys.executable, "-m", "imgtool", *words], cwd=tmp_path, stdout=writes, stderr=subprocess.PIPE,
+                          env={**ENVIRONMENT, "IMGTOOL_STATE": str(tmp_path)}, text=True, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_the_version() -> None:
+    done = imgtool("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"imgtool \S+\n", done.stdout)
+
+
+@pytest.mark.parametrize(("error", "words", "code"), [
+    (typer.Abort(), "interrupted", 130), (UnicodeEncodeError("ascii", "a\u2192", 1, 2, "no"), "no character for '\\u2192'", 1),
+    (MemoryError(), "out of memory", 1), (OSError(errno.EDQUOT, "quota", "/x/a"), "no space left: /x/a", 7),
+    (OSError(errno.EIO, "Input/output error", "/x/a"), "/x/a: Input/output error", 1), (OSError("odd"), "input/output: odd", 1),
+    (KeyError("x"), "a bug of imgtool: KeyError: 'x'", 1)])
+def test_whatever_goes_wrong_is_one_of_our_errors(error: Exception, words: str, code: int) -> None:
+    told = _told(error)
+    assert (words in told.message, told.exit_code) == (True, code)
+
+
+def test_a_traceback_is_for_who_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Traceback" not in imgtool("info", tmp_path / "none").stderr
+    monkeypatch.setitem(ENVIRONMENT, "IMGTOOL_DEBUG", "1")
+    assert "Traceback" in imgtool("info", tmp_path / "none").stderr

@@ -77,10 +77,6 @@ class Database:
         split = urlsplit(self.url)
         return self.path or f"{split.scheme}://{split.hostname}{split.path}"
 
-    @property
-    def exists(self) -> bool:
-        return self.path is None or Path(self.path).is_file()
-
     def create(self) -> None:
         """The tables. Raises UnreachableError."""
         if self.path:
@@ -290,11 +286,11 @@ class Store:
             (found,) = connection.execute(ALIVE, [lock_of(identity)]).fetchone()
         return bool(found)
 
-    def hand_over(self, to: str | None = None, machines: Sequence[str] = ()) -> list[str]:
+    def hand_over(self, to: str | None = None, machines: Sequence[str] | None = None) -> list[str]:
         """What workers that are gone for good had under way goes to the worker ``to``, or to all that see its storage; ids.
 
-        ``machines``: ids; only those. Make sure first that the hosts are down: what still runs there would be done twice.
-        Raises UsageError where ``to`` is not at work, or the database bears one worker only.
+        ``machines``: ids, only those; None: all. Make sure first that the hosts are down: what still runs there would be done
+        twice. Raises UsageError where ``to`` is not at work, or the database bears one worker only.
         """
         if self.where.path:
             raise UsageError("this database has one worker: there is no other to hand over to",
@@ -306,7 +302,7 @@ class Store:
                                         on_conflict="never_update")
         gone = [who for who, there in self.workers().items() if not there]
         rows = self._client.list_workflows(executor_id=gone, status="PENDING", load_output=False) if gone else []
-        taken = [one for one in rows if not machines or machine_of(one.workflow_id) in machines]
+        taken = [one for one in rows if machines is None or machine_of(one.workflow_id) in machines]
         for one in taken:
             queue = _queue(one)
             self._client.resume_workflow(one.workflow_id, queue_name=host_queue(to) if to and queue.startswith(STEPS) else queue)

@@ -136,7 +136,7 @@ class Batches:
 
     def hand_over(self, to: str, jobs: Sequence[Job]) -> list[str]:
         """What lost workers had under way (of ``jobs``; none: all) goes to the worker ``to``; ids. Raises UsageError."""
-        ids = [one for job in jobs for one in self._workflows(job)]
+        ids = [one for job in jobs for one in self._workflows(job)] if jobs else None  # what is named may not have begun: none
         taken = sorted({machine_of(one) for one in self._asked(lambda: self._store.hand_over(to, ids))})
         audit.Audit("jobs").event("handed over", to=to, jobs=taken)
         return taken

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any
 
 from imgtool import __version__, files
-from imgtool.errors import UsageError
 from imgtool.journal import events, jobs_folder
 from imgtool.runs.pages.parts import document, table
 from imgtool.units import size
@@ -16,44 +15,37 @@ Event = Mapping[str, Any]
 
 
 def write_report(job: str, path: str) -> None:
-    """Writes the page about ``job``. Raises UsageError if there is no such job, NoSpaceError."""
-    journal = jobs_folder() / f"{job}.jsonl"
-    if not journal.is_file():
-        raise UsageError(f"there is no job {job}", "imgtool jobs lists them")
-    files.put(path, page(list(events(journal))).encode("utf-8", "surrogateescape"), replace=True)
+    """Writes the page about ``job``, which has a result. Raises NoSpaceError, OSError."""
+    files.put(path, page(list(events(jobs_folder() / f"{job}.jsonl"))).encode("utf-8", "surrogateescape"), replace=True)
 
 
 def page(said: Sequence[Event]) -> str:
-    """The HTML of a job's events, oldest first."""
+    """The HTML of the events of a job that is done, oldest first."""
     start = next((one for one in said if one["event"] == "start"), {})
-    result = next((one["result"] for one in reversed(said) if one["event"] == "result"), None)
-    name = (result or {}).get("machine") or start.get("machine") or start.get("job", "a job")
-    body = "".join((_head(str(name), start, said, result), _disks(result), _changes(result), _machines(said), _problems(result),
+    result = next(one["result"] for one in reversed(said) if one["event"] == "result")
+    name = str(result["machine"])
+    body = "".join((_head(name, start, result), _disks(result), _changes(result), _machines(said), _problems(result),
                     _timing(said), _foot(start)))
-    return document(str(name), body)
+    return document(name, body)
 
 
-def _head(name: str, start: Event, said: Sequence[Event], result: Event | None) -> str:
-    failed = next((one for one in reversed(said) if one["event"] in ("failed", "done")), {})
-    if result is None:
-        state = f'<p class="bad">Not finished: {escape(str(failed.get("error", "it was stopped")))}</p>'
-    else:
-        verified = "what arrived was compared with what was read, and is the same" if result["verified"] else "not verified"
-        state = f'<p class="good">Done in {result["seconds"]:.0f} s; {verified}.</p>'
-        if result.get("started"):
-            state += f"<p>Started: {escape(str(result['started']))}</p>"
+def _head(name: str, start: Event, result: Event) -> str:
+    verified = "what arrived was compared with what was read, and is the same" if result["verified"] else "not verified"
+    state = f'<p class="good">Done in {result["seconds"]:.0f} s; {verified}.</p>'
+    if result.get("started"):
+        state += f"<p>Started: {escape(str(result['started']))}</p>"
     way = f"{start.get('source', '')} → {start.get('target', '')}"
     return f"<h1>{escape(name)}</h1><p>{escape(way)}</p>{state}"
 
 
-def _disks(result: Event | None) -> str:
+def _disks(result: Event) -> str:
     rows = [(one["source"], one["destination"], size(one["virtual_size"]), size(one["bytes_read"]),
-             one["checksum"] or "shared blocks") for one in (result or {}).get("disks", ())]
+             one["checksum"] or "shared blocks") for one in result.get("disks", ())]
     return table("Disks", ("there", "here", "size", "read", "checksum (BLAKE2b)"), rows)
 
 
-def _changes(result: Event | None) -> str:
-    rows = [(one["where"], one["what"], one["why"]) for one in (result or {}).get("changes", ())]
+def _changes(result: Event) -> str:
+    rows = [(one["where"], one["what"], one["why"]) for one in result.get("changes", ())]
     return table("Changes in the guest", ("where", "what", "why"), rows)
 
 
@@ -63,9 +55,9 @@ def _machines(said: Sequence[Event]) -> str:
     return table("The machine, there and here", ("there", "here", "why"), rows)
 
 
-def _problems(result: Event | None) -> str:
-    rows = [(one["what"], one["hint"] or "") for one in (result or {}).get("problems", ())]
-    rows += [(text, "") for text in (result or {}).get("warnings", ())]
+def _problems(result: Event) -> str:
+    rows = [(one["what"], one["hint"] or "") for one in result.get("problems", ())]
+    rows += [(text, "") for text in result.get("warnings", ())]
     return table("To know", ("what", "what to do"), rows)
 
 

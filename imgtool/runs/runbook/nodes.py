@@ -65,11 +65,6 @@ class Node:
         return self.plain and self.value in ("", "~", "null", "Null", "NULL")
 
     @property
-    def text(self) -> str:
-        assert isinstance(self.value, str)  # noqa: S101 - asked before
-        return self.value
-
-    @property
     def items(self) -> list[Node]:
         return list(self.value) if isinstance(self.value, list) and not self.mapping else []  # type: ignore[arg-type]
 

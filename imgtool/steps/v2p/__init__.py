@@ -148,12 +148,12 @@ def _place(request: V2pRequest) -> Uri:
 def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool,
           confirmed: bool = False) -> Iterator[tuple[SourceMachine, Wire]]:
     """``confirmed``: the physical disks must be by now."""
-    place = _place(request)
-    if place.scheme not in ("metal", "metal+ssh") or place.path:
-        raise UsageError(f"--to {request.target}: this is not the address of a machine with disks", "--to metal+ssh://USER@HOST")
-    if not request.disks:
-        raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
     try:
+        place = _place(request)
+        if place.scheme not in ("metal", "metal+ssh") or place.path:
+            raise UsageError(f"--to {request.target}: this is not the address of a machine with disks", "--to metal+ssh://USER@HOST")
+        if not request.disks:
+            raise UsageError("no disk is named", "--disk SOURCE=/dev/disk/by-id/…")
         with connected(place, control.stop) as wire:
             if fetch and request.source and "://" in request.source:
                 _look_first(request, wire, confirmed=confirmed)

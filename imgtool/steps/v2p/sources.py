@@ -12,6 +12,7 @@ from imgtool.endpoints import Reader, local, uri
 from imgtool.errors import RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_disk, open_given
 from imgtool.formats.locks import hold, refuse_if_used
+from imgtool.guests.appliance import letters
 from imgtool.journal import PARTIAL
 from imgtool.model import ImageSpec
 from imgtool.model.description import Parsed
@@ -121,22 +122,12 @@ def disk_names(parsed: Parsed, paths: Sequence[str]) -> list[tuple[str, ...]]:
     for number, slot in enumerate(parsed.machine.disks):
         prefix = PREFIXES.get(slot.bus, "sd")
         counts[prefix] = counts.get(prefix, -1) + 1
-        counted = f"{prefix}{_letters(counts[prefix])}" if not said else ""
+        counted = f"{prefix}{letters(counts[prefix] + 1)[-1]}" if not said else ""
         path = paths[number] if paths else slot.path
         names = (said.get(number, ""), counted, _address(slot), str(number), os.path.basename(path), path)
         found.append([name for name in dict.fromkeys(names) if name])
     every = [name for names in found for name in names]
     return [tuple(name for name in names if every.count(name) == 1) for names in found]
-
-
-def _letters(number: int) -> str:
-    """0 → a, 25 → z, 26 → aa."""
-    word = ""
-    number += 1
-    while number:
-        number, digit = divmod(number - 1, 26)
-        word = chr(ord("a") + digit) + word
-    return word
 
 
 def _address(slot: DiskSlot) -> str:
