@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -198,3 +200,72 @@ def test_what_could_not_be_done_to_which_file_is_told(tmp_path: Path) -> None:
             storage.punch(file.fileno(), -4096, 4096)
         with pytest.raises(ImgtoolError, match=rf"^reserving 4096 bytes in {tmp_path}/x: Invalid argument"):
             storage.reserve(file.fileno(), -4096, 4096)
+
+
+ASKING: dict[str, Callable[[int], object]] = {
+    "reserved": lambda fd: list(storage.reserved(fd, 0, 4 * M)),
+    "unwritten": lambda fd: list(storage.unwritten(fd, 4 * M)),
+    "shared": lambda fd: list(storage.shared(fd, 4 * M)),
+    "same blocks": lambda fd: list(storage.same_blocks(fd, 0, fd, 0, 4 * M)),
+    "pieces": lambda fd: list(storage.pieces(fd, 0, 4 * M)),
+    "reserve_rest": lambda fd: storage.reserve_rest(fd, 4 * M),
+}
+
+
+@pytest.mark.parametrize("what", ASKING)
+def test_a_disk_that_fails_is_no_file_system_that_cannot_tell(what: str, ext4: Path, opened: Callable[[Path], int],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = opened(ext4)
+    fill(fd)
+    for number in (errno.EOPNOTSUPP, errno.ENOTTY):
+        monkeypatch.setattr(storage.fcntl, "ioctl", Mock(side_effect=OSError(number, "FIEMAP")))
+        ASKING[what](fd)
+    monkeypatch.setattr(storage.fcntl, "ioctl", Mock(side_effect=OSError(errno.EIO, "FIEMAP")))
+    with pytest.raises(OSError, match="FIEMAP"):
+        ASKING[what](fd)
+
+
+def test_nothing_is_shared_where_nobody_can_tell(tmpfs: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(tmpfs)
+    fill(fd)
+    assert list(storage.shared(fd, 4 * M)) == []
+    assert list(storage.same_blocks(fd, 0, fd, 0, 4 * M)) == []
+
+
+def test_an_error_of_the_first_question_for_data_is_raised(opened: Callable[[Path], int], ext4: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for the end of the data, it would be zeros in the copy."""
+    fd = opened(ext4)
+    fill(fd)
+    monkeypatch.setattr(storage.os, "lseek", Mock(side_effect=OSError(errno.EIO, "lseek")))
+    with pytest.raises(OSError, match="lseek"):
+        list(storage.pieces(fd, 0, 4 * M))
+    assert not storage.is_hole(fd, 1 * M, 4096)
+
+
+def test_what_comes_in_parts_is_read_to_its_end(ext4: Path, opened: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = opened(ext4)
+    data = os.urandom(10_000)
+    os.pwrite(fd, data, 0)
+    preadv, pread = os.preadv, os.pread
+    monkeypatch.setattr(storage.os, "preadv", lambda fd, rooms, at: preadv(fd, [rooms[0][:3000]], at))
+    monkeypatch.setattr(storage.os, "pread", lambda fd, length, at: pread(fd, min(length, 3000), at))
+    room = bytearray(12_000)
+    assert storage.read_into(fd, memoryview(room), 0) == 10_000
+    assert room == data + bytes(2_000)
+    assert storage.read(fd, 12_000, 0) == data
+
+
+def test_a_bad_block_behind_good_ones_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call gives what it could read, and no error: taken for the end of a file, the rest would be zeros."""
+    for name, read in (("preadv", lambda: storage.read_into(0, memoryview(bytearray(100)), 0)), ("pread", lambda: storage.read(0, 100, 0))):
+        monkeypatch.setattr(storage.os, name, Mock(side_effect=[40 if name == "preadv" else bytes(40), OSError(errno.EIO, "bad block")]))
+        with pytest.raises(OSError, match="bad block"):
+            read()
+
+
+def test_a_file_system_that_cannot_reserve_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "reserve", lambda *_: False)
+    with (tmp_path / "x").open("wb") as file:
+        file.truncate(M)
+        assert not storage.reserve_rest(file.fileno(), M)
