@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from fixtures import patterns
-from imgtool.errors import DamagedError, NoSpaceError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
 from imgtool.formats.disk import Disk
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
@@ -178,6 +178,32 @@ def test_no_space_for_new_metadata_is_our_error(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(NoSpaceError, match=re.escape(str(image.path))):
         to(image.path, "thick")
     assert image.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("part", "words"), [("unwritten", "writing zeros to"), ("shared", "blocks of its own")])
+def test_no_space_for_what_has_blocks_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, words: str) -> None:
+    """As a file system with copies on write has it, which reserves in vain."""
+    from imgtool import storage
+
+    path = patterns.write_raw(tmp_path / "x.raw", "1M:A")
+    monkeypatch.setattr(storage, part, lambda fd, size: [(0, size)])
+    monkeypatch.setattr(storage, "unshare", lambda *_: False)
+    monkeypatch.setattr(storage, "write_all", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match=words) as caught:
+        to(path, "eager")
+    assert str(path) in caught.value.message
+
+
+def test_where_no_space_can_be_reserved_the_image_is_said_to_be_thin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgtool import storage
+
+    path = patterns.write_raw(tmp_path / "x.raw", "64k:A 1M:-")
+    monkeypatch.setattr(storage, "_fallocate", lambda *_: False)
+    assert "the file system cannot reserve space" in " ".join(to(path, "thick").warnings)
+    full = patterns.write_raw(tmp_path / "y.raw", "64k:A 1M:0")
+    with pytest.raises(ImgtoolError, match="cannot punch holes") as caught:
+        to(full, "thin")
+    assert "convert --thin" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("place", ["data", "table", "outside"])

@@ -499,6 +499,50 @@ def _bad(real: Callable[..., Any], length: Callable[[Any], int], path: Path, bad
     return call
 
 
+@pytest.mark.parametrize("way", ["clone", "kernel", "direct"])
+def test_a_disk_that_fails_is_no_way_that_is_refused(xfs: Path, ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch,
+                                                     way: str) -> None:
+    """Another way would fail later, or not be asked for the same bytes: the copy ends, and leaves nothing."""
+    here = folder(xfs if way == "clone" else ext4)
+    source = READABLE["raw"](here / "x", "4M:A")
+    tool("sync", source.path)
+    broken = OSError(errno.EIO, os.strerror(errno.EIO))
+    ioctl, pwrite = fcntl.ioctl, os.pwrite
+
+    def fail(wrong: bool, real: Callable[..., Any], *args: Any) -> Any:
+        if wrong:
+            raise broken
+        return real(*args)
+
+    if way == "clone":
+        monkeypatch.setattr(fcntl, "ioctl", lambda fd, request, *args: fail(request == FICLONERANGE, ioctl, fd, request, *args))
+    elif way == "kernel":
+        monkeypatch.setattr(direct, "WORTH", 1 << 60)
+        monkeypatch.setattr(os, "copy_file_range", partial(fail, True, None))
+    else:
+        monkeypatch.setattr(choose, "memory", lambda: 0)
+        monkeypatch.setattr(os, "pwrite", lambda fd, *args: fail(
+            bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT), pwrite, fd, *args))
+    with pytest.raises(ImgtoolError, match="Input/output error"):
+        convert(targets.request(source, GOALS["raw-thin"], here / "y"), Control())
+    assert not list((here / "y").iterdir())
+
+
+@pytest.mark.parametrize("detect", [None, True])
+@pytest.mark.parametrize("past", [False, True])
+def test_a_last_cluster_that_the_file_does_not_hold_whole(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, *,
+                                                          past: bool, detect: bool | None) -> None:
+    """What is behind the end of the file are zeros, not what was in the memory before."""
+    if past:
+        monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+        monkeypatch.setattr(choose, "memory", lambda: 0)
+    here = folder(ext4)
+    source = READABLE["qcow2-1.1"](here / "x", "5M:A 20k:B 44k:-")
+    size = source.path.stat().st_size
+    os.truncate(source.path, size - (size - 1) % (64 << 10) - 1 + (20 << 10))
+    copied(source, GOALS["raw-thin"], here, detect_zeroes=detect)
+
+
 @pytest.mark.parametrize("goal", ["raw-thin", "qcow2-thin", "qcow2-thick", "qcow2-zlib", "qcow2-4-bits", "monolithicSparse-thin",
                                   "monolithicSparse-thick"])
 def test_writes_that_write_a_part(tmp_path: Path, goal: str, monkeypatch: pytest.MonkeyPatch) -> None:
