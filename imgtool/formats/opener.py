@@ -113,10 +113,6 @@ class Opener:
         self._files.append(opened)
         return opened
 
-    @property
-    def files(self) -> tuple[ImageFile, ...]:
-        return tuple(self._files)
-
     def on_close(self, closer: Callable[[], None]) -> None:
         """Something else that ends with this disk: a server."""
         self._closers.append(closer)

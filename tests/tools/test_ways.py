@@ -532,7 +532,15 @@ def test_a_disk_that_fails_is_no_way_that_is_refused(xfs: Path, ext4: Path, fold
 @pytest.mark.parametrize("past", [False, True])
 def test_a_last_cluster_that_the_file_does_not_hold_whole(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, *,
                                                           past: bool, detect: bool | None) -> None:
-    """What is behind the end of the file are zeros, not what was in the memory before."""
+    """What is behind the end of the file are zeros, not what was in the memory before. On a file system that knows no holes."""
+    lseek = os.lseek
+
+    def ignorant(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return lseek(fd, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", ignorant)
     if past:
         monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
         monkeypatch.setattr(choose, "memory", lambda: 0)
