@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 from fixtures import patterns
-from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
@@ -178,6 +178,36 @@ def test_no_space_for_new_metadata_is_our_error(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(NoSpaceError, match=re.escape(str(image.path))):
         to(image.path, "thick")
     assert image.path.read_bytes() == before
+
+
+def test_where_grain_tables_are_missing_nothing_is_written(tmp_path: Path) -> None:
+    image, _ = new(tmp_path, WRITABLE["monolithicSparse-thin"], LARGE)
+    with image.path.open("r+b") as file:
+        header = file.read(512)
+        for field in (48, 56):
+            file.seek(struct.unpack_from("<Q", header, field)[0] * 512 + 4)
+            file.write(bytes(4))
+    before = image.path.read_bytes()
+    with pytest.raises(UsageError, match="grain tables are missing"):
+        to(image.path, "thick")
+    assert image.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["twice", "compressed"])
+def test_a_qcow2_with_clusters_that_cannot_get_places_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+    """Two places in the disk that are one in the file (as deduplication makes them), or a compressed one in the middle."""
+    path = tmp_path / "x.qcow2"
+    raw = patterns.write_raw(tmp_path / "x.raw", "64k:A 64k:- 64k:B 64k:-")
+    oracle.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+    data = bytearray(path.read_bytes())
+    table, = struct.unpack_from(">Q", data, struct.unpack_from(">Q", data, 40)[0])
+    table &= (1 << 56) - 1
+    entry, = struct.unpack_from(">Q", data, table)
+    struct.pack_into(">Q", data, table + 16, entry & ~(1 << 63) if kind == "twice" else 1 << 62 | entry & (1 << 54) - 1)
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="used twice" if kind == "twice" else "compressed clusters"):
+        to(path, "thick")
+    assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize(("part", "words"), [("unwritten", "writing zeros to"), ("shared", "blocks of its own")])

@@ -22,6 +22,7 @@ from imgtool.errors import DamagedError, MissingToolError, RefusedError, UsageEr
 from imgtool.formats import disk
 from imgtool.formats.disk import open_disk
 from imgtool.formats.foreign import VHDX_FILE_PARAMETERS, Served, load_nbd
+from imgtool.formats.vmdk.read import descriptor_of
 from imgtool.model import Extent, ImageFile, Kind
 from imgtool.model.package import Member
 from tests import oracle
@@ -140,9 +141,9 @@ def test_a_server_of_images_that_fails_names_the_image() -> None:
     handle.pread.side_effect = handle.block_status.side_effect = load_nbd().Error("Input/output error", 5)
     served = Served(ImageFile("/images/x.vhdx", -1, 0), "vhdx", 1 << 20, Mock())
     served._handle = handle
-    with pytest.raises(DamagedError, match="/images/x.vhdx: .*Input/output error"):
+    with pytest.raises(DamagedError, match=r"/images/x\.vhdx: .*Input/output error"):
         served.read(Extent(0, 512, Kind.DATA))
-    with pytest.raises(DamagedError, match="/images/x.vhdx: .*Input/output error"):
+    with pytest.raises(DamagedError, match=r"/images/x\.vhdx: .*Input/output error"):
         list(served.extents(0, 1 << 20))
 
 
@@ -168,6 +169,17 @@ def test_a_descriptor_that_is_named_like_a_part_is_read(tmp_path: Path) -> None:
     path = vmdk(tmp_path / "x-s001.vmdk", 'RW 128 FLAT "x-flat.vmdk"')
     with open_disk(str(path)) as opened:
         assert opened.virtual_size == 64 << 10
+
+
+def test_the_data_of_a_vmdk_and_a_damaged_descriptor_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "x-flat.vmdk").write_bytes(bytes(64 << 10))
+    vmdk(tmp_path / "a.vmdk", "RW nothing")
+    with open_disk(str(tmp_path / "x-flat.vmdk")) as opened:
+        assert opened.warnings == ("x-flat.vmdk is the data of a VMDK, read as raw: no descriptor beside it names it",)
+    path = vmdk(tmp_path / "b.vmdk", 'RW 128 FLAT "x-flat.vmdk"')
+    with open_disk(str(tmp_path / "x-flat.vmdk")) as opened:
+        assert opened.warnings[0].endswith(f"its descriptor is {path}")
+    assert descriptor_of(f"{tmp_path}/x.ova/x-flat.vmdk") is None, "nothing lies beside what lies in an archive"
 
 
 def read_all(kind: str, first: int, last: int) -> None:

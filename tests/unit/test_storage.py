@@ -13,6 +13,9 @@ import pytest
 
 from imgtool import storage
 from imgtool.errors import ImgtoolError, NoSpaceError
+from imgtool.formats.disk import open_disk
+from imgtool.formats.measure import mapped
+from imgtool.formats.patched import reader
 from imgtool.storage import Piece
 from tests import mounts
 from tests.mounts import call, need
@@ -243,7 +246,8 @@ def test_an_error_of_the_first_question_for_data_is_raised(opened: Callable[[Pat
     assert not storage.is_hole(fd, 1 * M, 4096)
 
 
-def test_what_comes_in_parts_is_read_to_its_end(ext4: Path, opened: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_in_parts_is_read_to_its_end(ext4: Path, opened: Callable[[Path], int],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     fd = opened(ext4)
     data = os.urandom(10_000)
     os.pwrite(fd, data, 0)
@@ -272,3 +276,21 @@ def test_a_file_system_that_cannot_reserve_says_so(tmp_path: Path, monkeypatch: 
     with (tmp_path / "x").open("wb") as file:
         file.truncate(M)
         assert not storage.reserve_rest(file.fileno(), M)
+
+
+def test_reserved_space_in_the_middle_of_a_hole_is_mapped(ext4: Path) -> None:
+    path = ext4 / "map.raw"
+    with path.open("wb") as file:
+        file.truncate(3 * M)
+        os.posix_fallocate(file.fileno(), 1 * M, 64 * K)
+    with open_disk(str(path)) as disk:
+        found = [(one.start, one.length, one.allocated) for one in mapped(disk)]
+    path.unlink()
+    assert found == [(0, M, False), (M, 64 * K, True), (M + 64 * K, 2 * M - 64 * K, False)]
+
+
+def test_behind_the_end_of_a_disk_nothing_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(b"x" * 1024)
+    with open_disk(str(tmp_path / "x.raw")) as disk:
+        read = reader(disk)
+        assert [len(read(at, 512)) for at in (0, 1000, 1024, 1 << 50)] == [512, 24, 0, 0]
