@@ -330,7 +330,7 @@ INCOMING_LIES: dict[str, tuple[Edit, str]] = {
 
 def incoming(raw: bytes, size: int) -> dict[int, bytes]:
     file = io.BytesIO(raw)
-    return {start: bytes(piece) for start, piece in unstream.grains(lambda count: file.read(count), size, "x")}
+    return {start: bytes(piece) for start, piece in unstream.grains(file.read, size, "x")}
 
 
 @pytest.mark.parametrize("lie", INCOMING_LIES)
