@@ -195,15 +195,15 @@ def test_where_grain_tables_are_missing_nothing_is_written(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["twice", "compressed"])
 def test_a_qcow2_with_clusters_that_cannot_get_places_stays_as_it_is(tmp_path: Path, kind: str) -> None:
-    """Two places in the disk that are one in the file (as deduplication makes them), or a compressed one in the middle."""
+    """Two clusters of the disk that are one in the file (as deduplication makes them), or a compressed one behind the first table."""
     path = tmp_path / "x.qcow2"
     raw = patterns.write_raw(tmp_path / "x.raw", "64k:A 64k:- 64k:B 64k:-")
-    oracle.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+    oracle.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=512", raw, path)
     data = bytearray(path.read_bytes())
-    table, = struct.unpack_from(">Q", data, struct.unpack_from(">Q", data, 40)[0])
-    table &= (1 << 56) - 1
+    fifth = struct.unpack_from(">Q", data, 40)[0] + 4 * 8  # a table of these covers 32 KiB
+    table = struct.unpack_from(">Q", data, fifth)[0] & (1 << 56) - 1
     entry, = struct.unpack_from(">Q", data, table)
-    struct.pack_into(">Q", data, table + 16, entry & ~(1 << 63) if kind == "twice" else 1 << 62 | entry & (1 << 54) - 1)
+    struct.pack_into(">Q", data, table + 8, entry if kind == "twice" else 1 << 62 | entry & (1 << 56) - 1)
     path.write_bytes(data)
     with pytest.raises(UsageError, match="used twice" if kind == "twice" else "compressed clusters"):
         to(path, "thick")
@@ -211,7 +211,8 @@ def test_a_qcow2_with_clusters_that_cannot_get_places_stays_as_it_is(tmp_path: P
 
 
 @pytest.mark.parametrize(("part", "words"), [("unwritten", "writing zeros to"), ("shared", "blocks of its own")])
-def test_no_space_for_what_has_blocks_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, words: str) -> None:
+def test_no_space_for_what_has_blocks_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str,
+                                                   words: str) -> None:
     """As a file system with copies on write has it, which reserves in vain."""
     from imgtool import storage
 

@@ -84,7 +84,8 @@ def test_any_ranges(tmp_path: Path, cuts: list[int], cluster: str) -> None:
     ({"extended_l2": "on", "cluster_size": "8k"}, "at least 16k"), ({"refcount_bits": "12"}, "a power of two up to 64"),
     ({"refcount_bits": "128"}, "up to 64"), ({"compat": "0.10", "lazy_refcounts": "on"}, "compat 0.10 has no"),
     ({"compat": "v2", "extended_l2": "on"}, "compat 0.10 has no"),
-    ({"compat": "0.10", "refcount_bits": "8"}, "compat 0.10 has no"), ({"compat": "0.10", "compression_type": "zstd"}, "compat 0.10 has no"), ({"lazy_refcounts": "perhaps"}, "on or off"),
+    ({"compat": "0.10", "refcount_bits": "8"}, "compat 0.10 has no"),
+    ({"compat": "0.10", "compression_type": "zstd"}, "compat 0.10 has no"), ({"lazy_refcounts": "perhaps"}, "on or off"),
     ({"cluster_size": "many"}, "not a size")])
 def test_options_that_no_qcow2_has(options: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
