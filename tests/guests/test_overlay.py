@@ -223,11 +223,11 @@ def test_of_two_changes_that_are_ready_one_is_refused(tmp_path: Path) -> None:
     other = Path(overlay.redo_path(str(raw)))
     other.mkdir()
     (other / "0.qcow2").touch()
-    with pytest.raises(RefusedError, match="another imgtool adapt"):
-        with overlay.opened([str(raw)], SourceOptions(ignore_lock=True), writing=True, stop=Stop()) as disks, \
-                overlay.redo_folder([str(raw)]) as folder:
-            with overlay.overlays(disks, folder, stop=Stop()):
-                pass
+    with overlay.opened([str(raw)], SourceOptions(ignore_lock=True), writing=True, stop=Stop()) as disks, \
+            overlay.redo_folder([str(raw)]) as folder:
+        with overlay.overlays(disks, folder, stop=Stop()):
+            pass
+        with pytest.raises(RefusedError, match="another imgtool adapt"):
             overlay.commit(folder, disks, RAW, stop=Stop())
     assert raw.read_bytes() == before
     assert [path.name for path in other.iterdir()] == ["0.qcow2"]

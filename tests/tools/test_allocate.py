@@ -195,7 +195,7 @@ def test_where_grain_tables_are_missing_nothing_is_written(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["twice", "compressed"])
 def test_a_qcow2_with_clusters_that_cannot_get_places_stays_as_it_is(tmp_path: Path, kind: str) -> None:
-    """Two clusters of the disk that are one in the file (as deduplication makes them), or a compressed one behind the first table."""
+    """Two clusters of the disk that are one in the file (as deduplication makes them), or a compressed one far behind."""
     path = tmp_path / "x.qcow2"
     raw = patterns.write_raw(tmp_path / "x.raw", "64k:A 64k:- 64k:B 64k:-")
     oracle.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=512", raw, path)

@@ -21,7 +21,17 @@ from imgtool.guests.mounts import Mount, Mounted
 from imgtool.guests.volumes import Volumes, tags
 from imgtool.guests.windows import versions
 from imgtool.guests.windows.inspect import _prefix
-from imgtool.model.guest import AdaptRequest, AdaptResult, Change, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo, Platform
+from imgtool.model.guest import (
+    AdaptRequest,
+    AdaptResult,
+    Change,
+    DeviceReference,
+    FileSystem,
+    GuestInfo,
+    NicConfig,
+    OsInfo,
+    Platform,
+)
 from imgtool.progress import Silent
 from imgtool.steps.machine_disks import machine_disks, machine_nics
 from tests.folder_tree import FolderTree

@@ -59,7 +59,8 @@ def test_an_iso_that_is_cut_off_gives_no_file_beyond_its_end(drivers: Path, tmp_
 
 def test_an_iso_that_goes_in_circles_ends(drivers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = image(drivers, tmp_path / "a.iso", "-J")
-    root, wide = iso._root(made.open("rb"))
+    with made.open("rb") as file:
+        root, _ = iso._root(file)
     folder = root[:25] + bytes([iso.FOLDER_FLAG]) + root[26:]
     huge = root[:2] + bytes([1]) + root[3:10] + b"\xff\xff\xff\x7f" + folder[14:]
     monkeypatch.setattr(iso, "_records", lambda *_, **__: [("again", folder), ("huge", huge), ("file", root[:25] + bytes(9))])
