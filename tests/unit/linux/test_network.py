@@ -258,6 +258,6 @@ def test_a_rule_for_any_card_is_written_once(tmp_path: Path, monkeypatch: pytest
 
 def test_a_second_version_within_config(tmp_path: Path) -> None:
     made = FolderTree(tmp_path)
-    made.write("/etc/cloud/cloud.cfg.d/n.cfg", b"network:\n  config:\n    version: 2\n    ethernets:\n      ens3: {dhcp4: true}\n")
+    made.write("/etc/cloud/cloud.cfg.d/n.cfg", b"network:\n  config:\n    version: 2\n    ethernets: {ens3: {dhcp4: true}}\n")
     (card,) = cloud_init.read(made)
     assert (card.name, card.dhcp) == ("ens3", True)
