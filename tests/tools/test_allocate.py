@@ -20,6 +20,7 @@ import pytest
 from fixtures import patterns
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk
+from imgtool.formats.vmdk import whole
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
 from imgtool.steps import allocate as steps
@@ -191,6 +192,17 @@ def test_where_grain_tables_are_missing_nothing_is_written(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="grain tables are missing"):
         to(image.path, "thick")
     assert image.path.read_bytes() == before
+
+
+def test_more_than_32_bits_of_sectors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut to 32 bits, the places of the new grains would be those of others."""
+    image, _ = new(tmp_path, WRITABLE["monolithicSparse-thin"], SMALL)
+    before = image.path.read_bytes()
+    for most in (image.size // 512 - 1, image.size // 512 + 1):
+        monkeypatch.setattr(whole, "MAX_SECTOR", most)
+        with pytest.raises(UsageError, match="more than 2 TiB"):
+            to(image.path, "thick")
+        assert image.path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["twice", "compressed"])

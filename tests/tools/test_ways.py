@@ -455,6 +455,29 @@ def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:
     os.close(fd)
 
 
+def test_where_nothing_goes_past_the_page_cache(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no O_DIRECT says so when the file is opened."""
+    here = folder(ext4)
+    real = os.open
+
+    def refuse(path: str, flags: int, *more: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(path, flags, *more)
+
+    fd = os.open(here / "y" / "x", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(direct.os, "open", refuse)
+    past, data = direct.Direct(), os.urandom(direct.WORTH)
+    assert not past.takes(fd, len(data))
+    past.write(fd, memoryview(data), 0)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    room = memoryview(bytearray(len(data)))
+    assert past.read(fd, room, 0) == len(data)
+    assert room == data
+    past.close()
+    os.close(fd)
+
+
 BAD = (2 << 20) + 4096
 """Where in the file."""
 

@@ -201,6 +201,14 @@ def test_subvolumes_that_may_be_a_root(handle: Mounting, choices: list[str]) -> 
     assert not handle.mounted
 
 
+def test_what_cannot_be_mounted_is_no_system() -> None:
+    volumes = Volumes(filesystems=(FileSystem(device="/dev/sda1", type="ext4"), FileSystem(device="/dev/sda2", type="vfat")),
+                      names={}, disks=("/dev/sda",))
+    handle = Mounting("/dev/sda1")
+    assert mounts.roots(handle, volumes) == []  # type: ignore[arg-type]
+    assert not handle.mounted
+
+
 def test_of_two_roots_one_that_cannot_be_mounted_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     fstab = "/dev/sdb1 / ext4 defaults 0 1\n"
     monkeypatch.setattr(mounts, "GuestTree", lambda _: nullcontext(
@@ -375,6 +383,9 @@ def test_a_hang_of_kvm_is_remembered_until_the_next_boot(tmp_path: Path, monkeyp
     monkeypatch.setattr(kvm.os, "access", lambda *_: True)
     monkeypatch.setattr(kvm.os.path, "isdir", lambda _: True)
     assert kvm.kvm_state()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(kvm.os, "access", lambda *_: False)
+        assert kvm.kvm_state() == (False, "no /dev/kvm that we may open: guests run under emulation (TCG), slowly")
     kvm.remember_hang()
     assert kvm.kvm_state() == (False, kvm.HANGS)
     boot.write_text("two\n")

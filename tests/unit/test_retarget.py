@@ -43,7 +43,7 @@ from imgtool.model.machine import (
     Tpm,
 )
 from imgtool.model.translation import PlacedFile, Retargeted, Wishes, World
-from imgtool.retarget import retarget
+from imgtool.retarget import retarget, slots
 
 GIB = 1 << 30
 UEFI = Firmware(kind=FirmwareKind.UEFI)
@@ -690,3 +690,8 @@ def test_networks_of_vmware_keep_their_name_on_esxi(kind: NetworkKind) -> None:
     network = Network(kind=kind, name="x", switch="50 2a")
     done = to_esxi(kvm(nics=(Nic(model="e1000", network=network),))).machine.nics[0].network
     assert (done == network) == (kind is not NetworkKind.NETWORK)
+
+
+@pytest.mark.parametrize(("rooms", "bus"), [(slots.ESXI, Bus.VIRTIO), (slots.ESXI, Bus.XEN), (slots.KVM, Bus.XEN)])
+def test_a_bus_that_the_world_has_not_has_no_places(rooms: Any, bus: Bus) -> None:
+    assert slots.Slots(rooms).take(bus) is None

@@ -278,6 +278,13 @@ def test_a_file_system_that_cannot_reserve_says_so(tmp_path: Path, monkeypatch: 
         assert not storage.reserve_rest(file.fileno(), M)
 
 
+def test_what_cannot_be_looked_into_counts_as_cached(tmp_path: Path) -> None:
+    """It is then read as ever, through the page cache."""
+    with (tmp_path / "x").open("wb") as file:  # not open for reading: it cannot be mapped
+        file.truncate(M)
+        assert storage.cached(file.fileno(), 0, M)
+
+
 def test_reserved_space_in_the_middle_of_a_hole_is_mapped(ext4: Path) -> None:
     path = ext4 / "map.raw"
     with path.open("wb") as file:
