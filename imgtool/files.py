@@ -196,7 +196,7 @@ def _read_json(file: IO[str]) -> dict[str, Any]:
     """What a file of ours says; nothing if its writer was killed while writing."""
     try:
         found = json.load(file)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -51,12 +51,10 @@ def info(path: str, driver: str, *, stop: Stop) -> dict[str, object]:
     return found
 
 
-def check(graph: Graph, *, stop: Stop) -> tuple[dict[str, object] | None, str]:
-    """``qemu-img check``: its report and what it said; None where the format knows no check."""
+def check(graph: Graph, *, stop: Stop) -> tuple[dict[str, object], str]:
+    """``qemu-img check``: its report and what it said."""
     argv = ["qemu-img", "check", "-U", "--output=json", "json:" + json.dumps(graph)]
     done = proc.run(argv, stop=stop, limits=CHECK_LIMITS)
-    if done.returncode == 63:
-        return None, done.stderr
     try:
         return json.loads(done.stdout), done.stderr
     except ValueError:
@@ -100,10 +98,14 @@ def create_overlay(path: str, backing: str, size: int, *, stop: Stop) -> None:
 def commit(graph: Graph, *, stop: Stop) -> None:
     """Writes what the top image of a graph holds into the one below it, and flushes that. Raises NoSpaceError, ImgtoolError."""
     done = proc.run(["qemu-img", "commit", "-q", "-d", "json:" + json.dumps(graph)], stop=stop, limits=COPY_LIMITS)
-    if done.returncode and "No space left" in done.stderr:
+    if done.returncode and _is_full(done.stderr):
         raise NoSpaceError(f"no space left: {_reason(done.stderr)}")
     if done.returncode:
         raise ImgtoolError(f"qemu-img commit: {_reason(done.stderr)}")
+
+
+def _is_full(stderr: str) -> bool:
+    return "No space left" in stderr or "Disk quota exceeded" in stderr
 
 
 def _reason(stderr: str) -> str:
@@ -114,7 +116,7 @@ def _reason(stderr: str) -> str:
 def _failure(stderr: str, destination: str) -> ImgtoolError:
     reason = _reason(stderr)
     full = "error while writing" in stderr and storage.free_space(os.path.dirname(destination)) < FULL
-    if full or "No space left" in stderr or "Disk quota exceeded" in stderr:
+    if full or _is_full(stderr):
         return NoSpaceError(f"no space left while writing {destination}", "free some space, or choose another file system")
     if "Failed to get" in stderr and "lock" in stderr:
         return RefusedError(f"an image is in use: {reason}", "shut down the machine that uses it")

@@ -34,7 +34,7 @@ def _unshare(file: Payload, control: Control) -> None:
             count = min(PIECE, offset + length - at)
             try:
                 if not storage.unshare(file.fd, at, count):
-                    storage.write_all(file.fd, os.pread(file.fd, count, at), at)
+                    storage.write_all(file.fd, storage.read(file.fd, count, at), at)
             except OSError as error:
                 storage.raise_os(error, f"giving {file.name} blocks of its own")
 

@@ -96,4 +96,5 @@ def shown(uri: Uri) -> str:
     if uri.scheme == "path":
         return os.path.abspath(uri.path)
     user = f"{uri.user}@" if uri.user else ""
-    return f"{uri.scheme}://{user}{uri.place if uri.host else ''}/{uri.path}"
+    port = f":{uri.port}" if uri.host and uri.port else ""
+    return f"{uri.scheme}://{user}{uri.host or ''}{port}/{uri.path}"

@@ -23,6 +23,7 @@ from imgtool.progress import Stop
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 MAX_FILES = 8192
 """Files of one disk, all layers together."""
+MOST_OPEN = 65536
 
 
 class Opener:
@@ -113,10 +114,6 @@ class Opener:
         self._files.append(opened)
         return opened
 
-    @property
-    def files(self) -> tuple[ImageFile, ...]:
-        return tuple(self._files)
-
     def on_close(self, closer: Callable[[], None]) -> None:
         """Something else that ends with this disk: a server."""
         self._closers.append(closer)
@@ -143,6 +140,6 @@ def _open_read(path: str) -> int:
 
 def raise_file_limit() -> None:
     """A split VMDK of 2 TiB has more files than the usual soft limit of 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # never without a limit: the kernel has one, fs.nr_open
+    if soft < min(hard, MOST_OPEN):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, MOST_OPEN), hard))

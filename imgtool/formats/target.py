@@ -48,19 +48,6 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-def split_places(start: int, end: int, fd: int, unit: int, old: int, fresh: int) -> Iterator[Place]:
-    """Guest bytes [start, end) in clusters or grains of ``unit`` bytes, which follow each other from ``fresh`` on; but the first
-    of them is at ``old``, where that is not 0."""
-    first, second = (old, fresh) if old else (fresh, fresh + unit)
-    within = start % unit
-    cut = start - within + unit
-    if cut < end and second != first + unit:
-        yield Place(start, cut - start, fd, first + within)
-        yield Place(cut, end - cut, fd, second)
-    else:
-        yield Place(start, end - start, fd, first + within)
-
-
 class FileTarget:
     """One file whose bytes are the guest's, from ``base`` on: raw, and each extent of a flat VMDK."""
 

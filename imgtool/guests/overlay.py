@@ -150,11 +150,12 @@ def _record(folder: str) -> tuple[list[str], SourceOptions]:
     """What was to be written. A folder that came with a stranger's image, or from another host, is not believed."""
     status = os.lstat(folder)
     try:
-        with open(os.path.join(folder, RECORD), encoding="utf-8") as file:
+        fd = os.open(os.path.join(folder, RECORD), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="utf-8") as file:
             found = json.load(file)
         ours = found["host"] == host_id() and status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
         images, reading = list(found["images"]), SourceOptions(format=found["format"], allow_external=bool(found["external"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise RefusedError(f"{folder} was not made by imgtool on this host", "if nothing in it is needed, remove it")

@@ -26,13 +26,6 @@ class Uri:
     query: tuple[tuple[str, str], ...] = ()
     """What else stands there: libvirt's own parameters."""
 
-    @property
-    def place(self) -> str:
-        """For messages: ``host:port``, ``path``."""
-        if self.host is None:
-            return self.path
-        return f"{self.host}:{self.port}" if self.port else self.host
-
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:

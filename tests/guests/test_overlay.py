@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from imgtool.errors import NoSpaceError, RefusedError
+from imgtool import qemu
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError
+from imgtool.files import host_id
 from imgtool.guests import overlay
 from imgtool.model import SourceOptions
 from imgtool.progress import Stop
@@ -136,6 +142,103 @@ def test_a_folder_of_another_host_is_not_believed(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="not made by imgtool on this host"):
         overlay.finish(str(path), stop=Stop())
     assert folder.exists()
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", "no json", "[" * 100_000, '{"host": "%s"}', None, "missing", "link"])
+def test_a_strangers_folder_is_not_believed(tmp_path: Path, record: str | None) -> None:
+    """As an archive brings it, beside an image: said to be another's, not read for ever, and no file elsewhere is written."""
+    (path,) = images(tmp_path)[:1]
+    folder = tmp_path / "a.raw.imgtool-adapt"
+    folder.mkdir()
+    if record is None:
+        os.mkfifo(folder / "redo.json")
+    elif record == "link":
+        (tmp_path / "real.json").write_text(json.dumps(
+            {"host": host_id(), "format": None, "external": False, "images": [str(path)]}))
+        (folder / "redo.json").symlink_to("../real.json")
+    elif record != "missing":
+        (folder / "redo.json").write_text(record.replace("%s", host_id()))
+    with pytest.raises(RefusedError, match="not made by imgtool on this host"):
+        overlay.finish(str(path), stop=Stop())
+    assert folder.exists()
+
+
+def changed(raw: Path) -> Callable[[], None]:
+    """A change of the image, up to where it becomes part of it."""
+    def run() -> None:
+        with overlay.opened([str(raw)], RAW, writing=True, stop=Stop()) as disks, overlay.redo_folder([str(raw)]) as folder:
+            with overlay.overlays(disks, folder, stop=Stop()) as (made,):
+                oracle.tool("qemu-io", "-f", "qcow2", "-c", "write -P 2 1M 64k", made)
+            overlay.commit(folder, disks, RAW, stop=Stop())
+    return run
+
+
+def test_what_fails_in_the_middle_says_so_and_the_next_run_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = images(tmp_path)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(qemu.proc, "run", failing("commit", "qemu-img: Disk quota exceeded"))
+        with pytest.raises(NoSpaceError) as caught:
+            changed(raw)()
+    assert caught.value.message == (f"{raw} is half changed: no space left: Disk quota exceeded; "
+                                    f"the rest is in {overlay.redo_path(str(raw))}")
+    assert "the same command again finishes it" in str(caught.value.hint)
+    assert overlay.finish(str(raw), stop=Stop())
+    assert content(raw) == NEW
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def failing(command: str, words: str) -> Callable[..., object]:
+    """``proc.run`` where one command of qemu-img fails."""
+    real = qemu.proc.run
+
+    def run(argv: list[str], **options: Any) -> object:
+        return SimpleNamespace(returncode=1, stderr=words, stdout="") if command in argv else real(argv, **options)
+
+    return run
+
+
+@pytest.mark.parametrize(("words", "kind", "code"), [
+    ("No space left on device", NoSpaceError, 7), ("Input/output error", ImgtoolError, 1)])
+def test_why_qemu_img_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, kind: type[ImgtoolError],
+                            code: int) -> None:
+    raw = images(tmp_path)[0]
+    before = raw.read_bytes()
+    monkeypatch.setattr(qemu.proc, "run", failing("create", f"qemu-img: {words}"))
+    with pytest.raises(ImgtoolError, match=f"^qemu-img create: {words}$"):
+        changed(raw)()
+    monkeypatch.setattr(qemu.proc, "run", failing("commit", f"qemu-img: {words}"))
+    with pytest.raises(kind, match=words) as caught:
+        qemu.commit({}, stop=Stop())
+    assert caught.value.exit_code == code
+    monkeypatch.setattr(qemu.proc, "run", failing("check", f"qemu-img: {words}"))
+    assert qemu.check({}, stop=Stop()) == ({"check-errors": 1}, words)
+    locked = qemu._failure('qemu-img: Failed to get shared "write" lock', str(tmp_path / "x"))
+    assert (locked.exit_code, locked.hint) == (4, "shut down the machine that uses it")
+    assert raw.read_bytes() == before
+
+
+def test_of_two_changes_that_are_ready_one_is_refused(tmp_path: Path) -> None:
+    raw = images(tmp_path)[0]
+    before = raw.read_bytes()
+    other = Path(overlay.redo_path(str(raw)))
+    other.mkdir()
+    (other / "0.qcow2").touch()
+    with overlay.opened([str(raw)], SourceOptions(ignore_lock=True), writing=True, stop=Stop()) as disks, \
+            overlay.redo_folder([str(raw)]) as folder:
+        with overlay.overlays(disks, folder, stop=Stop()):
+            pass
+        with pytest.raises(RefusedError, match="another imgtool adapt"):
+            overlay.commit(folder, disks, RAW, stop=Stop())
+    assert raw.read_bytes() == before
+    assert [path.name for path in other.iterdir()] == ["0.qcow2"]
+
+
+def test_an_image_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = images(tmp_path)[0]
+    monkeypatch.setattr(overlay.os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(RefusedError, match=r"a\.raw may not be written"), \
+            overlay.opened([str(raw)], RAW, writing=True, stop=Stop()):
+        pass
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -99,6 +99,25 @@ def test_an_mbr_ends_at_2_tib(tmp_path: Path) -> None:
     assert sum(partitions(disk)[0][:2]) <= 2 << 40
 
 
+def test_a_partition_that_reaches_the_end_does_not_grow(tmp_path: Path) -> None:
+    disk = mbr(tmp_path / "disk", 64 * MIB, "1MiB,63MiB,83")
+    found = fitted(disk, 64 * MIB + 512, grow=True)
+    assert (found.patches, found.grown) == ((), None)
+    assert partitions(disk)[0][:2] == (MIB, 63 * MIB)
+
+
+def test_a_table_without_room_for_larger_sectors_is_refused(tmp_path: Path) -> None:
+    """The array of 128 partitions takes 6 sectors of 4096 bytes from the beginning on, 34 of 512 bytes are shorter."""
+    disk = gpt(tmp_path / "disk", 64 * MIB)
+    tool("sgdisk", "--set-alignment=1", "--new=1:40:+10M", disk)
+    assert fitted(disk, 64 * MIB, 512).patches == ()
+    with pytest.raises(RefusedError, match="does not fit before the first partition"):
+        fitted(disk, 64 * MIB, 4096)
+    tool("sgdisk", "--hybrid=1:EE", disk)
+    with pytest.raises(RefusedError, match="hybrid MBR"):
+        fitted(disk, 64 * MIB, 4096)
+
+
 def test_logical_partitions_are_seen_and_not_grown(tmp_path: Path) -> None:
     disk = mbr(tmp_path / "disk", 64 * MIB, LOGICAL)
     found = table(disk)
@@ -177,6 +196,25 @@ def test_what_is_no_table_is_none(tmp_path: Path) -> None:
     assert table(fat).kind is TableKind.NONE
     found = fit(table(fat), reader(fat), 65 * MIB, 512)
     assert not found.patches
+
+
+def test_a_boot_sector_that_is_no_table_is_none(tmp_path: Path) -> None:
+    """It ends as a table does; but a partition is active (0x80) or not (0)."""
+    disk = mbr(tmp_path / "disk", 64 * MIB, "1MiB,30MiB,83")
+    with disk.open("r+b") as file:
+        file.seek(446 + 32)
+        file.write(b"\x7f")
+    assert table(disk).kind is TableKind.NONE
+
+
+def test_a_partition_over_its_own_table_keeps_its_size(tmp_path: Path) -> None:
+    disk = mbr(tmp_path / "disk", 64 * MIB, "1MiB,30MiB,83")
+    with disk.open("r+b") as file:
+        file.seek(446 + 8)
+        file.write(bytes(4))
+    with pytest.raises(DamagedError, match="begins with the disk"):
+        fitted(disk, 100 * MIB)
+    assert not fitted(disk, 64 * MIB).patches
 
 
 def header(disk: Path, **fields: int) -> None:

@@ -18,8 +18,9 @@ from unittest.mock import Mock
 import pytest
 
 from fixtures import patterns
-from imgtool.errors import DamagedError, NoSpaceError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import Disk
+from imgtool.formats.vmdk import whole
 from imgtool.model import AllocateRequest, AllocateResult, Allocation
 from imgtool.progress import Control
 from imgtool.steps import allocate as steps
@@ -179,6 +180,74 @@ def test_no_space_for_new_metadata_is_our_error(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(NoSpaceError, match=re.escape(str(image.path))):
         to(image.path, "thick")
     assert image.path.read_bytes() == before
+
+
+def test_where_grain_tables_are_missing_nothing_is_written(tmp_path: Path) -> None:
+    image, _ = new(tmp_path, WRITABLE["monolithicSparse-thin"], LARGE)
+    with image.path.open("r+b") as file:
+        header = file.read(512)
+        for field in (48, 56):
+            file.seek(struct.unpack_from("<Q", header, field)[0] * 512 + 4)
+            file.write(bytes(4))
+    before = image.path.read_bytes()
+    with pytest.raises(UsageError, match="grain tables are missing"):
+        to(image.path, "thick")
+    assert image.path.read_bytes() == before
+
+
+def test_more_than_32_bits_of_sectors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut to 32 bits, the places of the new grains would be those of others."""
+    image, _ = new(tmp_path, WRITABLE["monolithicSparse-thin"], SMALL)
+    before = image.path.read_bytes()
+    for most in (image.size // 512 - 1, image.size // 512 + 1):
+        monkeypatch.setattr(whole, "MAX_SECTOR", most)
+        with pytest.raises(UsageError, match="more than 2 TiB"):
+            to(image.path, "thick")
+        assert image.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["twice", "compressed"])
+def test_a_qcow2_with_clusters_that_cannot_get_places_stays_as_it_is(tmp_path: Path, kind: str) -> None:
+    """Two clusters of the disk that are one in the file (as deduplication makes them), or a compressed one far behind."""
+    path = tmp_path / "x.qcow2"
+    raw = patterns.write_raw(tmp_path / "x.raw", "64k:A 64k:- 64k:B 64k:-")
+    oracle.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=512", raw, path)
+    data = bytearray(path.read_bytes())
+    fifth = struct.unpack_from(">Q", data, 40)[0] + 4 * 8  # a table of these covers 32 KiB
+    table = struct.unpack_from(">Q", data, fifth)[0] & (1 << 56) - 1
+    entry, = struct.unpack_from(">Q", data, table)
+    struct.pack_into(">Q", data, table + 8, entry if kind == "twice" else 1 << 62 | entry & (1 << 56) - 1)
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="used twice" if kind == "twice" else "compressed clusters"):
+        to(path, "thick")
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(("part", "words"), [("unwritten", "writing zeros to"), ("shared", "blocks of its own")])
+def test_no_space_for_what_has_blocks_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str,
+                                                   words: str) -> None:
+    """As a file system with copies on write has it, which reserves in vain."""
+    from imgtool import storage
+
+    path = patterns.write_raw(tmp_path / "x.raw", "1M:A")
+    monkeypatch.setattr(storage, part, lambda fd, size: [(0, size)])
+    monkeypatch.setattr(storage, "unshare", lambda *_: False)
+    monkeypatch.setattr(storage, "write_all", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match=words) as caught:
+        to(path, "eager")
+    assert str(path) in caught.value.message
+
+
+def test_where_no_space_can_be_reserved_the_image_is_said_to_be_thin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgtool import storage
+
+    path = patterns.write_raw(tmp_path / "x.raw", "64k:A 1M:-")
+    monkeypatch.setattr(storage, "_fallocate", lambda *_: False)
+    assert "the file system cannot reserve space" in " ".join(to(path, "thick").warnings)
+    full = patterns.write_raw(tmp_path / "y.raw", "64k:A 1M:0")
+    with pytest.raises(ImgtoolError, match="cannot punch holes") as caught:
+        to(full, "thin")
+    assert "convert --thin" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("place", ["data", "table", "outside"])

@@ -718,7 +718,7 @@ def test_force_deletes_only_extents_of_the_image_that_is_replaced(box: Path) -> 
     assert files_of(box) == {"precious.raw", "other-flat.vmdk", "source.raw", "x.vmdk"}
 
 
-@pytest.mark.parametrize("owner", ["", "[]", "{}", '{"host": "other"}', '{"host": 7}', "no json", None])
+@pytest.mark.parametrize("owner", ["", "[]", "{}", '{"host": "other"}', '{"host": 7}', "no json", "[" * 100_000, None])
 def test_a_strangers_workspace_deletes_nothing(box: Path, owner: str | None) -> None:
     """A folder like those of killed runs, out of an archive that was unpacked here, with a journal of its own."""
     write_raw(box / "x.raw", DISK)

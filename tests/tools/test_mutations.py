@@ -12,11 +12,20 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fixtures import vmdk_kinds
 from fixtures.vmdk_sparse import Header
+from imgtool.errors import DamagedError, MissingToolError, RefusedError, UsageError
+from imgtool.formats import disk
+from imgtool.formats.disk import open_disk
+from imgtool.formats.foreign import VHDX_FILE_PARAMETERS, Served, load_nbd
+from imgtool.formats.vmdk.read import descriptor_of
+from imgtool.model import Extent, ImageFile, Kind
+from imgtool.model.package import Member
+from tests import oracle
 from tests.program import ENVIRONMENT, ROOT, result
 from tests.tools.hostile_images import qcow2, vmdk
 from tests.tools.mutants import FOREIGN, KINDS, PATTERN, mutate
@@ -27,6 +36,150 @@ LIMITED = (
     "import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))\n"
     "sys.argv[0] = 'imgtool'\nrunpy.run_module('imgtool', run_name='__main__')\n"
 )
+
+
+# One field that is wrong ----------
+
+CLUSTER = 1 << 16
+L1, L2 = 4 * CLUSTER, 5 * CLUSTER
+QCOW2_FIELDS: dict[str, tuple[str, list[tuple[int, bytes]]]] = {
+    "has no qcow2 header": ("", []),  # cut off below
+    "subclusters need clusters of at least 16 KiB": ("small", [(72, struct.pack(">Q", 1 << 4))]),
+    "unknown compression type 7": ("", [(72, struct.pack(">Q", 1 << 3)), (104, b"\7")]),
+    "the backing file name is too long": ("", [(8, struct.pack(">QI", 512, 1024))]),
+    "whose name is missing": ("", [(72, struct.pack(">Q", 1 << 2))]),
+    "an L2 table is not aligned": ("", [(L1, struct.pack(">Q", L2 + 512))]),
+    "a cluster is not aligned": ("", [(L1, struct.pack(">Q", L2)), (L2, struct.pack(">Q", 6 * CLUSTER + 512))]),
+    "a zero cluster in an image of version 2": ("", [(4, struct.pack(">I", 2)), (L1, struct.pack(">Q", L2)),
+                                                     (L2, struct.pack(">Q", 1))]),
+    "more data than its files hold": ("", [(L1, struct.pack(">Q", L2)), (L2, struct.pack(">Q", 6 * CLUSTER) * 16)]),
+}
+
+
+def spoil(path: Path, changes: list[tuple[int, bytes]], size: int = 0) -> Path:
+    with path.open("r+b") as file:
+        for at, data in changes:
+            file.seek(at)
+            file.write(data)
+        file.truncate(max(size, path.stat().st_size))
+    return path
+
+
+@pytest.mark.parametrize("words", QCOW2_FIELDS)
+def test_fields_of_qcow2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(disk, "SLACK", 0)
+    clusters, changes = QCOW2_FIELDS[words]
+    path = spoil(qcow2(tmp_path / "x.qcow2", cluster_bits=9 if clusters else 16), changes, size=0 if clusters else 7 * CLUSTER)
+    if not changes:
+        path.write_bytes(path.read_bytes()[:71])
+    with pytest.raises(DamagedError, match=words), open_disk(str(path)) as opened:
+        list(opened.extents())
+
+
+@pytest.mark.parametrize(("bit", "words"), [(1, "marked as corrupt"), (0, "not closed cleanly")])
+def test_what_a_qcow2_says_of_its_state_is_passed_on(tmp_path: Path, bit: int, words: str) -> None:
+    path = spoil(qcow2(tmp_path / "x.qcow2"), [(72, struct.pack(">Q", 1 << bit))])
+    with open_disk(str(path)) as opened:
+        (warning,) = opened.warnings
+    assert words in warning
+
+
+def test_a_vmdk_that_is_packed_in_a_way_that_nobody_knows(tmp_path: Path) -> None:
+    image = vmdk_kinds.write("streamOptimized", tmp_path, "x", PATTERN)
+    raw = image.path.read_bytes()
+    for at in (0, len(raw) - 1024):  # header, footer
+        spoil(image.path, [(at + 77, struct.pack("<H", 2))])
+    with pytest.raises(DamagedError, match="unknown compression 2"), open_disk(str(image.path)):
+        pass
+
+
+def foreign(tmp_path: Path, driver: str, suffix: str, *options: str) -> Path:
+    path = tmp_path / f"x.{suffix}"
+    oracle.tool("qemu-img", "create", "-q", "-f", driver, *options, path, "1M")
+    return path
+
+
+@pytest.mark.parametrize(("kind", "error", "words"), [(4, RefusedError, "differencing VHD"), (9, DamagedError, "type 9")])
+def test_a_vhd_that_needs_its_parent(tmp_path: Path, kind: int, error: type[Exception], words: str) -> None:
+    path = foreign(tmp_path, "vpc", "vhd")
+    for at in (0, path.stat().st_size - 512):  # both of its footers
+        spoil(path, [(at + 60, struct.pack(">I", kind))])
+    with pytest.raises(error, match=words), open_disk(str(path)):
+        pass
+
+
+def test_a_vdi_that_needs_its_parent(tmp_path: Path) -> None:
+    path = spoil(foreign(tmp_path, "vdi", "vdi"), [(76, struct.pack("<I", 4))])
+    with pytest.raises(RefusedError, match="VDI of type 4") as caught, open_disk(str(path)):
+        pass
+    assert "clone it" in str(caught.value.hint)
+
+
+def test_a_vhdx_that_needs_its_parent(tmp_path: Path) -> None:
+    path = foreign(tmp_path, "vhdx", "vhdx")
+    raw = path.read_bytes()
+    region, entry = raw.index(b"metadata"), raw.index(VHDX_FILE_PARAMETERS.bytes_le)
+    flags = region + struct.unpack_from("<I", raw, entry + 16)[0] + 4
+    spoil(path, [(flags, struct.pack("<I", struct.unpack_from("<I", raw, flags)[0] | 2))])
+    with pytest.raises(RefusedError, match="differencing VHDX") as caught, open_disk(str(path)):
+        pass
+    assert "merge it" in str(caught.value.hint)
+
+
+def test_images_in_an_archive_that_only_qemu_reads(tmp_path: Path) -> None:
+    path = foreign(tmp_path, "vdi", "vdi")
+    path.write_bytes(bytes(512) + path.read_bytes())
+    member = Member("x.vdi", 512, path.stat().st_size - 512)
+    with pytest.raises(RefusedError, match="in an archive") as caught, open_disk(str(path), member=member):
+        pass
+    assert caught.value.hint == "unpack the archive"
+
+
+def test_a_server_of_images_that_fails_names_the_image() -> None:
+    """Its end, or a bad block below it."""
+    handle = Mock()
+    handle.pread.side_effect = handle.block_status.side_effect = load_nbd().Error("Input/output error", 5)
+    served = Served(ImageFile("/images/x.vhdx", -1, 0), "vhdx", 1 << 20, Mock())
+    served._handle = handle
+    with pytest.raises(DamagedError, match=r"/images/x\.vhdx: .*Input/output error"):
+        served.read(Extent(0, 512, Kind.DATA))
+    with pytest.raises(DamagedError, match=r"/images/x\.vhdx: .*Input/output error"):
+        list(served.extents(0, 1 << 20))
+
+
+def test_without_libnbd_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nbd", None)
+    with pytest.raises(MissingToolError, match="libnbd") as caught:
+        load_nbd()
+    assert caught.value.hint == "apt-get install python3-libnbd"
+
+
+@pytest.mark.parametrize(("name", "head", "error", "words"), [
+    ("x.ova", b"", UsageError, "describes a machine"), ("x.VMX", b"", UsageError, "describes a machine"),
+    ("x.img", b"\x1f\x8b", DamagedError, "begins like gzip"), ("x", b"WithoutFreeSpace", DamagedError, "begins like Parallels")])
+def test_what_is_no_disk_image_is_not_read_as_raw(tmp_path: Path, name: str, head: bytes, error: type[Exception],
+                                                  words: str) -> None:
+    (tmp_path / name).write_bytes(head.ljust(4096, b"x"))
+    with pytest.raises(error, match=words), open_disk(str(tmp_path / name)):
+        pass
+
+
+def test_a_descriptor_that_is_named_like_a_part_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x-flat.vmdk").write_bytes(bytes(64 << 10))
+    path = vmdk(tmp_path / "x-s001.vmdk", 'RW 128 FLAT "x-flat.vmdk"')
+    with open_disk(str(path)) as opened:
+        assert opened.virtual_size == 64 << 10
+
+
+def test_the_data_of_a_vmdk_and_a_damaged_descriptor_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "x-flat.vmdk").write_bytes(bytes(64 << 10))
+    vmdk(tmp_path / "a.vmdk", "RW nothing")
+    with open_disk(str(tmp_path / "x-flat.vmdk")) as opened:
+        assert opened.warnings == ("x-flat.vmdk is the data of a VMDK, read as raw: no descriptor beside it names it",)
+    path = vmdk(tmp_path / "b.vmdk", 'RW 128 FLAT "x-flat.vmdk"')
+    with open_disk(str(tmp_path / "x-flat.vmdk")) as opened:
+        assert opened.warnings[0].endswith(f"its descriptor is {path}")
+    assert descriptor_of(f"{tmp_path}/x.ova/x-flat.vmdk") is None, "nothing lies beside what lies in an archive"
 
 
 def read_all(kind: str, first: int, last: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -11,17 +12,19 @@ import resource
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from fixtures import patterns
-from imgtool import qemu
+from imgtool import qemu, storage
 from imgtool.copying.compare import compare
 from imgtool.copying.stream import stream
 from imgtool.descriptions import ovf
-from imgtool.errors import DamagedError, DifferError, ImgtoolError
+from imgtool.errors import DamagedError, DifferError, ImgtoolError, NoSpaceError
 from imgtool.formats.disk import Disk, open_disk
 from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.formats.vmdk.write import stream_descriptor
@@ -29,6 +32,7 @@ from imgtool.model import ImageSpec
 from imgtool.model.devices import Bus, Controller, DiskSlot
 from imgtool.model.machine import Machine, Memory
 from imgtool.model.package import FileReference
+from imgtool.ova import disks
 from imgtool.ova.disks import open_file
 from imgtool.ova.manifest import check_manifest, parse_manifest
 from imgtool.ova.read import MAX_HEADERS, Package, read_ova, read_ovf
@@ -235,6 +239,19 @@ def sparse_description(path: Path) -> None:
         file.truncate((1 << 30) + 2048)
 
 
+def left_out(size: int) -> Callable[[Path], None]:
+    """A file that macOS adds, which nobody looks at; but its size leads back to headers that were read before."""
+    def build(path: Path) -> None:
+        info = tarfile.TarInfo("._x")
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[124:136] = b"\xff" + (256**11 + size).to_bytes(11, "big")
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        path.write_bytes(_header("._a", 0) + bytes(header) + bytes(2048))
+
+    return build
+
+
 HOSTILE: dict[str, tuple[int, str, Callable[[Path], None]]] = {
     "absolute": (4, "leads out", members("x.ovf", "/etc/cron.d/x")), "parent": (4, "leads out", members("x.ovf", "../../x")),
     "hidden parent": (4, "leads out", members("x.ovf", "a/../../x")),
@@ -244,6 +261,8 @@ HOSTILE: dict[str, tuple[int, str, Callable[[Path], None]]] = {
     "two descriptions": (5, "2 descriptions", members("a.ovf", "b.ovf")), "no description": (5, "no .ovf", members("a.vmdk")),
     "size beyond the end": (5, "beyond the end|sound tar", sized_header(b"77777777777")),
     "negative size": (5, "negative|beyond the end|sound tar|larger than", sized_header(b"\xff" * 12, b"x" * 2048)),
+    "leads back before the beginning": (5, "negative size|sound tar", left_out(-4096)),
+    "leads back to itself": (5, "more than 10000 members|sound tar", left_out(-512)),
     "huge size": (5, "beyond the end|sound tar|larger", sized_header(b"\x80" + b"\x7f" * 11, b"x" * 2048)),
     "huge description": (5, "more than", sparse_description),
     "huge name": (5, "tar headers are larger", huge_name), "many long names": (5, "sound tar", many_long_names),
@@ -420,6 +439,29 @@ def test_an_ova_has_room_for_what_it_says_or_fails(tmp_path: Path) -> None:
     for name in ("../d.vmdk", "a/b", "n" * 101, "a\nb"):
         with pytest.raises(ImgtoolError, match="cannot be the name"):
             OvaWriter(str(tmp_path), "y.ova", stem="x", room=100, disks=[name])
+
+
+def test_no_space_for_an_ova_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a disk, or for what comes last: description and manifest."""
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    with OvaWriter(str(tmp_path), "x.ova", stem="x", room=100, disks=["d.vmdk"]) as ova:
+        for add in (partial(ova.add, "d.vmdk", [b"x" * 700]), partial(ova.finish, b"x")):
+            monkeypatch.setattr(storage, "write_all", full)
+            with pytest.raises(NoSpaceError, match=r"writing x\.ova"):
+                add()
+            monkeypatch.undo()
+            add()
+    assert tool("tar", "tf", tmp_path / "x.ova").stdout.split() == ["x.ovf", "x.mf", "d.vmdk"]
+
+
+def test_no_space_to_unpack_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.ovf").write_bytes(TEXT)
+    (tmp_path / "d.vmdk.gz").write_bytes(gzip.compress(b"x" * 1000))
+    monkeypatch.setattr(disks, "_inflated", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match=r"unpacking .*d\.vmdk\.gz"), \
+            open_file(read_ovf(str(tmp_path / "x.ovf")), FileReference(href="d.vmdk.gz", gzip=True), str(tmp_path), CONTROL.stop):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.vmdk.gz", "x.ovf"]
 
 
 def test_the_manifest_of_a_folder(tmp_path: Path) -> None:

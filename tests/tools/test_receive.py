@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -10,12 +11,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from imgtool import storage
 from imgtool.copying import receive
-from imgtool.errors import DifferError, RefusedError, UsageError
+from imgtool.errors import DifferError, NoSpaceError, RefusedError, UsageError
 from imgtool.formats.disk import open_disk
 from imgtool.model import ImageSpec
 from imgtool.progress import Control, Rate, Silent, Stop
@@ -241,3 +243,47 @@ def test_a_settled_copy_is_known(tmp_path: Path) -> None:
     assert receive.settled(str(path), source=SOURCE, **facts)
     with pytest.raises(RefusedError, match="another source"):
         receive.settled(str(path), source=other, **facts)
+
+
+def test_a_disk_whose_machine_could_not_be_made_gives_its_name_back(tmp_path: Path) -> None:
+    """``withdraw`` undoes ``publish``, and nothing else: the next run finds the copy, and a disk of another stays where it is."""
+    path = tmp_path / "x.raw"
+    receive.withdraw(str(path))
+    path.write_text("another's")
+    receive.withdraw(str(path))
+    assert path.read_text() == "another's"
+    path.rename(tmp_path / "y.raw")
+    settled(path)
+    receive.withdraw(str(path))
+    assert not path.exists()
+    receive.publish(str(path))
+    receive.withdraw(str(path))
+    assert not path.exists()
+    assert receive.settled(str(path), size=SIZE, spec=ImageSpec(format="raw"), source=SOURCE)
+    receive.publish(str(path))
+    receive.forget(str(path))
+    receive.withdraw(str(path))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.raw", "y.raw"]
+
+
+def settled(path: Path) -> None:
+    """A copy that was made in another way."""
+    Path(f"{path}{receive.PARTIAL}").write_bytes(bytes(SIZE))
+    receive.settle_foreign(str(path), size=SIZE, spec=ImageSpec(format="raw"), source=SOURCE)
+
+
+def test_a_copy_that_was_made_in_another_way_is_known_too(tmp_path: Path) -> None:
+    path, facts = tmp_path / "x.raw", {"size": SIZE, "spec": ImageSpec(format="raw")}
+    settled(path)
+    assert receive.settled(str(path), source=SOURCE, **facts)
+    with pytest.raises(RefusedError, match="another source"):
+        receive.settled(str(path), source={**SOURCE, "modified": "later"}, **facts)
+    receive.publish(str(path))
+    receive.forget(str(path))
+    assert [one.name for one in tmp_path.iterdir()] == ["x.raw"]
+
+
+def test_no_space_for_what_came_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "write_all", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NoSpaceError, match="writing the copy"):
+        receive.LocalFile(0).write(0, b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zlib
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fixtures import patterns, vmdk_kinds
+from imgtool.errors import DamagedError, UsageError
+from imgtool.formats.vmdk import descriptor, stream, unstream, write
 from imgtool.model import ConvertResult, ImageSpec
 from imgtool.progress import Control
 from imgtool.steps.convert import convert
@@ -284,3 +287,93 @@ def test_the_honest_one_is_read(tmp_path: Path) -> None:
     image = vmdk_kinds.write("streamOptimized", tmp_path, "x", LIAR)
     assert imgtool("convert", image.path, "--to", "raw").returncode == 0
     assert (tmp_path / "x.raw").read_bytes() == patterns.write_raw(tmp_path / "wanted", LIAR).read_bytes()
+
+
+# --- as they come over a network, front to end ------------------------------------------------------------------------------
+
+
+def _header_field(at: int, form: str, value: int) -> Edit:
+    def edit(raw: bytearray, _: Streamed) -> bytearray:
+        struct.pack_into(form, raw, at, value)
+        return raw
+
+    return edit
+
+
+def _metadata_of(sectors: int) -> Edit:
+    """The marker of the first table speaks of so many sectors."""
+    def edit(raw: bytearray, streamed: Streamed) -> bytearray:
+        struct.pack_into("<Q", raw, streamed.metadata(TABLE)[0].sector * SECTOR, sectors)
+        return raw
+
+    return edit
+
+
+INCOMING_LIES: dict[str, tuple[Edit, str]] = {
+    "no VMDK": (_header_field(0, "<I", 0), "no streamOptimized VMDK"),
+    "no markers": (_header_field(8, "<I", 1), "no streamOptimized VMDK"),
+    "not packed": (_header_field(77, "<H", 0), "no streamOptimized VMDK"),
+    "of another size": (_header_field(12, "<Q", 8), "has 4096 bytes, and the disk"),
+    "no grains": (_header_field(20, "<Q", 0), "header is damaged"),
+    "odd grains": (_header_field(20, "<Q", 127), "header is damaged"),
+    "huge grains": (_header_field(20, "<Q", 1 << 20), "header is damaged"),
+    "no room before": (_header_field(64, "<Q", 0), "header is damaged"),
+    "metadata without end": (_metadata_of(1 << 40), "sectors of metadata"),
+    "a grain again": (_marker(1, lba=-GRAIN), "out of order"),
+    "between grains": (_marker(1, lba=1), "out of order"),
+    "behind the disk": (_marker(-1, lba=1 << 40), "out of order"),
+    "a grain too large": (_marker(0, size=0xFFFFFFFF), "impossible"),
+    "unpacks to less": (_payload(0, lambda data: zlib.compress(data[:-1])), "does not unpack"),
+    "unpacks to more": (_payload(0, lambda data: zlib.compress(bytes(GRAIN_BYTES + 1))), "does not unpack"),
+}
+
+
+def incoming(raw: bytes, size: int) -> dict[int, bytes]:
+    file = io.BytesIO(raw)
+    return {start: bytes(piece) for start, piece in unstream.grains(file.read, size, "x")}
+
+
+@pytest.mark.parametrize("lie", INCOMING_LIES)
+def test_a_lie_is_found_as_it_comes(tmp_path: Path, lie: str) -> None:
+    image = vmdk_kinds.write("streamOptimized", tmp_path, "x", LIAR)
+    raw, size = image.path.read_bytes(), patterns.size(LIAR)
+    assert incoming(raw, size)
+    edit, words = INCOMING_LIES[lie]
+    with pytest.raises(DamagedError, match=words):
+        incoming(bytes(edit(bytearray(raw), stream_reader.read(raw))), size)
+
+
+# --- what a sparse VMDK has no room for --------------------------------------------------------------------------------------
+
+
+def test_a_descriptor_that_would_lie_on_the_tables_is_refused(tmp_path: Path) -> None:
+    long = b"#" * (20 * SECTOR + 1)
+    with pytest.raises(UsageError, match="too long"):
+        stream.Stream(1 << 20, long)
+    one = write.SparseFile(str(tmp_path), "x.vmdk", 1 << 20, embedded=True, whole=False)
+    with pytest.raises(UsageError, match="too long"):
+        one.finish(long)
+    one.close()
+    many = (descriptor.ExtentLine("RW", 8, "FLAT", "n" * 240),) * descriptor.MAX_EXTENTS
+    with pytest.raises(UsageError, match="do not fit"):
+        descriptor.render("twoGbMaxExtentFlat", many, adapter="ide", hardware="8", tools=None, thin=False)
+
+
+def test_more_than_32_bits_of_sectors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut to 32 bits, the places of grains would be those of others."""
+    monkeypatch.setattr(write, "MAX_SECTOR", 1 << 10)
+    one = write.SparseFile(str(tmp_path), "x.vmdk", 1 << 20, embedded=True, whole=False)
+    with pytest.raises(UsageError, match="at most 2 TiB") as caught:
+        list(one.place(0, 1 << 20))
+    one.close()
+    assert "monolithicFlat" in str(caught.value.hint)
+    monkeypatch.setattr(stream, "MAX_SECTOR", 1 << 7)
+    two = stream.Stream(1 << 20, b"#")
+    two.begin()
+    with pytest.raises(UsageError, match="at most 2 TiB"):
+        list(two.grains(stream.joined([(0, b"A" * 600)])))
+
+
+def test_an_adapter_that_vmware_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="adapter_type=virtio: one of lsilogic"):
+        write.check_options(ImageSpec(format="vmdk", options=(("adapter_type", "virtio"),)), "x.vmdk", 1 << 20)

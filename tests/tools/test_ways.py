@@ -455,6 +455,29 @@ def test_memory_does_not_matter(ext4: Path, folder: Folder) -> None:
     os.close(fd)
 
 
+def test_where_nothing_goes_past_the_page_cache(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no O_DIRECT says so when the file is opened."""
+    here = folder(ext4)
+    real = os.open
+
+    def refuse(path: str, flags: int, *more: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(path, flags, *more)
+
+    fd = os.open(here / "y" / "x", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(direct.os, "open", refuse)
+    past, data = direct.Direct(), os.urandom(direct.WORTH)
+    assert not past.takes(fd, len(data))
+    past.write(fd, memoryview(data), 0)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    room = memoryview(bytearray(len(data)))
+    assert past.read(fd, room, 0) == len(data)
+    assert room == data
+    past.close()
+    os.close(fd)
+
+
 BAD = (2 << 20) + 4096
 """Where in the file."""
 
@@ -497,6 +520,58 @@ def _bad(real: Callable[..., Any], length: Callable[[Any], int], path: Path, bad
         return real(fd, bad - offset if isinstance(what, int) else [what[0][:bad - offset]], offset)
 
     return call
+
+
+@pytest.mark.parametrize("way", ["clone", "kernel", "direct"])
+def test_a_disk_that_fails_is_no_way_that_is_refused(xfs: Path, ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch,
+                                                     way: str) -> None:
+    """Another way would fail later, or not be asked for the same bytes: the copy ends, and leaves nothing."""
+    here = folder(xfs if way == "clone" else ext4)
+    source = READABLE["raw"](here / "x", "4M:A")
+    tool("sync", source.path)
+    broken = OSError(errno.EIO, os.strerror(errno.EIO))
+    ioctl, pwrite = fcntl.ioctl, os.pwrite
+
+    def fail(wrong: bool, real: Callable[..., Any], *args: Any) -> Any:
+        if wrong:
+            raise broken
+        return real(*args)
+
+    if way == "clone":
+        monkeypatch.setattr(fcntl, "ioctl", lambda fd, request, *args: fail(request == FICLONERANGE, ioctl, fd, request, *args))
+    elif way == "kernel":
+        monkeypatch.setattr(direct, "WORTH", 1 << 60)
+        monkeypatch.setattr(os, "copy_file_range", partial(fail, True, None))
+    else:
+        monkeypatch.setattr(choose, "memory", lambda: 0)
+        monkeypatch.setattr(os, "pwrite", lambda fd, *args: fail(
+            bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT), pwrite, fd, *args))
+    with pytest.raises(ImgtoolError, match="Input/output error"):
+        convert(targets.request(source, GOALS["raw-thin"], here / "y"), Control())
+    assert not list((here / "y").iterdir())
+
+
+@pytest.mark.parametrize("detect", [None, True])
+@pytest.mark.parametrize("past", [False, True])
+def test_a_last_cluster_that_the_file_does_not_hold_whole(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, *,
+                                                          past: bool, detect: bool | None) -> None:
+    """What is behind the end of the file are zeros, not what was in the memory before. On a file system that knows no holes."""
+    lseek = os.lseek
+
+    def ignorant(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return lseek(fd, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", ignorant)
+    if past:
+        monkeypatch.setattr(direct, "WORTH", direct.BLOCK)
+        monkeypatch.setattr(choose, "memory", lambda: 0)
+    here = folder(ext4)
+    source = READABLE["qcow2-1.1"](here / "x", "5M:A 20k:B 44k:-")
+    size = source.path.stat().st_size
+    os.truncate(source.path, size - (size - 1) % (64 << 10) - 1 + (20 << 10))
+    copied(source, GOALS["raw-thin"], here, detect_zeroes=detect)
 
 
 @pytest.mark.parametrize("goal", ["raw-thin", "qcow2-thin", "qcow2-thick", "qcow2-zlib", "qcow2-4-bits", "monolithicSparse-thin",

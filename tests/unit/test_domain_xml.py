@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from imgtool.descriptions import ovf
-from imgtool.descriptions.domain_xml import HOLDS, parse, render
+from imgtool.descriptions.domain_xml import HOLDS, parse, render, words
 from imgtool.descriptions.domain_xml.document import opened
 from imgtool.descriptions.fields import pattern, said
 from imgtool.model.devices import (
@@ -227,3 +227,19 @@ def test_comments_blanks_and_line_ends_stay() -> None:
     assert render(changed, onto=text).text == text.replace(b"<vcpu>1", b"<vcpu>2").replace(
         b"<devices/>", b'<devices>\r\n\t  <controller type="sata" index="0"/>\r\n\t</devices>'
     ).replace(b">2<", b">2<")
+
+
+@pytest.mark.parametrize(("name", "index"), [
+    ("sda", 0), ("hdc", 2), ("vdz", 25), ("sdab", 27), ("xvdb", 1), ("fdb", 1), ("nvme2n1", 2), ("nvme0", 0), ("nvmex", 0),
+    ("", 0)])
+def test_the_number_of_a_device_by_its_name(name: str, index: int) -> None:
+    assert words.device_index(name) == index
+    if name.startswith("sd"):
+        assert words.device_name("sd", index) == name
+
+
+def test_a_network_disk_without_a_source_is_there_all_the_same() -> None:
+    text = (b'<domain type="kvm"><name>x</name><memory>1</memory><devices><disk type="network" device="disk">'
+            b'<target dev="vda" bus="virtio"/></disk></devices></domain>')
+    (disk,) = parse(text).machine.disks
+    assert (disk.path, disk.backing, disk.bus) == ("", Backing.NETWORK, Bus.VIRTIO)

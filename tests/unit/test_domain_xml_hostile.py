@@ -43,6 +43,12 @@ REFUSED = {
     "a container": f'<domain type="lxc">{BODY}</domain>',
     "no type": f"<domain>{BODY}</domain>",
     "two roots": f'<domain type="kvm">{BODY}</domain><domain/>',
+    "perhaps": f'<domain type="kvm">{BODY}<os><type>hvm</type><bootmenu enable="perhaps"/></os></domain>',
+    **{
+        f"a card at {place[:20]}": f'<domain type="kvm">{BODY}<devices><hostdev type="pci"><source><address domain="0" '
+                                  f'bus="{place}" slot="0" function="0"/></source></hostdev></devices></domain>'
+        for place in ("zz", "0x", "-1", "1" * 5000, "1.5")
+    },
     **{
         f"vcpu {number[:20]}": f'<domain type="kvm"><name>x</name><vcpu>{number}</vcpu></domain>'
         for number in ("0", "-1", "x", "1" * 5000, "1e3", "\u0663", "65537", "0x10")

@@ -10,11 +10,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from imgtool import files
-from imgtool.errors import NoSpaceError, RefusedError
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError
 from tests.mounts import tmpfs
 from tests.program import ENVIRONMENT
 
@@ -490,3 +491,16 @@ def test_what_killed_runs_left_among_the_temporary_files(tmp_path: Path, monkeyp
         alive.stdin.close()
         alive.wait()
     assert sorted(tmp_path.iterdir()) == sorted([young, other])
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("0123abcd\n", "0123abcd"), ("\n", os.uname().nodename), (None, os.uname().nodename)])
+def test_a_host_is_known_by_its_machine_id_else_by_its_name(monkeypatch: pytest.MonkeyPatch, text: str | None,
+                                                            found: str) -> None:
+    monkeypatch.setattr(Path, "read_text", Mock(return_value=text) if text else Mock(side_effect=FileNotFoundError))
+    assert files.host_id() == found
+
+
+def test_a_directory_that_cannot_be_read_is_our_error(tmp_path: Path) -> None:
+    with pytest.raises(ImgtoolError, match=f"reading {tmp_path}/none: No such file"), files.workspace(str(tmp_path / "none")):
+        pass

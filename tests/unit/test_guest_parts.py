@@ -14,14 +14,25 @@ from imgtool import kvm
 from imgtool.cli.app import program
 from imgtool.cli.output import guest_lines
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UsageError
-from imgtool.guests import inside, knowledge, mounts, other
+from imgtool.guests import checks, inside, knowledge, mounts, other
 from imgtool.guests.keys import read_keys
 from imgtool.guests.linux.drivers import capabilities
 from imgtool.guests.mounts import Mount, Mounted
-from imgtool.guests.volumes import Volumes
+from imgtool.guests.volumes import Volumes, tags
 from imgtool.guests.windows import versions
 from imgtool.guests.windows.inspect import _prefix
-from imgtool.model.guest import AdaptRequest, AdaptResult, DeviceReference, FileSystem, GuestInfo, NicConfig, OsInfo, Platform
+from imgtool.model.guest import (
+    AdaptRequest,
+    AdaptResult,
+    Change,
+    DeviceReference,
+    FileSystem,
+    GuestInfo,
+    NicConfig,
+    OsInfo,
+    Platform,
+)
+from imgtool.progress import Silent
 from imgtool.steps.machine_disks import machine_disks, machine_nics
 from tests.folder_tree import FolderTree
 from tests.program import imgtool
@@ -127,6 +138,153 @@ def test_what_the_guest_needs_and_nobody_gave(line: str, absent: str | None, tmp
         mounts.mount_all(handle, root, volumes, write=True)  # type: ignore[arg-type]
 
 
+class Mounting:
+    """An appliance with file systems, some of which cannot be mounted; ``links``: where a mount point of the guest leads."""
+
+    def __init__(self, *broken: str, links: dict[str, str] | None = None, subvolumes: object = ()) -> None:
+        self.broken, self.links, self.subvolumes, self.mounted = broken, links or {}, subvolumes, list[str]()
+
+    def call(self, name: str, *args: str, **_: object) -> object:
+        if name == "mount_options":
+            if args[1] in self.broken:
+                raise OSError(errno.EINVAL, "wrong fs type")
+            self.mounted.append(args[2])
+        if name == "umount_all":
+            self.mounted.clear()
+        if name == "btrfs_subvolume_list" and isinstance(self.subvolumes, Exception):
+            raise self.subvolumes
+        return {"realpath": self.links.get(args[-1], args[-1]) if args else "", "btrfs_subvolume_list": self.subvolumes}.get(name)
+
+
+THREE = "/dev/sda1 / ext4 defaults 0 1\n/dev/sda2 /boot ext4 defaults 0 2\n/dev/sda3 /srv xfs defaults 0 2\n"
+
+
+def mounting(handle: Mounting, monkeypatch: pytest.MonkeyPatch, *, write: bool) -> Mounted:
+    monkeypatch.setattr(mounts, "GuestTree", lambda _: nullcontext(
+        SimpleNamespace(text=lambda path, **_: THREE if path == "/etc/fstab" else "")))
+    kinds = {"/dev/sda1": "ext4", "/dev/sda2": "ext4", "/dev/sda3": "xfs"}
+    volumes = Volumes(filesystems=tuple(FileSystem(device=device, type=kind) for device, kind in kinds.items()), names={},
+                      disks=("/dev/sda",))
+    root = mounts.Root(device="/dev/sda1", type="ext4", family="linux")
+    return mounts.mount_all(handle, root, volumes, write=write)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_root_that_cannot_be_mounted(monkeypatch: pytest.MonkeyPatch, *, write: bool) -> None:
+    words = r"the root file system on /dev/sda1 \(ext4\) cannot be mounted" + (" for writing" if write else "") + "$"
+    with pytest.raises(DamagedError, match=words):
+        mounting(Mounting("/dev/sda1"), monkeypatch, write=write)
+
+
+@pytest.mark.parametrize("handle", [Mounting("/dev/sda2"), Mounting(links={"/boot": "/etc"})], ids=["broken", "link"])
+def test_without_its_boot_nothing_is_changed(monkeypatch: pytest.MonkeyPatch, handle: Mounting) -> None:
+    """Else kernels would be looked for, and written, in the folder below. A link may lead out of what the guest means."""
+    with pytest.raises(DamagedError, match="/dev/sda2, the guest's /boot, cannot be mounted"):
+        mounting(handle, monkeypatch, write=True)
+    found = mounting(handle, monkeypatch, write=False)
+    assert [mount.point for mount in found.mounts] == ["/", "/srv"]
+    assert found.warnings == ("/dev/sda2, the guest's /boot, cannot be mounted (ext4)",)
+
+
+def test_without_its_data_it_is_changed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mounting(Mounting("/dev/sda3"), monkeypatch, write=True)
+    assert [mount.point for mount in found.mounts] == ["/", "/boot"]
+    assert found.warnings == ("/dev/sda3, the guest's /srv, cannot be mounted (xfs)",)
+
+
+@pytest.mark.parametrize(("handle", "choices"), [
+    (Mounting("/dev/sda1"), []), (Mounting(subvolumes=OSError(5, "no")), [""]),
+    (Mounting(subvolumes=[{"btrfssubvolume_path": name} for name in ("@", "a,b", "@snapshots/1", "x/.snapshots/2")]),
+     ["", "subvol=@"])])
+def test_subvolumes_that_may_be_a_root(handle: Mounting, choices: list[str]) -> None:
+    assert mounts._choices(handle, "/dev/sda1", "btrfs") == choices  # type: ignore[arg-type]
+    assert not handle.mounted
+
+
+def test_what_cannot_be_mounted_is_no_system() -> None:
+    volumes = Volumes(filesystems=(FileSystem(device="/dev/sda1", type="ext4"), FileSystem(device="/dev/sda2", type="vfat")),
+                      names={}, disks=("/dev/sda",))
+    handle = Mounting("/dev/sda1")
+    assert mounts.roots(handle, volumes) == []  # type: ignore[arg-type]
+    assert not handle.mounted
+
+
+def test_of_two_roots_one_that_cannot_be_mounted_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    fstab = "/dev/sdb1 / ext4 defaults 0 1\n"
+    monkeypatch.setattr(mounts, "GuestTree", lambda _: nullcontext(
+        SimpleNamespace(text=lambda path, **_: fstab if path == "/etc/fstab" else "")))
+    two = [mounts.Root(device=f"/dev/sd{letter}1", type="ext4", family="linux") for letter in "ab"]
+    volumes = Volumes(filesystems=tuple(FileSystem(device=one.device, type="ext4") for one in two), names={},
+                      disks=("/dev/sda", "/dev/sdb"))
+    handle = Mounting("/dev/sda1")
+    assert mounts.choose(handle, two, volumes) == two[1]  # type: ignore[arg-type]
+    assert not handle.mounted
+    assert mounts.choose(Mounting("/dev/sda1", "/dev/sdb1"), two, volumes) == two[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("family", "code", "words"), [
+    ("windows", 14, "Windows sleeps on it"), ("windows", 15, "not shut down cleanly"), ("windows", 3, "probe ends with 3"),
+    ("windows", 0, None), ("linux", 14, None)])
+def test_a_windows_that_sleeps_is_not_written(family: str, code: int, words: str | None) -> None:
+    handle, root = SimpleNamespace(call=lambda *_: code), mounts.Root(device="/dev/sda2", type="ntfs", family=family)
+    with pytest.raises(RefusedError, match=words) if words else nullcontext() as caught:
+        inside._refuse_unsafe(handle, root)  # type: ignore[arg-type]
+    assert words is None or "powercfg /h off" in caught.value.hint
+
+
+def test_a_change_that_left_a_file_system_unsound_is_an_error() -> None:
+    """Before it is committed: the image stays as it was."""
+    said = {"/dev/sda1": (0, "clean"), "/dev/sda2": (4, "Pass 1\n/dev/sda2: ** has errors **")}
+    handle = SimpleNamespace(run=lambda command: next(answer for device, answer in said.items() if device[-1] in command[-2:]))
+    good, bad = (Mount(device=device, point="/", type="ext4") for device in said)
+    checks.require_sound(handle, [good])  # type: ignore[arg-type]
+    with pytest.raises(ImgtoolError, match=r"after the change .* ext4 on /dev/sda2 was not sound: .*has errors") as caught:
+        checks.require_sound(handle, [good, bad])  # type: ignore[arg-type]
+    assert "nothing was changed in the image" in str(caught.value.hint)
+
+
+def test_a_list_of_changed_files_that_was_not_made_is_no_empty_list() -> None:
+    handle = SimpleNamespace(run=lambda command: (0, "1.5") if command.startswith("date") else (1, "find: Input/output error"))
+    with pytest.raises(ImgtoolError, match=r"cannot be listed: find: Input/output error"):
+        checks.touched(handle, "1.0")  # type: ignore[arg-type]
+
+
+def test_a_device_that_blkid_does_not_know_has_no_tags() -> None:
+    def call(*_: str) -> object:
+        raise OSError(errno.EIO, "blkid")
+
+    assert tags(SimpleNamespace(call=call), "/dev/sda1") == {}  # type: ignore[arg-type]
+    assert tags(SimpleNamespace(call=lambda *_: {"LABEL": r"a\ b"}), "/dev/sda1") == {"LABEL": "a b"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fails", [None, "dracut -f"])
+def test_the_guests_own_tool(monkeypatch: pytest.MonkeyPatch, fails: str | None) -> None:
+    """What it leaves out is done afterwards; what it cannot do is an error, and the next one is not called."""
+    ran: list[str] = []
+
+    def call(_: str, argv: list[str], **__: object) -> None:
+        ran.append(" ".join(argv))
+        if ran[-1] == fails:
+            raise OSError(0, "dracut: no such module")
+
+    adapted = iter([AdaptResult(os=OsInfo(), changes=(Change(what="one", where="a", why="b"),), warnings=("same",)),
+                    AdaptResult(os=OsInfo(), changes=(Change(what="two", where="a", why="b"),), warnings=("same", "other"))])
+    monkeypatch.setattr(knowledge.linux, "adapt", lambda *_: next(adapted))
+    monkeypatch.setattr(knowledge.linux, "commands", lambda *_: nullcontext([("dracut", "-f"), ("dracut", "-f", "x")]))
+    guest = SimpleNamespace(root=mounts.Root(device="/dev/sda1", type="ext4", family="linux"), tree=None, filesystems=(),
+                            handle=SimpleNamespace(call=call))
+    request = AdaptRequest(images=(), platform=Platform.KVM, rebuild_initramfs=True)
+    if fails:
+        with pytest.raises(ImgtoolError, match="own tool failed: dracut -f: dracut: no such module") as caught:
+            knowledge.change(guest, request, Silent())  # type: ignore[arg-type]
+        assert "--rebuild-initramfs" in str(caught.value.hint)
+        assert ran == ["dracut -f"]
+        return
+    made = knowledge.change(guest, request, Silent())  # type: ignore[arg-type]
+    assert [change.what for change in made.changes] == ["one", "ran dracut -f", "ran dracut -f x", "two"]
+    assert made.warnings == ("same", "other")
+
+
 @pytest.mark.parametrize(("said", "build"), [
     ("19045", 19045), (None, 0), ("", 0), ("\u00b2\u00b2", 0), ("9" * 5000, 0), ("-1", 0)])
 def test_builds_of_windows(said: str | None, build: int) -> None:
@@ -225,6 +383,9 @@ def test_a_hang_of_kvm_is_remembered_until_the_next_boot(tmp_path: Path, monkeyp
     monkeypatch.setattr(kvm.os, "access", lambda *_: True)
     monkeypatch.setattr(kvm.os.path, "isdir", lambda _: True)
     assert kvm.kvm_state()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(kvm.os, "access", lambda *_: False)
+        assert kvm.kvm_state() == (False, "no /dev/kvm that we may open: guests run under emulation (TCG), slowly")
     kvm.remember_hang()
     assert kvm.kvm_state() == (False, kvm.HANGS)
     boot.write_text("two\n")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtool.errors import ImgtoolError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UsageError
+from imgtool.formats import opener
 from imgtool.formats.opener import Opener
+from imgtool.model.package import Member
 
 PARTS = [
     "..",
@@ -158,3 +164,61 @@ def test_a_colon_in_the_name_of_an_extent_is_no_protocol(tree: Path, name: str) 
             opener.named(name, opener.user(str(tree / "in/x.qcow2")))
     finally:
         opener.close()
+
+
+def test_what_is_no_file_is_not_kept_open(tree: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    for path in ("/dev/null", str(tree / "in/pipe"), str(tree / "in")):
+        with pytest.raises(UsageError, match="no file and no block device"):
+            Opener().user(path)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_disk_of_too_many_files(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "MAX_FILES", 2)
+    with closing(Opener()) as two:
+        image = two.user(str(tree / "in/x.qcow2"))
+        two.named("a.raw", image)
+        with pytest.raises(DamagedError, match="more than 2 files"):
+            two.named("a.raw", image)
+
+
+@pytest.mark.parametrize(("number", "hint"), [(errno.EMFILE, "ulimit -n"), (errno.ENFILE, "ulimit -n"), (errno.EIO, None)])
+def test_what_cannot_be_opened(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str | None) -> None:
+    monkeypatch.setattr(opener.os, "open", Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(ImgtoolError, match=re.escape(str(tree / "in/x.qcow2"))) as caught:
+        Opener().user(str(tree / "in/x.qcow2"))
+    assert (caught.value.hint or "").find(hint or "") >= 0
+    assert bool(caught.value.hint) == bool(hint)
+
+
+def test_a_file_of_another_user_is_read_all_the_same(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O_NOATIME is for owners only: open(2)."""
+    real = os.open
+
+    def refuse(path: str, flags: int) -> int:
+        if flags & os.O_NOATIME:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return real(path, flags)
+
+    monkeypatch.setattr(opener.os, "open", refuse)
+    with closing(Opener()) as one:
+        assert one.user(str(tree / "in/x.qcow2")).size == 512
+
+
+@pytest.mark.parametrize(("offset", "size", "fits"), [(256, 256, True), (256, 257, False), (0, 100, False), (513, 0, False),
+                                                      (512, 0, True)])
+def test_a_member_must_be_in_its_archive(tree: Path, offset: int, size: int, fits: bool) -> None:
+    with closing(Opener()) as one, nullcontext() if fits else pytest.raises(DamagedError, match="cut off: 'd' should be in it"):
+        assert one.member(str(tree / "in/a.raw"), Member("d", offset, size)).base == offset
+
+
+@pytest.mark.parametrize(("limits", "raised"), [
+    ((1024, 4096), (4096, 4096)), ((1024, 1 << 20), (65536, 1 << 20)), ((100_000, 1 << 20), None), ((4096, 4096), None)])
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int],
+                                                               raised: tuple[int, int] | None) -> None:
+    monkeypatch.setattr(opener.resource, "getrlimit", lambda _: limits)
+    asked = Mock()
+    monkeypatch.setattr(opener.resource, "setrlimit", asked)
+    opener.raise_file_limit()
+    assert [call.args[1] for call in asked.mock_calls] == ([raised] if raised else [])

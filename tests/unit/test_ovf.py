@@ -404,3 +404,74 @@ def test_devices_and_networks_go_into_an_ovf_that_has_none() -> None:
     """Wherever its machine stands."""
     wanted = replace(ovf.parse(SPARE).machine, nics=(Nic(model="e1000", network=Network(kind=NetworkKind.BRIDGE, name="lan")),))
     assert ovf.parse(ovf.render(wanted, onto=SPARE).text).machine == wanted
+
+
+@pytest.mark.parametrize("info", [b"<Info/>", b""])
+def test_disks_a_name_and_images_go_into_an_ovf_that_has_none(info: bytes) -> None:
+    """In the order of the schema: files first, then what is in them, then the machine."""
+    spare = SPARE.replace(b"<Info/><Name>m</Name>", info)
+    machine = ovf.parse(spare).machine
+    wanted = replace(machine, name="new", controllers=(Controller(bus=Bus.SCSI, model="lsilogic"),),
+                     disks=(DiskSlot(path="x.vmdk", bus=Bus.SCSI, capacity=1 << 30, format="vmdk"),),
+                     drives=(Drive(path="y.iso", bus=Bus.SCSI, unit=1, backing=Backing.FILE),))
+    text = ovf.render(wanted, onto=spare).text
+    found = ovf.parse(text).machine
+    assert (found.name, found.disks[0].path, found.disks[0].capacity, found.drives[0].path) == ("new", "x.vmdk", 1 << 30, "y.iso")
+    root = etree.fromstring(text)
+    assert [etree.QName(one).localname for one in root][:2] == ["References", "DiskSection"]
+    (system,) = root.iter(f"{{{xml.OVF}}}VirtualSystem")
+    names = [etree.QName(one).localname for one in system]
+    assert names[:names.index("VirtualHardwareSection")] == (["Info", "Name"] if info else ["Name"])
+    assert [one.href for one in ovf.files(text)] == ["x.vmdk", "y.iso"]
+
+
+def test_an_ovf_in_another_encoding_becomes_utf8() -> None:
+    """Its bytes cannot stay where others are put between them."""
+    text = SPARE.decode().replace('<?xml version="1.0"?>', '<?xml version="1.0" encoding="ISO-8859-1"?>').replace(
+        "<Name>m", "<Name>K\u00fcche").encode("latin-1")
+    machine = ovf.parse(text).machine
+    assert machine.name == "K\u00fcche"
+    done = ovf.render(replace(machine, name="\u865a\u62df\u673a"), onto=text).text
+    assert done.startswith(b"<?xml version='1.0' encoding='UTF-8'?>")
+    assert ovf.parse(done).machine.name == "\u865a\u62df\u673a"
+
+
+def test_adapters_of_virtualbox_count_only_where_they_are_as_many_as_cards() -> None:
+    """Else a card would get the address of another."""
+    text = (GOLDEN / "virtualbox-7.ovf").read_bytes()
+    nics = ovf.parse(text).machine.nics
+    assert nics
+    assert all(nic.mac for nic in nics)
+    off = re.sub(rb'(<Adapter [^>]*)enabled="true"', rb'\1enabled="false"', text, count=1)
+    assert off != text
+    assert not any(nic.mac for nic in ovf.parse(off).machine.nics)
+
+
+ITEM = "<Item><ResourceType>{kind}</ResourceType><InstanceID>{number}</InstanceID>{more}</Item>"
+
+
+def with_items(*items: str, before: str = "") -> bytes:
+    body = f"<VirtualSystem><VirtualHardwareSection>{''.join(items)}</VirtualHardwareSection></VirtualSystem>"
+    return f"<Envelope>{before}{body}</Envelope>".encode()
+
+
+def test_memory_in_a_unit_that_nobody_knows_is_damaged() -> None:
+    for units, size in (("byte * 2^20", 64 << 20), ("parsecs", None)):
+        text = with_items(ITEM.format(kind=4, number=1, more=(
+            f"<AllocationUnits>{units}</AllocationUnits><VirtualQuantity>64</VirtualQuantity>")))
+        if size:
+            assert ovf.parse(text).machine.memory.size == size
+        else:
+            with pytest.raises(DamagedError, match="counts memory in 'parsecs'"):
+                ovf.parse(text)
+
+
+def test_a_disk_may_stand_on_a_file_without_a_disk_section() -> None:
+    files = '<References><File id="f" href="x.vmdk"/><File id="none"/></References>'
+    item = ITEM.format(kind=17, number=2, more="<Parent>1</Parent><AddressOnParent>0</AddressOnParent>"
+                       "<HostResource>ovf:/file/{}</HostResource>")
+    scsi = ITEM.format(kind=6, number=1, more="<Address>0</Address>")
+    (disk,) = ovf.parse(with_items(scsi, item.format("f"), before=files)).machine.disks
+    assert disk.path == "x.vmdk"
+    with pytest.raises(DamagedError, match="'ovf:/file/none', which is not a disk of the OVF"):
+        ovf.parse(with_items(scsi, item.format("none"), before=files))

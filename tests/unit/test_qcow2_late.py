@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imgtool.errors import UsageError
 from imgtool.formats.qcow2.late import end_of, layout, metadata
+from imgtool.formats.qcow2.write import shape
 from imgtool.model import ImageSpec
 
 TIB = 1 << 40
@@ -73,3 +76,24 @@ def test_any_ranges(tmp_path: Path, cuts: list[int], cluster: str) -> None:
     ends = sorted(cuts)
     path = tmp_path / "x.qcow2"
     sound(path, made(path, 8 << 20, list(zip(ends[::2], ends[1::2], strict=False)), cluster))
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"compat": "1.2"}, "compat=1.2: 0.10 or 1.1"), ({"cluster_size": "3k"}, "cluster_size=3072: a power of two"),
+    ({"cluster_size": "256"}, "from 512 to 2M"), ({"cluster_size": "4M"}, "from 512 to 2M"),
+    ({"extended_l2": "on", "cluster_size": "8k"}, "at least 16k"), ({"refcount_bits": "12"}, "a power of two up to 64"),
+    ({"refcount_bits": "128"}, "up to 64"), ({"compat": "0.10", "lazy_refcounts": "on"}, "compat 0.10 has no"),
+    ({"compat": "v2", "extended_l2": "on"}, "compat 0.10 has no"),
+    ({"compat": "0.10", "refcount_bits": "8"}, "compat 0.10 has no"),
+    ({"compat": "0.10", "compression_type": "zstd"}, "compat 0.10 has no"), ({"lazy_refcounts": "perhaps"}, "on or off"),
+    ({"cluster_size": "many"}, "not a size")])
+def test_options_that_no_qcow2_has(options: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        shape(ImageSpec(format="qcow2", options=tuple(options.items())))
+
+
+def test_options_that_a_qcow2_has() -> None:
+    for size in (512, 1 << 21):
+        assert shape(ImageSpec(format="qcow2", options=(("cluster_size", str(size)),))).cluster == size
+    assert shape(ImageSpec(format="qcow2", options=(("extended_l2", "on"), ("cluster_size", "16k")))).extended
+    assert shape(ImageSpec(format="qcow2", options=(("compat", "0.10"), ("compression_type", "zlib")))).version == 2

@@ -43,7 +43,7 @@ from imgtool.model.machine import (
     Tpm,
 )
 from imgtool.model.translation import PlacedFile, Retargeted, Wishes, World
-from imgtool.retarget import retarget
+from imgtool.retarget import retarget, slots
 
 GIB = 1 << 30
 UEFI = Firmware(kind=FirmwareKind.UEFI)
@@ -661,3 +661,37 @@ def test_a_hardware_version_asked_for_holds_for_a_machine_that_stays() -> None:
 def test_a_dump_of_libvirts_esx_driver_becomes_a_vmx() -> None:
     machine = Machine(name="m", accelerator="vmware", disks=(DiskSlot(path="[ds] m/x.vmdk"),))
     assert to_esxi(machine).machine.disks[0].path == "/vmfs/volumes/ds/m/x.vmdk"
+
+
+def test_a_template_becomes_a_machine_that_starts() -> None:
+    for done in (to_kvm(vmware(template=True)), to_esxi(kvm(template=True))):
+        assert done.machine.template is None
+        assert "--new-identity" in told(done)
+
+
+def test_a_cpu_that_somebody_chose_is_kept() -> None:
+    chosen = to_kvm(vmware(cpu=Cpu(mode="custom", model="Skylake-Server")))
+    assert (chosen.machine.cpu.mode, chosen.machine.cpu.model) == ("custom", "Skylake-Server")
+    assert to_kvm(vmware(cpu=Cpu(mode="custom")), accelerator="kvm").machine.cpu.mode == "host-model"
+
+
+@pytest.mark.parametrize(("world", "most"), [(World.KVM, 48), (World.ESXI, 120)])
+def test_more_drives_than_a_machine_has_places_for(world: World, most: int) -> None:
+    drives = tuple(Drive(path=f"/iso/{number}.iso", bus=Bus.SATA, unit=number) for number in range(most + 2))
+    done = retarget((vmware if world is World.KVM else kvm)(drives=drives), Wishes(to=world))
+    assert len(done.machine.drives) == most
+    assert len({(one.bus, one.controller, one.unit) for one in done.machine.drives}) == most
+    assert len([one for one in done.problems if "SATA is full" in one.what and one.hint == "add a drive by hand"]) == 2
+
+
+@pytest.mark.parametrize("kind", [NetworkKind.DISTRIBUTED, NetworkKind.OPAQUE, NetworkKind.NETWORK])
+def test_networks_of_vmware_keep_their_name_on_esxi(kind: NetworkKind) -> None:
+    """As a dump of libvirt's esx driver names them."""
+    network = Network(kind=kind, name="x", switch="50 2a")
+    done = to_esxi(kvm(nics=(Nic(model="e1000", network=network),))).machine.nics[0].network
+    assert (done == network) == (kind is not NetworkKind.NETWORK)
+
+
+@pytest.mark.parametrize(("rooms", "bus"), [(slots.ESXI, Bus.VIRTIO), (slots.ESXI, Bus.XEN), (slots.KVM, Bus.XEN)])
+def test_a_bus_that_the_world_has_not_has_no_places(rooms: Any, bus: Bus) -> None:
+    assert slots.Slots(rooms).take(bus) is None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from imgtool import storage
 from imgtool.errors import ImgtoolError, NoSpaceError
+from imgtool.formats.disk import open_disk
+from imgtool.formats.measure import mapped
+from imgtool.formats.patched import reader
 from imgtool.storage import Piece
 from tests import mounts
 from tests.mounts import call, need
@@ -198,3 +203,101 @@ def test_what_could_not_be_done_to_which_file_is_told(tmp_path: Path) -> None:
             storage.punch(file.fileno(), -4096, 4096)
         with pytest.raises(ImgtoolError, match=rf"^reserving 4096 bytes in {tmp_path}/x: Invalid argument"):
             storage.reserve(file.fileno(), -4096, 4096)
+
+
+ASKING: dict[str, Callable[[int], object]] = {
+    "reserved": lambda fd: list(storage.reserved(fd, 0, 4 * M)),
+    "unwritten": lambda fd: list(storage.unwritten(fd, 4 * M)),
+    "shared": lambda fd: list(storage.shared(fd, 4 * M)),
+    "same blocks": lambda fd: list(storage.same_blocks(fd, 0, fd, 0, 4 * M)),
+    "pieces": lambda fd: list(storage.pieces(fd, 0, 4 * M)),
+    "reserve_rest": lambda fd: storage.reserve_rest(fd, 4 * M),
+}
+
+
+@pytest.mark.parametrize("what", ASKING)
+def test_a_disk_that_fails_is_no_file_system_that_cannot_tell(what: str, ext4: Path, opened: Callable[[Path], int],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = opened(ext4)
+    fill(fd)
+    for number in (errno.EOPNOTSUPP, errno.ENOTTY):
+        monkeypatch.setattr(storage.fcntl, "ioctl", Mock(side_effect=OSError(number, "FIEMAP")))
+        ASKING[what](fd)
+    monkeypatch.setattr(storage.fcntl, "ioctl", Mock(side_effect=OSError(errno.EIO, "FIEMAP")))
+    with pytest.raises(OSError, match="FIEMAP"):
+        ASKING[what](fd)
+
+
+def test_nothing_is_shared_where_nobody_can_tell(tmpfs: Path, opened: Callable[[Path], int]) -> None:
+    fd = opened(tmpfs)
+    fill(fd)
+    assert list(storage.shared(fd, 4 * M)) == []
+    assert list(storage.same_blocks(fd, 0, fd, 0, 4 * M)) == []
+
+
+def test_an_error_of_the_first_question_for_data_is_raised(opened: Callable[[Path], int], ext4: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for the end of the data, it would be zeros in the copy."""
+    fd = opened(ext4)
+    fill(fd)
+    monkeypatch.setattr(storage.os, "lseek", Mock(side_effect=OSError(errno.EIO, "lseek")))
+    with pytest.raises(OSError, match="lseek"):
+        list(storage.pieces(fd, 0, 4 * M))
+    assert not storage.is_hole(fd, 1 * M, 4096)
+
+
+def test_what_comes_in_parts_is_read_to_its_end(ext4: Path, opened: Callable[[Path], int],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = opened(ext4)
+    data = os.urandom(10_000)
+    os.pwrite(fd, data, 0)
+    preadv, pread = os.preadv, os.pread
+    monkeypatch.setattr(storage.os, "preadv", lambda fd, rooms, at: preadv(fd, [rooms[0][:3000]], at))
+    monkeypatch.setattr(storage.os, "pread", lambda fd, length, at: pread(fd, min(length, 3000), at))
+    room = bytearray(12_000)
+    assert storage.read_into(fd, memoryview(room), 0) == 10_000
+    assert room == data + bytes(2_000)
+    assert storage.read(fd, 12_000, 0) == data
+
+
+def test_a_bad_block_behind_good_ones_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call gives what it could read, and no error: taken for the end of a file, the rest would be zeros."""
+    bad = OSError(errno.EIO, "bad block")
+    monkeypatch.setattr(storage.os, "preadv", Mock(side_effect=[40, bad]))
+    with pytest.raises(OSError, match="bad block"):
+        storage.read_into(0, memoryview(bytearray(100)), 0)
+    monkeypatch.setattr(storage.os, "pread", Mock(side_effect=[bytes(40), bad]))
+    with pytest.raises(OSError, match="bad block"):
+        storage.read(0, 100, 0)
+
+
+def test_a_file_system_that_cannot_reserve_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "reserve", lambda *_: False)
+    with (tmp_path / "x").open("wb") as file:
+        file.truncate(M)
+        assert not storage.reserve_rest(file.fileno(), M)
+
+
+def test_what_cannot_be_looked_into_counts_as_cached(tmp_path: Path) -> None:
+    """It is then read as ever, through the page cache."""
+    with (tmp_path / "x").open("wb") as file:  # not open for reading: it cannot be mapped
+        file.truncate(M)
+        assert storage.cached(file.fileno(), 0, M)
+
+
+def test_reserved_space_in_the_middle_of_a_hole_is_mapped(ext4: Path) -> None:
+    path = ext4 / "map.raw"
+    with path.open("wb") as file:
+        file.truncate(3 * M)
+        os.posix_fallocate(file.fileno(), 1 * M, 64 * K)
+    with open_disk(str(path)) as disk:
+        found = [(one.start, one.length, one.allocated) for one in mapped(disk)]
+    path.unlink()
+    assert found == [(0, M, False), (M, 64 * K, True), (M + 64 * K, 2 * M - 64 * K, False)]
+
+
+def test_behind_the_end_of_a_disk_nothing_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(b"x" * 1024)
+    with open_disk(str(tmp_path / "x.raw")) as disk:
+        read = reader(disk)
+        assert [len(read(at, 512)) for at in (0, 1000, 1024, 1 << 50)] == [512, 24, 0, 0]

@@ -368,6 +368,7 @@ def test_pci_addresses_are_decimal(given: str, address: str) -> None:
         ({"tpm": Tpm(version="2.0")}, 14),
         ({"cpu": Cpu(count=64)}, 9),
         ({"cpu": Cpu(count=200)}, 15),
+        ({"cpu": Cpu(nested=True)}, 9),
         ({"memory": Memory(size=1024 * GIB)}, 11),
         ({"nics": (Nic(model="e1000e"),)}, 8),
         ({"usb": ("xhci",)}, 8),
@@ -582,3 +583,60 @@ def test_trace_and_chain() -> None:
     assert ("disks[0].path", "scsi0:0.fileName", "x-000002.vmdk") in found.trace
     assert "snapshots" in found.problems[0].what
     assert ("disks[0].path", "scsi0:0.fileName", "x-000002.vmdk") in render(found.machine).trace
+
+
+def test_onto_a_file_whose_last_line_has_no_end() -> None:
+    for end in (b"\n", b"\r\n"):
+        text = end.join(HEAD.encode().split(b"\n")[:-1])
+        assert not text.endswith(b"\n")
+        wanted = replace(parse(text).machine, description="new")
+        done = render(wanted, onto=text).text
+        assert done.startswith(text + end)
+        assert parse(done).machine == wanted
+
+
+def test_onto_a_file_that_does_not_name_its_encoding_becomes_utf8() -> None:
+    text = b'config.version = "8"\r\ndisplayName = "caf\xe9"\r\nmemSize = "4"\r\n'
+    old = parse(text).machine
+    done = render(replace(old, description="\u865a\u62df\u673a"), onto=text).text
+    assert done.startswith(b'.encoding = "UTF-8"\n')
+    assert parse(done).machine == replace(old, description="\u865a\u62df\u673a")
+
+
+def test_an_address_that_is_none_stays_as_it_stands() -> None:
+    found = machine('pciPassthru0.present = "TRUE"\npciPassthru0.id = "the card below"\n')
+    assert found.passthrough == (Passthrough(kind="pci", address="the card below"),)
+    assert 'pciPassthru0.id = "the card below"' in render(found).text.decode()
+
+
+def test_a_kind_of_opaque_network_that_is_not_nsx_is_told() -> None:
+    lines = 'ethernet0.present = "TRUE"\nethernet0.opaqueNetwork.id = "x"\nethernet0.opaqueNetwork.type = "{}"\n'
+    assert [one for one in problems(lines.format("other")) if "opaqueNetwork.type" in one] == [
+        "ethernet0.opaqueNetwork.type = other: not carried"]
+    assert not [one for one in problems(lines.format("nsx.LogicalSwitch")) if "opaqueNetwork" in one]
+
+
+def test_an_empty_address_is_none() -> None:
+    lines = 'ethernet0.present = "TRUE"\nethernet0.addressType = "generated"\nethernet0.generatedAddress = "{}"\n'
+    assert machine(lines.format(" ")).nics[0].mac is None
+    assert not [one for one in problems(lines.format(" ")) if "generatedAddress" in one]
+    assert machine(lines.format("000C29AABBCC")).nics[0].mac == "00:0c:29:aa:bb:cc"
+
+
+def test_what_is_no_text_stays_an_escape() -> None:
+    assert unescape("a|FFb|C3|A9") == "a|FFb\u00e9"
+    assert unescape("|FF", "latin-1") == "\u00ff"
+    assert escape("a\udcffb\ud800") == "a|FFb|3F", "a byte of a file's name, and nonsense"
+
+
+def test_a_line_of_which_only_a_part_is_several_settings_is_one() -> None:
+    """What is behind the quotes is no setting."""
+    found = take_apart(HEAD.encode() + b'one = "1"; two = 2\nfour = "4"; six = "6"\n')
+    assert found.entries["one"].value == "1"
+    assert [key in found.entries for key in ("two", "four", "six")] == [False, True, True]
+
+
+def test_a_folder_that_is_not_there_is_left_out() -> None:
+    line = 'sharedFolder0.hostPath = "/srv"\nsharedFolder0.guestName = "srv"\n'
+    assert machine(line).shared_folders == ()
+    assert machine(line + 'sharedFolder0.present = "TRUE"\n').shared_folders[0].path == "/srv"

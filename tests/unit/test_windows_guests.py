@@ -13,7 +13,7 @@ import pytest
 
 from fixtures import phony_windows
 from fixtures.phony_windows import SOFTWARE, SYSTEM, Keys
-from imgtool.errors import RefusedError
+from imgtool.errors import DamagedError, RefusedError
 from imgtool.guests.windows import adapt
 from imgtool.model.guest import AdaptRequest, AdaptResult, FileSystem, Platform
 from tests.golden import check
@@ -186,3 +186,27 @@ def test_what_is_refused_or_left_alone(tmp_path: Path) -> None:
     result = changed(tree, handle, Platform.METAL, None)
     assert (result.changes, result.disk_bus) == ((), None)
     assert "older than 7" in result.warnings[0]
+
+
+def test_a_driver_without_a_service_is_not_started(tmp_path: Path) -> None:
+    """A file that an uninstaller left: Windows has no use for it, and would not start with it."""
+    tree, handle = made(Release("Windows 10 Phony", "19045", drivers=("storahci",)), tmp_path / "c")
+    (tree.root / "Windows/System32/drivers/stornvme.sys").write_bytes(b"MZ left\n")
+    result = changed(tree, handle, Platform.METAL, None)
+    assert result.capabilities.disk_buses == ("sata",)
+    assert not [key for key in values(tree, "SYSTEM") if "Services\\stornvme" in key]
+
+
+def test_what_windows_cannot_start_from_is_said(tmp_path: Path) -> None:
+    tree, handle = made(Release("Windows 10 Phony", "19045", drivers=()), tmp_path / "c")
+    result = changed(tree, handle, Platform.METAL, str(tmp_path))
+    assert result.disk_bus is None
+    assert "Windows has no driver for the disks of metal" in result.warnings
+    assert any("no drivers are installed for metal" in warning for warning in result.warnings)
+
+
+def test_a_windows_without_its_registry_is_damaged(tmp_path: Path) -> None:
+    tree, handle = made(RELEASES["10"], tmp_path / "c")
+    (tree.root / CONFIG / "SOFTWARE").unlink()
+    with pytest.raises(DamagedError, match="no registry, or no drivers"):
+        changed(tree, handle, Platform.METAL, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import errno
+import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from fixtures import phony_windows
 from imgtool.errors import DamagedError, UsageError
-from imgtool.guests.windows import first_boot, given, iso, media
+from imgtool.guests.windows import first_boot, given, hive, iso, media
 from imgtool.guests.windows.adapt import _moved
 from imgtool.guests.windows.first_boot import Static
 from imgtool.model.guest import AdaptRequest, GuestInfo, OsInfo, Platform
@@ -53,6 +55,67 @@ def test_an_iso_that_is_cut_off_gives_no_file_beyond_its_end(drivers: Path, tmp_
     made.write_bytes(made.read_bytes()[:keep])
     with suppress(DamagedError, UsageError):
         assert all(entry.start + entry.size <= keep for entry in media.entries(str(made)))
+
+
+def test_an_iso_that_goes_in_circles_ends(drivers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image(drivers, tmp_path / "a.iso", "-J")
+    with made.open("rb") as file:
+        root, _ = iso._root(file)
+    folder = root[:25] + bytes([iso.FOLDER_FLAG]) + root[26:]
+    huge = root[:2] + bytes([1]) + root[3:10] + b"\xff\xff\xff\x7f" + folder[14:]
+    monkeypatch.setattr(iso, "_records", lambda *_, **__: [("again", folder), ("huge", huge), ("file", root[:25] + bytes(9))])
+    assert [one.name for one in iso.files(str(made))] == ["file"]
+
+
+def test_an_iso_of_too_many_files(drivers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image(drivers, tmp_path / "a.iso", "-J")
+    monkeypatch.setattr(iso, "MAX_FILES", 5)
+    with pytest.raises(DamagedError, match="more than 5 files"):
+        iso.files(str(made))
+
+
+def test_a_file_that_is_no_driver_is_not_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "viostor.sys").touch()
+    os.truncate(tmp_path / "viostor.sys", media.MAX_FILE + 1)
+    (entry,) = media.entries(str(tmp_path))
+    with pytest.raises(UsageError, match=r"viostor\.sys is too large"):
+        entry.read()
+
+
+def test_a_folder_with_nothing_but_the_drivers(tmp_path: Path) -> None:
+    """Whoever took them out of the image has chosen."""
+    for name in ("viostor.sys", "netkvm.sys", "readme.txt"):
+        (tmp_path / name).write_text(name)
+    package = given.choose(str(tmp_path), windows(), Platform.KVM)
+    assert sorted(package.files) == ["netkvm.sys", "viostor.sys"]
+    assert ([driver.service for driver in package.boot], package.nic) == (["viostor"], ("virtio",))
+
+
+class Registry:
+    """hivex, that fails in one of its calls."""
+
+    def __init__(self, fails: str, number: int = errno.EINVAL) -> None:
+        self.fails, self.number, self.called = fails, number, list[str]()
+
+    def call(self, name: str, *_: object, **__: object) -> object:
+        self.called.append(name)
+        if name == self.fails:
+            raise OSError(self.number, "bad magic")
+        return 1
+
+
+@pytest.mark.parametrize(("fails", "number", "kind", "words"), [
+    ("hivex_open", errno.EINVAL, DamagedError, "C:/SYSTEM of the guest cannot be read: bad magic"),
+    ("hivex_root", errno.EINVAL, DamagedError, "C:/SYSTEM of the guest is damaged: bad magic"),
+    ("hivex_commit", errno.EINVAL, DamagedError, "is damaged: bad magic"), ("hivex_commit", errno.ENOSPC, OSError, "bad magic"),
+    ("hivex_close", errno.EINVAL, None, "")])
+def test_a_registry_that_cannot_be_read_or_written(fails: str, number: int, kind: type[Exception] | None, words: str) -> None:
+    handle, kept = Registry(fails, number), list[str]()
+    with pytest.raises(kind, match=words) if kind else nullcontext(), \
+            hive.opened(handle, "C:/SYSTEM", "SYSTEM", write=True, keep=kept.append) as opened:  # type: ignore[arg-type]
+        opened.put_number("Select", "Current", 1, "why")
+    assert bool(kept) == (fails not in ("hivex_open", "hivex_root")), "kept only where it is about to change"
+    assert ("hivex_close" in handle.called) == (fails != "hivex_open")
 
 
 @given_by(st.lists(st.tuples(st.integers(16 * 2048, 30 * 2048), st.integers(0, 255)), max_size=40))
@@ -144,6 +207,7 @@ def test_the_script() -> None:
     assert "pnputil" not in text
     assert text.count("{") == text.count("}")
     assert first_boot.script(None, []) == ""
+    assert first_boot.install(None, None, "ControlSet001", "") == []  # type: ignore[arg-type]
 
 
 @given_by(st.text(max_size=50))

@@ -23,7 +23,6 @@ from imgtool.descriptions.ovf.hardware import Device, Key, devices, network_name
 from imgtool.descriptions.ovf.item import ITEMS, Item, Notes
 from imgtool.descriptions.ovf.read import configured, only_system, parse
 from imgtool.descriptions.ovf.units import number
-from imgtool.errors import DamagedError
 from imgtool.model.devices import Backing, DiskSlot, Drive
 from imgtool.model.machine import Machine
 
@@ -52,8 +51,7 @@ def kept(machine: Machine, onto: bytes) -> bytes:
     root = xml.read(onto)
     system = only_system(root)
     hardware = xml.section(system, "VirtualHardwareSection")
-    if hardware is None:
-        raise DamagedError("the OVF describes no hardware (VirtualHardwareSection)")
+    assert hardware is not None  # noqa: S101 - parse has looked
     sheet = Sheet(root, system, hardware, old, machine)
     _names(sheet)
     _settings(sheet)
@@ -80,7 +78,7 @@ def _names(sheet: Sheet) -> None:
         name = xml.child(sheet.system, "Name")
         if name is None:
             name = xml.make(xml.OVF, "Name")
-            sheet.system.insert(1, name)
+            _insert(sheet.system, name, behind="Info")
         name.text = xml.fit(new.name)
     if old.description != new.description:
         _replace(sheet, "AnnotationSection", annotation_section(new.description))
@@ -113,6 +111,12 @@ def _append(parent: etree._Element, fresh: etree._Element, *, after: etree._Elem
         return
     fresh.tail, place.tail = place.tail, _between(parent, place)
     parent.insert(parent.index(place) + 1, fresh)
+
+
+def _insert(parent: etree._Element, fresh: etree._Element, *, behind: str) -> None:
+    """Behind the child of this name, which the schema has first, or in its place."""
+    first = xml.child(parent, behind)
+    parent.insert(0 if first is None else parent.index(first) + 1, fresh)
 
 
 def _between(parent: etree._Element, place: etree._Element) -> str | None:
@@ -270,7 +274,7 @@ def _back_disk(sheet: Sheet, element: etree._Element, slot: DiskSlot, *, known: 
     section = xml.section(sheet.root, "DiskSection")
     if section is None:
         section = xml.make(xml.OVF, "DiskSection")
-        sheet.root.insert(1, section)
+        _insert(sheet.root, section, behind="References")
     if disk is None:
         disk = xml.make(xml.OVF, "Disk", diskId=_free_id(sheet.root, "vmdisk"))
         _append(section, disk)

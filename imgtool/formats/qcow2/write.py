@@ -16,7 +16,7 @@ from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.qcow2 import header as spec
 from imgtool.formats.qcow2.read import COPIED, SUBCLUSTERS
-from imgtool.formats.target import Payload, Place, create, flag, split_places
+from imgtool.formats.target import Payload, Place, create, flag
 from imgtool.model import Allocation, ImageSpec
 
 if TYPE_CHECKING:
@@ -125,12 +125,13 @@ class Qcow2Target:
         table = self._use_table(start // form.covered)
         within = start % form.covered
         low, high = within // form.cluster, -(-(within + end - start) // form.cluster)
-        old, fresh = int(table[low]), self._next  # ranges come in order: only the first cluster can be there already
+        old, fresh = int(table[low]), self._next  # ranges come in order: only the last one of before can be there already
+        assert old in (0, fresh - form.cluster)  # noqa: S101 - else what follows it is another one's
         self._next += (high - low - bool(old)) * form.cluster
         table[low + bool(old):high] = np.arange(fresh, self._next, form.cluster, dtype=np.uint64)
         if form.extended:
             self._mark(within, within + end - start)
-        yield from split_places(start, end, self.fd, form.cluster, old, fresh)
+        yield Place(start, end - start, self.fd, (old or fresh) + within % form.cluster)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

@@ -65,10 +65,6 @@ class Descriptor:
     def parent(self) -> str | None:
         return self.pairs.get("parentfilenamehint") or None
 
-    @property
-    def sectors(self) -> int:
-        return sum(line.sectors for line in self.extents)
-
 
 def _hex(text: str, default: int) -> int:
     try:

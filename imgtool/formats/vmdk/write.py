@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.layer import SECTOR
-from imgtool.formats.target import FileTarget, Payload, Place, create, split_places
+from imgtool.formats.target import FileTarget, Payload, Place, create
 from imgtool.formats.vmdk import sparse
 from imgtool.formats.vmdk.descriptor import MAX_EXTENTS, ExtentLine, render
 from imgtool.model import Allocation, ImageSpec
@@ -83,13 +83,14 @@ class SparseFile:
         table = self._use_table(start // COVERED)
         within = start % COVERED
         low, high = within // GRAIN, -(-(within + end - start) // GRAIN)
-        old, fresh = int(table[low]), self._next  # ranges come in order: only the first grain can be there already
+        old, fresh = int(table[low]), self._next  # ranges come in order: only the last one of before can be there already
         step = GRAIN // SECTOR
+        assert old in (0, fresh - step)  # noqa: S101 - else what follows it is another one's
         self._next += (high - low - bool(old)) * step
         if self._next > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
         table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
-        yield from split_places(start, end, self.fd, GRAIN, old * SECTOR, fresh * SECTOR)
+        yield Place(start, end - start, self.fd, (old or fresh) * SECTOR + within % GRAIN)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint32]:
         """The grain table ``index``. Some neighbours are kept; those before are written and left for good."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.errors import RefusedError
-from imgtool.guests.linux import adapt, inspect
+from imgtool.errors import DamagedError, RefusedError
+from imgtool.guests.linux import adapt, extend, inspect, kernels
 from imgtool.guests.linux.bootloaders import bls, efi, extlinux, grub2, grub_legacy, grubenv, systemd_boot
 from imgtool.guests.linux.bootloaders.find import find
+from imgtool.guests.linux.bootloaders.menu import Entry
 from imgtool.guests.linux.edit import Editor
 from imgtool.model.guest import AdaptRequest, Platform
 from tests.folder_tree import FolderTree
@@ -325,3 +327,91 @@ def test_of_two_loaders_the_one_with_entries_counts(tmp_path: Path) -> None:
     found = find(made)
     assert found
     assert found[0].kind == "grub-legacy"
+
+
+@pytest.mark.parametrize(("saved", "place"), [("1", 1), ("7", 0), ("b", 1), ("Linux A", 0), ("nothing", 0), (None, 0)])
+def test_what_was_saved_is_a_number_an_id_or_a_title(saved: str | None, place: int) -> None:
+    entries = tuple(Entry(id=name, title=f"Linux {name.upper()}", kernel=f"/boot/{name}", initrds=(), options="")
+                    for name in ("a", "b"))
+    assert grub2._place(saved, entries) == place
+    assert grub2._place(saved, ()) is None
+
+
+def test_entries_that_start_no_linux_are_left_out(guest: FolderTree) -> None:
+    guest.write("/boot/loader/entries/windows.conf", b"title Windows\nefi /EFI/Microsoft/Boot/bootmgfw.efi\n")
+    guest.write("/boot/loader/entries/a.conf", b"title A\nlinux /a\n")
+    assert [entry.id for entry in bls.read(guest)] == ["a"]
+
+
+def test_a_block_that_has_no_room_stays_as_it_is(guest: FolderTree) -> None:
+    """It has 1024 bytes, and GRUB writes into it as it is."""
+    old = (b"# GRUB Environment Block\nkernelopts=root=/dev/sda1\n").ljust(1024, b"#")
+    guest.write("/boot/grub2/grubenv", old)
+    editor = Editor(tree=guest)
+    assert grubenv.write(editor, {"kernelopts": "x" * (1024 - len("# GRUB Environment Block\nkernelopts=\n"))}, why="x")
+    guest.write("/boot/grub2/grubenv", old)
+    assert not grubenv.write(editor, {"kernelopts": "x" * 1000}, why="x")
+    assert guest.read("/boot/grub2/grubenv") == old
+    assert "/boot/grub2/grubenv: GRUB's environment block has no room for the new settings" in editor.warnings
+
+
+@pytest.mark.parametrize(("path", "content", "module", "first"), [
+    ("/boot/grub/menu.lst", "title A\nkernel /boot/a\ntitle B\nkernel /boot/b\n", grub_legacy, "default=1"),
+    ("/boot/extlinux.conf", "LABEL a\n LINUX /boot/a\nLABEL b\n LINUX /boot/b\n", extlinux, "DEFAULT b")])
+def test_a_menu_without_a_default_gets_one(guest: FolderTree, path: str, content: str, module: Any, first: str) -> None:
+    guest.write(path, content.encode())
+    menu = module.read(guest)
+    module.choose(Editor(tree=guest), menu, menu.entries[1], why="x")
+    assert guest.read(path).decode() == f"{first}\n{content}"
+    assert module.read(guest).default == 1
+
+
+def test_a_loader_that_is_too_large_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there is not touched either: whether it starts cannot be known."""
+    monkeypatch.setattr(efi, "MAX_LOADER", 100)
+    made, editor = FolderTree(tmp_path), Editor(tree=FolderTree(tmp_path))
+    made.write("/boot/efi/EFI/debian/shimx64.efi", b"s")
+    made.write("/boot/efi/EFI/debian/grubx64.efi", b"g" * 101)
+    efi.add_fallback(editor, "x86_64")
+    assert [path.name for path in tmp_path.glob("boot/efi/EFI/BOOT/*")] == ["BOOTX64.EFI"]
+    (warning,) = editor.warnings
+    assert warning.startswith("/boot/efi/EFI/debian/grubx64.efi is too large for a boot loader")
+    made.write("/boot/efi/EFI/BOOT/BOOTX64.EFI", SHIM + bytes(100))
+    assert efi.has_fallback(made, "x86_64")
+
+
+def test_where_there_is_no_menu_the_better_kernel_is_said(tmp_path: Path) -> None:
+    made = two_kernels(tmp_path, KVM_DISKS, "")
+    (made.root / "boot/grub/grub.cfg").unlink()
+    result = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert "kernel 6.1.0-2-amd64 boots, but 6.1.0-1-amd64 has the drivers: choose that one in the boot menu" in result.warnings
+
+
+def test_modules_without_a_kernel_are_none(tmp_path: Path) -> None:
+    """What a package that was removed left behind."""
+    made = two_kernels(tmp_path, "", "")
+    (made.root / "boot/grub/grub.cfg").unlink()
+    for version in ("6.1.0-2-amd64", "6.1.0-1-amd64"):
+        (made.root / f"boot/vmlinuz-{version}").unlink()
+        if version.endswith("2-amd64"):
+            assert [one.version for one in kernels.find(made, None)] == ["6.1.0-1-amd64"]
+    with pytest.raises(RefusedError, match="no kernel with its modules"):
+        adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_drivers_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, other: bool) -> None:
+    """Of a kernel that is not to boot they are left out; of the one that is, nothing goes on without."""
+    made = two_kernels(tmp_path, "", "")
+    version = "6.1.0-1-amd64" if other else "6.1.0-2-amd64"
+    before = made.read(f"/boot/initrd.img-{version}")
+    (made.root / f"lib/modules/{version}/kernel/drivers/block/virtio_blk.ko").write_bytes(bytes(30_000))
+    monkeypatch.setattr(extend, "MAX_ADDED", 20_000)
+    if other:
+        said = adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM)).warnings
+        assert [one for one in said if "left as it is" in one] == [
+            f"the initramfs of kernel {version} is left as it is: the drivers in /lib/modules/{version} are too large"]
+    else:
+        with pytest.raises(DamagedError, match=f"the drivers in /lib/modules/{version} are too large"):
+            adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM))
+    assert made.read(f"/boot/initrd.img-{version}") == before

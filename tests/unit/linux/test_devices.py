@@ -155,3 +155,18 @@ def test_arguments_are_changed_once(content: str) -> None:
     new = in_arguments(Names(ONE), content + " root=/dev/sda1 ")
     assert new.endswith("root=UUID=u1 ")
     assert in_arguments(Names(ONE), new) == new
+
+
+def test_disks_that_are_told_by_their_order_are_said(tmp_path: Path) -> None:
+    """Of a single disk there is no other."""
+    made = FolderTree(tmp_path)
+    made.write("/etc/fstab", b"/dev/sdb1 / ext4 defaults 0 1\n")
+    both = (FileSystem(device="/dev/sda1", type="ext4", uuid="aa"), FileSystem(device="/dev/sdb1", type="ext4", uuid="bb"))
+    editor = Editor(tree=made)
+    stabilize(editor, Names(both))
+    assert made.read("/etc/fstab").startswith(b"UUID=bb / ")
+    assert editor.warnings == ["disks were matched by their order, please check: /dev/sdb1"]
+    made.write("/etc/fstab", b"/dev/sda1 / ext4 defaults 0 1\n")
+    editor = Editor(tree=made)
+    stabilize(editor, Names(both[:1]))
+    assert editor.warnings == []

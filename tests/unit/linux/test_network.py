@@ -222,3 +222,42 @@ def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
     made = tree("debian12", tmp_path / "guest")
     with pytest.raises(UsageError, match="is no MAC address"):
         adapt(made, DISK, AdaptRequest(images=(), platform=Platform.KVM, nics=("52:54:00:00:00:01\nName=x",)))
+
+
+def test_without_udev_no_name_is_pinned(tmp_path: Path) -> None:
+    for pins, words in (([Pin(name="eth0", mac=NEW)], []), ([Pin(name="ens3", mac=NEW)], ["no udev, so ens3 cannot be pinned"]),
+                        ([Pin(name="eth0", mac=NEW), Pin(name="eth1", mac=OTHER)], ["so eth0, eth1 cannot"])):
+        editor = Editor(tree=FolderTree(tmp_path))
+        assert pin.apply(editor, pins) == {}
+        assert len(editor.warnings) == len(words)
+        assert all(word in warning for word, warning in zip(words, editor.warnings, strict=True))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("names", "warned"), [(("eth0", "eth1"), True), (("ens3", "eth1"), True), (("ens3", "ens4"), False),
+                                               (("eth0",), False)])
+def test_names_that_the_kernel_gives_too_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...],
+                                                       warned: bool) -> None:
+    monkeypatch.setattr(udev, "installed", lambda _: True)
+    monkeypatch.setattr(udev, "reads_links", lambda _: True)
+    editor = Editor(tree=FolderTree(tmp_path))
+    pin.apply(editor, [Pin(name=name, mac=f"52:54:00:00:00:0{number}") for number, name in enumerate(names)])
+    assert bool(editor.warnings) == warned
+    assert len(list((tmp_path / udev.LINKS.lstrip("/")).iterdir())) == len(names)
+
+
+def test_a_rule_for_any_card_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udev, "installed", lambda _: True)
+    made = FolderTree(tmp_path)
+    first = pin.apply(Editor(tree=made), [Pin(name="eth0", mac=None)])
+    editor = Editor(tree=made)
+    assert pin.apply(editor, [Pin(name="eth0", mac=None)]) == first
+    assert made.read(pin.RULES).decode() == pin.ANY_RULE.format(name="eth0")
+    assert editor.changes == []
+
+
+def test_a_second_version_within_config(tmp_path: Path) -> None:
+    made = FolderTree(tmp_path)
+    made.write("/etc/cloud/cloud.cfg.d/n.cfg", b"network:\n  config:\n    version: 2\n    ethernets: {ens3: {dhcp4: true}}\n")
+    (card,) = cloud_init.read(made)
+    assert (card.name, card.dhcp) == ("ens3", True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.guests.linux import adapt, commands, console, rebuild, tools
+from imgtool.guests.linux import adapt, commands, console, init, initramfs, rebuild, tools
+from imgtool.guests.linux.distro import read_os
 from imgtool.guests.linux.edit import Editor, kept_name
 from imgtool.model.guest import AdaptRequest, Platform
 from tests.folder_tree import FolderTree
@@ -198,3 +199,35 @@ def test_the_first_version_is_kept_with_its_mode(editor: Editor, path: str) -> N
     assert len(editor.changes) == 2
     hidden = path != "/etc/fstab"
     assert editor.tree.glob(path.rsplit("/", 1)[0] + "/*") == ([path] if hidden else [path, kept_name(path)])
+
+
+def test_a_tree_without_a_release_file(tmp_path: Path) -> None:
+    """Modules of a kernel are enough for a Linux; folders that others have, too, are not."""
+    made = FolderTree(tmp_path)
+    assert read_os(made) is None
+    made.write("/etc/passwd", b"")
+    assert read_os(made) is None
+    made.write("/usr/lib/modules/6.1/modules.dep", b"")
+    found = read_os(made)
+    assert found
+    assert (found.family, found.distro, found.version, found.name) == ("linux", None, None, None)
+
+
+@pytest.mark.parametrize("tool", ["initramfs-tools", "dracut", "mkinitcpio", "mkinitfs", "mkinitrd", None])
+def test_where_no_driver_is_a_file_no_tool_is_told(editor: Editor, tool: str | None) -> None:
+    rebuild.keep(editor, tool, [], [])
+    assert editor.changes == []
+    assert (rebuild.commands(tool, "6.1", "/boot/k", "/boot/i", ()) == ()) == (tool is None)
+
+
+def test_under_systemd_no_script_is_linked(editor: Editor) -> None:
+    for level in (3, 5):
+        editor.tree.write(f"/etc/rc.d/rc{level}.d/S01x", b"")
+    assert init.start_links(editor.tree, "vmtoolsd", 20) == ("/etc/rc.d/rc3.d/S20vmtoolsd", "/etc/rc.d/rc5.d/S20vmtoolsd")
+    editor.tree.symlink("/usr/lib/systemd/systemd", "/sbin/init")
+    assert init.start_links(editor.tree, "vmtoolsd", 20) == ()
+
+
+def test_links_in_an_initramfs_that_go_up() -> None:
+    assert initramfs._joined(["usr", "bin", "..", "lib", ".", "", "modules"]) == "usr/lib/modules"
+    assert initramfs._joined(["..", "lib"]) == "lib"
