@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -149,8 +150,9 @@ def test_a_host_that_says_little() -> None:
 def test_a_guest_that_does_not_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     pressed: list[int] = []
     machine: Any = SimpleNamespace(isActive=lambda: True, shutdownFlags=pressed.append)
-    monkeypatch.setattr("imgtool.endpoints.libvirt.source.OFF_SECONDS", 0.05)
-    monkeypatch.setattr("imgtool.endpoints.libvirt.source.POLL_SECONDS", 0.01)
+    module = import_module("imgtool.endpoints.libvirt.source")  # the package has a function of that name
+    monkeypatch.setattr(module, "OFF_SECONDS", 0.05)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     with pytest.raises(ImgtoolError, match="web did not shut down"):
         _shut_down(machine, "web", Control())
     assert pressed == [libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT]
