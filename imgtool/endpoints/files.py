@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imgtool import files
 from imgtool.endpoints.in_place import InPlace
 from imgtool.endpoints.local import LocalMachine, disk_file, is_machine, load, refuse_if_running
-from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UsageError
+from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import open_given
 from imgtool.formats.measure import data_limit
 from imgtool.journal import PARTIAL, state_folder
@@ -106,7 +106,7 @@ class MachineFile:
             yield InPlace(opened)
 
     def shut_down(self, found: Found, _control: Control) -> None:
-        raise ImgtoolError(f"{found.id} is a file: imgtool cannot shut the machine down", "do it where it runs")
+        raise AssertionError  # ``look`` has seen no machine that runs
 
     def close(self) -> None:
         """Nothing is open."""
@@ -167,10 +167,10 @@ class Folder:
         return [hidden] if there else [], [*disks]
 
     def start(self, machine: str) -> None:
-        raise UsageError(f"{machine} is a file", "virsh define it, then virsh start")
+        raise AssertionError  # steps/migrate/look has refused
 
     def watch(self, machine: str, _control: Control) -> str:
-        raise UsageError(f"{machine} is a file, and does not run")
+        raise AssertionError  # as start
 
     def remove(self, machine: str) -> None:
         for path in (machine, _hidden(machine)):

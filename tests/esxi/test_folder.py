@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, esxi
-from imgtool.endpoints.vsphere import folder, machines
+from imgtool.endpoints.vsphere import folder, login, machines
 from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.folder import NoFileError, StorePath
 from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, RefusedError, UnreachableError
@@ -135,6 +135,31 @@ def test_a_refused_upload(tmp_path: Path, status: int, error: type[ImgtoolError]
 def test_no_folder_no_upload(tmp_path: Path) -> None:
     with esxi([Datastore(name="ds", directory=tmp_path)]) as made, session(made) as logged_in, pytest.raises(ImgtoolError):
         folder.Folder(logged_in, "ha-datacenter").write(StorePath("ds", "missing/a.vmdk"), b"x")
+
+
+def test_small_files_over_a_bad_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server is asked again; a file that is too large is not read on, and what is not removed is said."""
+    monkeypatch.setattr(login, "FIRST_PAUSE", 0.01)
+    path = StorePath.parse(f"[ds] {machine(tmp_path, 'web01', [MIB])}")
+    with esxi([Datastore(name="ds", directory=tmp_path)]) as made, session(made) as logged_in:
+        there = folder.Folder(logged_in, "ha-datacenter")
+        made.order(unavailable=2)
+        assert b"web01" in there.read(path)
+        made.reset()
+        monkeypatch.setattr(folder, "MAX_SMALL", 100)
+        with pytest.raises(DamagedError, match="larger than any file of its kind"):
+            there.read(path)
+        monkeypatch.setattr(there, "_once", lambda _method, _address: (403, None, b""))
+        with pytest.raises(UnreachableError, match="HTTP 403"):
+            there.remove(path)
+        monkeypatch.undo()
+
+        def cut() -> None:
+            raise ConnectionResetError("reset")
+
+        monkeypatch.setattr(there, "_connection", cut)
+        with pytest.raises(UnreachableError, match="GET broke off: reset"):
+            there.read(path)
 
 
 def test_making_a_folder_that_is_there(tmp_path: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,7 @@ from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.endpoints.vsphere import exports, inventory, lease, login, machines
 from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UnreachableError
+from imgtool.errors import ImgtoolError, NoSpaceError, RefusedError, StoppedError, UnreachableError
 from imgtool.model import Allocation
 from imgtool.model.endpoint import RemoteDisk
 from imgtool.progress import Control, Stop
@@ -300,3 +304,85 @@ def test_another_host_proves_itself_by_its_thumbprint(server: Simulator, tmp_pat
 def test_which_export_is_which_disk(devices: tuple[str, ...], expected: int | None) -> None:
     disk = RemoteDisk(path="[ds] x.vmdk", capacity=SIZE, key=2001, controller="scsi0:1")
     assert lease.of(devices, disk) == (None if expected is None else devices[expected])
+
+
+class Odd(lease.Lease):
+    """A lease of which a server says what a test wants."""
+
+    def __init__(self, **said: object) -> None:
+        session: Any = SimpleNamespace(account=login.Account(host="h", user="u", password="p"), cookie=lambda: "a=b")
+        super().__init__(session, "lease-1", importing=True)
+        self.said = said
+
+    def _properties(self, *paths: str) -> dict[str, Any]:
+        if "error" in paths and isinstance(self.said.get("raises"), Exception):
+            raise self.said["raises"]
+        return {path: self.said.get(path) for path in paths}
+
+
+def test_a_lease_that_is_not_given() -> None:
+    """In the server's words; where its disks have no room, that is what is said."""
+    from pyVmomi import vim
+
+    for error, raised, words in ((None, lease.LeaseRefusedError, "the server does not say why"),
+                                 (vim.fault.FileFault(file="[ds] a.vmdk"), lease.LeaseRefusedError, r"FileFault: \[ds\] a.vmdk"),
+                                 (vim.fault.NoDiskSpace(file="[ds] a.vmdk"), NoSpaceError, "NoDiskSpace")):
+        with pytest.raises(ImgtoolError, match=words) as caught:
+            Odd(state="error", error=error).wait(Control())
+        assert type(caught.value) is raised
+
+
+def test_a_lease_that_is_never_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "READY_SECONDS", 0.01)
+    with pytest.raises(UnreachableError, match="the lease was not ready"):
+        Odd(state="initializing").wait(Control())
+
+
+@pytest.mark.parametrize(("status", "raised", "words"), [
+    (503, HTTPException, "HTTP 503"), (403, UnreachableError, "HTTP 403"), (404, ImgtoolError, "of the export")])
+def test_an_export_that_is_refused(status: int, raised: type[Exception], words: str) -> None:
+    """A busy server is asked again (an HTTPException)."""
+    made: Any = SimpleNamespace(request=lambda *_words, **_options: None, getresponse=lambda: SimpleNamespace(status=status))
+    disk = lease.LeasedDisk(key="a", device="a", url="https://*/nfc/a", thumbprint="")
+    with pytest.raises(raised, match=words):
+        lease.ask(made, Odd(), disk)
+
+
+@pytest.mark.parametrize(("status", "raised"), [(507, NoSpaceError), (500, UnreachableError), (201, None)])
+def test_a_disk_that_the_host_does_not_take(monkeypatch: pytest.MonkeyPatch, status: int,
+                                            raised: type[ImgtoolError] | None) -> None:
+    monkeypatch.setattr(lease, "send", lambda *_: status)
+    monkeypatch.setattr(lease, "connection", lambda *_: SimpleNamespace(close=lambda: None))
+    held = Odd()
+    held.session.slots = nullcontext()  # type: ignore[assignment]
+    disk = lease.LeasedDisk(key="a", device="a", url="https://*/nfc/a", thumbprint="")
+    if raised is None:
+        lease.upload(held, disk, [], Control())
+        return
+    with pytest.raises(ImgtoolError) as caught:
+        lease.upload(held, disk, [], Control())
+    assert type(caught.value) is raised
+
+
+def test_an_export_that_is_not_named(tmp_path: Path) -> None:
+    held = Odd()
+    held.disks = tuple(lease.LeasedDisk(key=name, device=name, url="", thumbprint="") for name in ("a", "b"))
+    with pytest.raises(ImgtoolError, match="does not say which of its exports") as caught:
+        read(held, tmp_path / "0.raw")
+    assert "transport=https" in (caught.value.hint or "")
+
+
+def test_written_zeros_of_an_export() -> None:
+    """They become holes; no byte is given twice, none is left out."""
+    given: list[tuple[str, int, int]] = []
+    sink: Any = SimpleNamespace(write=lambda at, data: given.append(("data", at, len(data))),
+                                zero=lambda at, length: given.append(("zeros", at, length)))
+    held = Odd()
+    disk = lease.LeasedDisk(key="a", device="a", url="", thumbprint="")
+    job = exports._Job(held, disk, 5 * MIB, sink, Control())
+    for start, data in ((0, b"x"), (0, b"x"), (2 * MIB, b"x"), (3 * MIB, b"\0")):
+        job._hand_on(start, memoryview(data * MIB))
+    job._zeros(5 * MIB)
+    assert given == [("data", 0, MIB), ("zeros", MIB, MIB), ("data", 2 * MIB, MIB), ("zeros", 3 * MIB, MIB),
+                     ("zeros", 4 * MIB, MIB)]
+    assert held.percent == 80

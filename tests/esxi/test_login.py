@@ -15,7 +15,7 @@ from imgtool.endpoints.vsphere import connect, inventory, login, tls
 from imgtool.endpoints.vsphere.facts import facts
 from imgtool.endpoints.vsphere.folder import StorePath
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import StoppedError, UnreachableError, UsageError
 from imgtool.model.endpoint import Credentials
 from tests.esxi.machines import machine
 from tests.esxi.sessions import account, files, session
@@ -150,6 +150,55 @@ def test_a_busy_server_is_asked_again(server: Simulator, monkeypatch: pytest.Mon
         with pytest.raises(UnreachableError, match="503"):
             inventory.machines(made)
         server.reset()
+
+
+def test_a_call_that_may_have_been_carried_out(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again where the server was too busy for it, and not where the connection broke: two machines would be made."""
+    monkeypatch.setattr(login, "FIRST_PAUSE", 0.01)
+    asked: list[int] = []
+
+    def broken(_stub: object) -> None:
+        asked.append(1)
+        raise ConnectionResetError("reset")
+
+    with session(server) as made:
+        server.order(unavailable503=2)
+        assert made.call("asking", lambda stub: login.content(stub).about.productLineId, again=False)
+        with pytest.raises(UnreachableError, match="making it: reset"):
+            made.call("making it", broken, again=False)
+        assert len(asked) == 1
+        server.order(unavailable503=1000)
+        with pytest.raises(UnreachableError, match=r"logging in to .*503"):
+            made.renew(made._value())
+        server.reset()
+
+
+def test_a_session_that_always_ends(server: Simulator) -> None:
+    from pyVmomi import vim
+
+    def refused(_stub: object) -> None:
+        raise vim.fault.NotAuthenticated
+
+    with session(server) as made, pytest.raises(UnreachableError, match="looking: the server does not permit that"):
+        made.call("looking", refused)
+    assert server.counters()["sessions"] == 0
+
+
+def test_errors_that_are_no_faults_of_the_api() -> None:
+    """A stop stays one; what nobody knows is an error with words."""
+    stopped = StoppedError(15)
+    assert login.said(stopped, "looking") is stopped
+    assert (type(found := login.said(ValueError(), "looking")), found.message) == (UnreachableError, "looking: ValueError")
+
+
+def test_a_certificate_that_is_gone_when_it_shall_be_shown(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_host: str, _port: int) -> str:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(tls, "presented", gone)
+    with pytest.raises(UnreachableError, match="is not trusted") as caught:
+        Session(account(server, trust=tls.Trust()))
+    assert "no certificate now" in (caught.value.hint or "")
 
 
 def test_the_password_is_in_no_argument_and_no_log(server: Simulator, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -300,3 +302,26 @@ def test_extents_with_zeros_between(server: Simulator, sink: FileSink, datastore
     assert copy[MIB:9 * MIB] == bytes(8 * MIB)
     assert copy[9 * MIB:19 * MIB] == source[512:10 * MIB + 512]
     assert copy[19 * MIB:30 * MIB] == bytes(11 * MIB)
+
+
+def test_requests_of_a_disk_of_several_extents() -> None:
+    """Of two files with a hole between and behind them; each byte is asked for or known to be zero, once."""
+    extents = (Extent(path="a", start=0, length=3 * MIB), Extent(path="b", start=4 * MIB, length=2 * MIB, offset=512))
+    zeros: list[tuple[int, int]] = []
+    sink: Any = SimpleNamespace(zero=lambda at, length: zeros.append((at, at + length)))
+    found = ranges.cut(extents, [(MIB, 2 * MIB), (5 * MIB, 8 * MIB)], sink, 2 * MIB)
+    assert [(one.extent.path, one.start, one.end) for one in found] == [("a", MIB, 2 * MIB), ("b", MIB + 512, 2 * MIB + 512)]
+    assert zeros == [(6 * MIB, 8 * MIB)]
+    zeros.clear()
+    assert [one.extent.path for one in ranges.cut(extents, [(2 * MIB, 5 * MIB)], sink, 2 * MIB)] == ["a", "b"]
+    assert zeros == [(3 * MIB, 4 * MIB)]
+
+
+def test_what_the_server_forbids_is_not_asked_again(server: Simulator, sink: FileSink) -> None:
+    with session(server) as made:
+        parts = extents(made)
+        server.order(refuse_get=403)
+        before = sum(server.counters()["requests"].values())
+        with pytest.raises(UnreachableError, match="HTTP 403"):
+            ranges.read(files(made, ODD_NAME), parts, [(0, MIB)], sink, Control(), patience=QUICK)
+        assert sum(server.counters()["requests"].values()) <= before + 1

@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.esxi import Datastore, Registered, Simulator, esxi
 from fixtures.ssh_server import SshServer, ssh_server
+from imgtool.endpoints.uri import parse
 from imgtool.endpoints.vsphere import VSphereSource, shell
 from imgtool.endpoints.vsphere.readers import HttpsReader, ShellReader
 from imgtool.errors import DamagedError, RefusedError, StoppedError, UnreachableError, UsageError
@@ -172,3 +173,14 @@ def test_a_running_machine_is_not_read(store: Path, sshd: SshServer) -> None:
         seen = host.look(host.find(ODD_NAME), Control())
         with pytest.raises(RefusedError, match="not powered off"), host.reader(seen, 0, Control()):
             pass
+
+
+def test_a_host_that_says_too_much_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(shell, "LOOK", 0.05)
+    host = shell.Shell(parse("esx://root@h/"))
+    for words, error, said in ((["cat", "/dev/zero"], DamagedError, "says more than it may"),
+                               (["sleep", "60"], UnreachableError, "ssh has been silent")):
+        monkeypatch.setattr(shell.ssh, "argv", lambda _uri, words: words)
+        with pytest.raises(error, match=said):
+            host.run(words, Stop())

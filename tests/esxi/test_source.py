@@ -6,11 +6,14 @@ import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fixtures.esxi import Datastore, Registered, Server, Simulator, esxi
 from imgtool.copying.receive import Chunks, receiving
+from imgtool.descriptions import description
 from imgtool.endpoints import source as open_source
 from imgtool.endpoints.in_place import InPlace
 from imgtool.endpoints.uri import parse
@@ -18,7 +21,7 @@ from imgtool.endpoints.vsphere import as_source, machines, mounted, readers
 from imgtool.endpoints.vsphere.readers import HttpsReader, LeaseReader
 from imgtool.errors import ImgtoolError, RefusedError, UsageError
 from imgtool.model import ImageSpec
-from imgtool.model.endpoint import Credentials, Power
+from imgtool.model.endpoint import Credentials, Power, RemoteDisk
 from imgtool.progress import Control, Silent
 from tests.esxi.machines import MIB, ODD_NAME, add_disk, describe, machine, state
 from tests.esxi.sessions import FileSink, vsphere
@@ -206,6 +209,51 @@ def test_an_nfs_datastore_that_is_mounted_here(tmp_path: Path, monkeypatch: pyte
         with there.reader(seen, 0, Control()) as reader:
             assert type(reader) is HttpsReader
     same(tmp_path / "0.raw", "raw", tmp_path / "web01" / "web01-flat.vmdk", "raw")
+
+
+NAS = SimpleNamespace(nas=SimpleNamespace(remoteHost="filer", remotePath="/exports/ds"))
+
+
+@pytest.mark.parametrize(("kind", "store", "text", "found"), [
+    ("NFS41", "ds", "descriptor", True), ("NFS", "ds", "another", False), ("NFS", "ds", None, False),
+    ("NFS", "other", "descriptor", False), ("VMFS", "ds", "descriptor", False)])
+def test_which_share_a_datastore_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, store: str, text: str | None,
+                                    found: bool) -> None:
+    """Only where the very same descriptor lies there the disk is read in place."""
+    monkeypatch.setattr(mounted.properties, "all_of", lambda *_: {
+        "a": {"summary.name": "local", "info": SimpleNamespace()}, "b": {"summary.name": store, "info": NAS}})
+    (tmp_path / "mountinfo").write_text(f"36 35 0:40 / {tmp_path} rw - nfs4 filer:/exports/ds rw\n")
+    monkeypatch.setattr(mounted, "MOUNTS", tmp_path / "mountinfo")
+    if text is not None:
+        (tmp_path / "a.vmdk").write_text(text)
+    disk = RemoteDisk(path="[ds] a.vmdk", capacity=MIB, key=1, datastore="ds", datastore_kind=kind)
+    assert mounted.local(None, disk, b"descriptor") == (str(tmp_path / "a.vmdk") if found else None)  # type: ignore[arg-type]
+
+
+def test_a_disk_by_its_path() -> None:
+    """Where the slots do not tell; but another one is never taken for it."""
+    lines = [f'scsi0:{number}.present = "TRUE"\nscsi0:{number}.fileName = "{name}"\n'
+             for number, name in enumerate(("web01.vmdk", "[ds 2] b/b.vmdk"))]
+    parsed = description(".vmx").parse("".join(lines).encode())
+    disks = [RemoteDisk(path=path, capacity=MIB, key=1, controller="nvme0:0")
+             for path in ("[ds 2] b/b.vmdk", "[ds] web01/web01.vmdk")]
+    told: Any = SimpleNamespace(disks=disks, description="[ds] web01/web01.vmx")
+    assert as_source.matched(parsed, told) == (disks[1], disks[0])
+    told.description = "[ds] other/web01.vmx"
+    with pytest.raises(RefusedError, match="the host shows no disk"):
+        as_source.matched(parsed, told)
+
+
+def test_a_licence_that_forbids_to_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is that of the licence, not of the guest's tools."""
+    def refused(*_words: object, **_options: object) -> None:
+        raise RefusedError("the licence", "use SSH")
+
+    there: Any = SimpleNamespace(session=SimpleNamespace(call=refused), _power=lambda _found: "poweredOn")
+    found: Any = SimpleNamespace(name="web01", id="vm-1")
+    with pytest.raises(RefusedError) as caught:
+        as_source.VSphereSource.shut_down(there, found, Control())
+    assert caught.value.hint == "use SSH"
 
 
 @pytest.mark.parametrize(("line", "expected"), [

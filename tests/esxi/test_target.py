@@ -7,7 +7,10 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,19 @@ from imgtool.descriptions import description, ovf
 from imgtool.endpoints import FarTarget
 from imgtool.endpoints import target as open_target
 from imgtool.endpoints.uri import parse
-from imgtool.endpoints.vsphere import as_target, inventory, lease, leftover, login, machines, readers
+from imgtool.endpoints.vsphere import (
+    as_target,
+    hardware,
+    incoming,
+    inventory,
+    lease,
+    leftover,
+    login,
+    machines,
+    readback,
+    readers,
+    tasks,
+)
 from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.errors import DifferError, ImgtoolError, NoSpaceError, RefusedError, StoppedError, UnreachableError, UsageError
 from imgtool.formats.disk import Disk, open_disk
@@ -376,9 +391,117 @@ def test_it_is_started_and_watched(server: Simulator, images: list[Path], tmp_pa
     ({"runtime.powerState": "poweredOn", "guest.toolsRunningStatus": "guestToolsRunning", "guestHeartbeatStatus": "green"},
      "the guest's tools answer"),
     ({"runtime.powerState": "poweredOn", "guest.toolsRunningStatus": "guestToolsRunning", "guestHeartbeatStatus": "gray"}, None),
+    ({"runtime.powerState": "poweredOn", "runtime.question": SimpleNamespace(text="Moved\nor copied?")},
+     "the host asks something before it goes on: Moved or copied?"),
 ])
-def test_what_the_tools_say(seen: dict[str, str], words: str | None) -> None:
+def test_what_the_tools_say(seen: dict[str, Any], words: str | None) -> None:
     assert as_target._words(seen) == words
+
+
+def test_a_machine_that_is_not_what_was_sent(server: Simulator, images: list[Path], tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk fewer, a smaller one, no machine any more: never taken for a good copy."""
+    with target(server) as there, opened(images) as disks:
+        identity = send(there, images, tmp_path)
+        found = inventory.find(there.session, NAME)
+        order = there._in_order(found)
+        for wrong, words in ((order[:1], "has 1 disks, and 2 were sent"),
+                             ([order[0], replace(order[1], capacity=SIZES[1] - 512)], f"has {SIZES[1] - 512} bytes there")):
+            monkeypatch.setattr(there, "_in_order", lambda _found, wrong=wrong: wrong)
+            with pytest.raises(ImgtoolError, match=words):
+                there.compare(identity, disks, Control())
+        there.remove(identity)
+        with pytest.raises(ImgtoolError, match="no longer has the machine"):
+            there.compare(identity, disks, Control())
+
+
+def made_up() -> VSphereTarget:
+    """A target without a server."""
+    session: Any = SimpleNamespace(account=login.Account(host="h", user="u", password="p"))
+    return VSphereTarget(session, parse("esx://h/"))
+
+
+@pytest.mark.parametrize(("error", "raised"), [(StoppedError(15), StoppedError), (UnreachableError("gone"), UnreachableError)])
+def test_what_was_left_is_remembered_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ImgtoolError,
+                                                      raised: type[ImgtoolError]) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("imgtool.endpoints.vsphere.properties.all_of", failing)
+    leftover.note(str(tmp_path), leftover.Leftover(name=NAME))
+    with pytest.raises(ImgtoolError) as caught:
+        made_up().discard([], str(tmp_path))
+    assert type(caught.value) is raised
+    assert (NAME in caught.value.message) == (raised is UnreachableError)
+    assert leftover.noted(str(tmp_path)) == leftover.Leftover(name=NAME)
+
+
+def test_what_cannot_be_noted_is_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImgtoolError, match="making"):
+        leftover.note(str(tmp_path / "file" / "state"), leftover.Leftover(name=NAME))
+
+
+@pytest.mark.parametrize("reads", ["write", "zero"])
+def test_what_comes_back_is_compared_to_its_end(tmp_path: Path, reads: str) -> None:
+    """Also behind the end of the disk that was sent, where the host has made it larger; and where it reads nothing but zeros."""
+    (tmp_path / "a").write_bytes(b"a" * 1024)
+    bar: Any = SimpleNamespace(update=lambda _count: None)
+    with open_disk(str(tmp_path / "a"), source_format="raw") as disk:
+        sink = readback.Comparing(disk, "a", bar)
+        sink.write(0, memoryview(b"a" * 1024 + bytes(512)))
+        sink.zero(1024, 512)
+        if reads == "write":
+            with pytest.raises(DifferError, match="behind the end"):
+                sink.write(512, memoryview(b"a" * 512 + bytes(511) + b"x"))
+        else:
+            with pytest.raises(DifferError, match=r"at byte 512$"):
+                sink.zero(512, 1024)
+
+
+def test_cards_that_were_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their addresses would be given to the wrong ones."""
+    there = made_up()
+    monkeypatch.setattr("imgtool.endpoints.vsphere.properties.of", lambda *_: {"config.hardware.device": [
+        SimpleNamespace(macAddress="x", key=1), SimpleNamespace(key=2)]})
+    with pytest.raises(ImgtoolError, match="made 1 network cards of 2"):
+        hardware.reconfigure(there.session, "vm-1", described(), Stop())
+
+
+def test_a_lease_without_an_address_for_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent, and the lease is given back."""
+    spec = lease.ImportSpec(spec=None, items=(("device-0", "a.vmdk"),))
+    ended: list[bool] = []
+
+    @contextmanager
+    def importing(*_words: object, **_options: object) -> Iterator[Any]:
+        try:
+            yield SimpleNamespace(machine="vm-1", disks=())
+        except ImgtoolError:
+            ended.append(True)
+            raise
+
+    monkeypatch.setattr(lease, "import_spec", lambda *_words, **_options: spec)
+    monkeypatch.setattr(lease, "importing", importing)
+    to: Any = SimpleNamespace(pool="p", store="s", folder="f", host=None, networks={})
+    with pytest.raises(ImgtoolError, match="no address for 'device-0'") as caught:
+        incoming.create(None, "", "web01", to, {"a.vmdk": lambda: iter(())}, Control())  # type: ignore[arg-type]
+    assert (ended, caught.value.exit_code) == ([True], 1)
+
+
+def test_a_task_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever more seldom, and until somebody stops it."""
+    slept: list[float] = []
+    states = iter([*["running"] * 5, "success"])
+    monkeypatch.setattr(tasks.properties, "of", lambda *_: {"info.state": next(states), "info.result": "done"})
+    monkeypatch.setattr(tasks.time, "sleep", slept.append)
+    session: Any = SimpleNamespace(call=lambda *_words, **_options: None)
+    assert tasks.run(session, "working", lambda _stub: None, Stop()) == "done"
+    assert slept == [0.2, 0.4, 0.8, 1.6, 2.0]
+    states, stop = iter(["running"]), Stop()
+    stop.set()
+    with pytest.raises(StoppedError):
+        tasks.run(session, "working", lambda _stub: None, stop)
 
 
 def test_it_is_removed(server: Simulator, store: Path, images: list[Path], tmp_path: Path) -> None:

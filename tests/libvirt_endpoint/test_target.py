@@ -13,6 +13,7 @@ from fixtures.libvirtd import Libvirtd
 from fixtures.run import run
 from imgtool import endpoints
 from imgtool.endpoints import HostTarget, uri
+from imgtool.endpoints.libvirt import inventory
 from imgtool.endpoints.libvirt.target import may_enter
 from imgtool.errors import ImgtoolError, RefusedError, UsageError
 from imgtool.model.endpoint import Credentials, Placing
@@ -122,6 +123,34 @@ def test_goes_on_after_a_kill(daemon: Libvirtd, target: HostTarget, pool: Path) 
     other.remove(machine)  # it knows them by the name and by where they are
     other.close()
     assert os.listdir(pool) == []
+
+
+def test_goes_on_after_a_kill_without_a_uuid(daemon: Libvirtd, target: HostTarget, pool: Path) -> None:
+    """libvirt gives each a new one: the half-made machine before is in the way, and goes."""
+    target.look(Placing(), Control())
+    first, second = (target.define("web" + NEW, domain("web" + NEW).encode(), []) for _ in range(2))
+    assert daemon.virsh("list", "--all", "--uuid").split() == [second] != [first]
+
+
+def test_a_half_made_machine_that_somebody_has_removed(daemon: Libvirtd, target: HostTarget, pool: Path) -> None:
+    target.look(Placing(), Control())
+    path = image(pool, "web-0.qcow2")
+    machine = target.define("web" + NEW, domain("web" + NEW, disk(path), uuid=UUID).encode(), [path])
+    daemon.virsh("undefine", UUID)
+    target.remove(machine)
+    assert os.listdir(pool) == []
+
+
+def test_the_user_of_qemu(target: HostTarget, pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disks become his; a folder that he cannot enter is refused before anything is copied."""
+    monkeypatch.setattr(inventory, "owner", lambda _connection: (64055, 64056))
+    with pytest.raises(UsageError, match="user 64055, who cannot enter") as error:
+        target.look(Placing(), Control())
+    assert "--storage" in (error.value.hint or "")
+    path = image(pool, "web-0.qcow2")
+    target.define("web" + NEW, domain("web" + NEW, disk(path), uuid=UUID).encode(), [path])
+    status = os.stat(path)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (64055, 64056, 0o600)
 
 
 def test_another_program_keeps_its_machines_disks(daemon: Libvirtd, target: HostTarget, pool: Path, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_a_fatal_finding_copies_nothing(tmp_path: Path) -> None:
     (("--from", "{in}/web01.vmx", "--to", "{out}", "--format", "vhdx"), "takes qcow2, raw", 2),
     (("--from", "{in}/web01.vmx", "--to", "{in}/web01.vmx/x"), "is no folder", 2),
     (("--from", "{in}/web01.vmx", "--to", "metal:///dev/sda"), "cannot be used here", 2),
+    (("--from", "{in}/web01.vmx", "--to", "{out}", "--start"), "no host that runs machines", 2),
+    (("--from", "{in}/web01.vmx", "--to", "{out}.ova", "--start"), "no host that runs machines", 2),
     (("--from", "esx://root:secret@h/", "--to", "{out}"), "a password must not stand in an address", 2),
     (("--from", "{in}/web01.vmx", "--to", "{out}", "--thumbprint", "side=AA"), "from=HEX, to=HEX", 2),
 ])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,24 @@ import pytest
 
 from imgtool.endpoints import uri
 from imgtool.endpoints.far import nbd, tunnel
-from imgtool.endpoints.libvirt import define, far, watch
+from imgtool.endpoints.far.file import FarFile, data_of
+from imgtool.endpoints.libvirt import define, far, far_target, send, watch
 from imgtool.endpoints.libvirt.disks import Behind
-from imgtool.errors import DamagedError, MissingToolError, RefusedError, StoppedError
+from imgtool.errors import (
+    DamagedError,
+    DifferError,
+    ImgtoolError,
+    MissingToolError,
+    RefusedError,
+    StoppedError,
+    UnreachableError,
+    UsageError,
+)
+from imgtool.model.endpoint import NewDisk
 from imgtool.progress import Control, Stop
 
 MIB = 1 << 20
+KVM1 = uri.parse("qemu+ssh://root@kvm1/system")
 
 
 def test_graph_names_each_format_and_file() -> None:
@@ -41,6 +54,17 @@ def test_a_chain_that_is_none(monkeypatch: pytest.MonkeyPatch, said: str) -> Non
         far.chain(uri.parse("qemu+ssh://root@kvm1/system"), behind, ["/p"], Stop())
 
 
+@pytest.mark.parametrize(("layer", "words"), [
+    ({"backing-filename": "base"}, "does not say which format its backing image has"), ({"encrypted": True}, "is encrypted")])
+def test_a_chain_that_is_not_followed(monkeypatch: pytest.MonkeyPatch, layer: dict[str, object], words: str) -> None:
+    """A format that is not said would be probed: a guest could write one into its disk."""
+    said = [{"filename": "/p/a", "format": "qcow2"} | layer, {"filename": "/p/base", "format": "raw"}]
+    monkeypatch.setattr(tunnel, "run", lambda *_words, **_options: json.dumps(said))
+    behind = Behind(name="a", device="vda", path="/p/a", format="qcow2", kind="qcow2")
+    with pytest.raises(RefusedError, match=words):
+        far.chain(KVM1, behind, ["/p"], Stop())
+
+
 def test_joined_ranges() -> None:
     zeros = [(0, 4096, True), (4096, 8192, False), (8192, 12288, True), (12288, 16384, False), (16384, MIB, True),
              (MIB, 2 * MIB, False)]
@@ -61,6 +85,8 @@ def test_joined_ranges_do_not_wait_for_the_end() -> None:
 
 class CutError(Exception):
     """libnbd's, of a connection that was cut."""
+
+    errnum = 5
 
 
 class Links:
@@ -103,6 +129,75 @@ def test_a_far_disk_that_is_cut_while_it_is_opened(links: Links) -> None:
     assert links.open == 0
 
 
+def test_a_far_disk_that_is_always_cut(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    links.cuts = range(1, 100)  # type: ignore[assignment]
+    monkeypatch.setattr(nbd, "PAUSE", 0.001)
+    with pytest.raises(UnreachableError, match="reading /a") as caught:
+        far_disk(Control())
+    assert "goes on where it stopped" in (caught.value.hint or "")
+    assert (links.made, links.open) == (1 + nbd.TRIES, 0)
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_read_that_fails_is_a_bad_sector_or_a_cut(links: Links, monkeypatch: pytest.MonkeyPatch, speaks: bool) -> None:
+    """A cut connection is made again: what could not be read over it is not zeros in a copy."""
+    nbd_module = SimpleNamespace(Error=CutError, CMD_FLAG_DF=4)
+    monkeypatch.setattr(nbd, "load_nbd", lambda: nbd_module)
+
+    def pread(length: int, _at: int, _chunk: object, *, flags: int) -> bytes:
+        assert flags == nbd_module.CMD_FLAG_DF
+        if links.made == 2:
+            raise CutError
+        return b"x" * length
+
+    @contextmanager
+    def handle(_number: int) -> Iterator[Any]:
+        yield SimpleNamespace(get_size=lambda: MIB, pread_structured=pread, aio_is_ready=lambda: speaks)
+
+    disk = far_disk(Control())
+    monkeypatch.setattr(links, "handle", handle)
+    if speaks:
+        with pytest.raises(ImgtoolError, match="/a cannot be read at byte 512"):
+            disk.pread(512, 1024, Stop())
+    else:
+        assert disk.pread(512, 1024, Stop()) == b"x" * 512
+    assert links.made == (2 if speaks else 3)
+    disk.close()
+
+
+def test_a_qemu_nbd_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nbd.ssh, "argv", lambda *_words, **_options: ["sleep", "60"])
+    monkeypatch.setattr(nbd, "READY_SECONDS", 0)
+    with pytest.raises(UnreachableError, match="was not ready"):
+        nbd.Link(KVM1, [("/a", "raw")], block=False, stop=Stop())
+
+
+@pytest.mark.parametrize("there", ["run/libvirt-sock", "/run/a:b", "/tmp/x:/etc/shadow"])
+def test_a_socket_that_is_not_forwarded(there: str) -> None:
+    """ssh would take it for another one, of this machine or that."""
+    with pytest.raises(UsageError, match="cannot be forwarded"):
+        tunnel.options("/near", there)
+
+
+def test_a_far_end_that_sends_too_little() -> None:
+    """It would leave a gap in the copy."""
+    assert data_of(({}, b"12"), 2) == b"12"
+    assert data_of(({"zero": True}, b""), 2) is None
+    with pytest.raises(DamagedError, match="1 bytes instead of 2"):
+        data_of(({}, b"1"), 2)
+
+
+def test_a_far_map_that_goes_backwards() -> None:
+    """It would be asked without end."""
+    answers = iter([{"size": 4096, "sector": 512, "physical": 512, "block": False, "handle": 1},
+                    {"ranges": [[0, 512]], "next": 1024}, {"ranges": [], "next": 1024}])
+    file = FarFile(SimpleNamespace(name="far", call=lambda *_words, **_details: (next(answers), b"")), "/a")  # type: ignore[arg-type]
+    found = file.data(0, 4096)
+    assert next(found) == (0, 512)
+    with pytest.raises(DamagedError, match="goes backwards"):
+        next(found)
+
+
 def test_a_far_disk_that_cannot_be_opened_leaves_nothing(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
     control = Control()
     control.stop.set()
@@ -143,6 +238,75 @@ def test_a_far_host_that_speaks_of_other_files(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(nbd.ssh, "argv", lambda *_words, **_options: ["sh", "-c", f"echo '{said}'; exec cat"])
     with pytest.raises(DamagedError, match="asked about 1 files"):
         nbd.Link(uri.parse("qemu+ssh://root@kvm1/system"), [("/a", "raw")], block=False, stop=Stop())
+
+
+class Asked:
+    """A far end that notes what is asked of it; giving a file away fails with ``error``."""
+
+    def __init__(self, error: ImgtoolError | None = None) -> None:
+        self.error, self.asked = error, [("", {})]
+
+    def call(self, op: str, **details: object) -> tuple[dict[str, object], bytes]:
+        self.asked.append((op, details))
+        if self.error and "uid" in details:
+            raise self.error
+        return {}, b""
+
+
+def job(state: str) -> send.Job:
+    return send.Job(new=NewDisk(name="a", format="raw"), path="/p/a", state=state, mode=0o600, owner=(64055, 64055))
+
+
+def test_who_is_not_root_there_gives_no_disk_away(tmp_path: Path) -> None:
+    """libvirt does it, at each start. But nobody else reads the disk, and it gets its name."""
+    wire: Any = Asked(ImgtoolError("EPERM"))
+    send._publish(wire, job(str(tmp_path)))
+    assert wire.asked[2:] == [("mode", {"path": "/p/a.imgtool-partial", "mode": 0o600}),
+                              ("rename", {"path": "/p/a.imgtool-partial", "to": "/p/a"})]
+    wire = Asked(UnreachableError("gone"))
+    with pytest.raises(UnreachableError):
+        send._publish(wire, job(str(tmp_path)))
+    assert len(wire.asked) == 2
+
+
+def test_a_line_that_is_always_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as something comes through it goes on."""
+    tried: list[int] = []
+
+    def over(_wire: object, _job: object, _source: object, _control: object, shown: send._Shown) -> None:
+        tried.append(1)
+        shown.at(min(len(tried), 3))
+        raise UnreachableError("cut")
+
+    monkeypatch.setattr(send, "_over", over)
+    monkeypatch.setattr(send, "PAUSE", 0.001)
+    source: Any = SimpleNamespace(virtual_size=10)
+    with pytest.raises(UnreachableError, match="cut") as caught:
+        send.disk(lambda: source, job(str(tmp_path)), source, Control())
+    assert "goes on where it stopped" in (caught.value.hint or "")
+    assert len(tried) == 3 + send.TRIES
+
+
+@pytest.mark.parametrize(("error", "raised"), [
+    (ImgtoolError("3 errors were found"), DifferError), (UnreachableError("ssh"), UnreachableError),
+    (StoppedError(15), StoppedError)])
+def test_an_image_that_qemu_img_finds_broken_there(monkeypatch: pytest.MonkeyPatch, error: ImgtoolError,
+                                                   raised: type[ImgtoolError]) -> None:
+    """It is not taken for the machine's disk; a cut line says nothing of it."""
+    def run(*_words: object, **_options: object) -> str:
+        raise error
+
+    monkeypatch.setattr(tunnel, "run", run)
+    target: Any = SimpleNamespace(_host=SimpleNamespace(uri=KVM1))
+    with pytest.raises(ImgtoolError) as caught:
+        far_target.FarTarget._check(target, "/p/a", Control())
+    assert type(caught.value) is raised
+
+
+def test_a_far_host_without_python_and_pool() -> None:
+    target: Any = SimpleNamespace(_pool=None, _host=SimpleNamespace(name="kvm1"))
+    with pytest.raises(MissingToolError, match="only go into a storage pool"):
+        far_target.FarTarget._pooled(target)
 
 
 def test_disks_get_their_places_in_the_description() -> None:

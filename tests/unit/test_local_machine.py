@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fixtures.machine_folder import vmx
-from imgtool.endpoints import files, local
+from imgtool import endpoints
+from imgtool.endpoints import files, local, package
 from imgtool.endpoints.local import LocalMachine, disk_file, load, locate, refuse_if_running
-from imgtool.errors import DamagedError, RefusedError, UsageError
-from imgtool.model.devices import Backing
+from imgtool.endpoints.uri import parse
+from imgtool.errors import DamagedError, DifferError, RefusedError, UsageError
+from imgtool.formats.disk import open_disk
+from imgtool.model.devices import Backing, Bus, Controller, DiskSlot
+from imgtool.model.endpoint import Credentials, NewDisk, Placing
+from imgtool.model.machine import Cpu, Machine, Memory
+from imgtool.progress import Control
+from tests.esxi.ovf import OVF
 from tests.golden import DESCRIPTIONS, check, meaning
 
 
@@ -116,3 +125,49 @@ def test_a_half_made_machine_is_removed(tmp_path: Path) -> None:
             made.rename(machine, "web")
         made.remove(machine)
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("address", ["{}/new.vmx", "{}/new.ovf", "{}/new.xml"])
+def test_a_target_that_is_a_description(tmp_path: Path, address: str) -> None:
+    """It would become a folder of that name."""
+    with pytest.raises(UsageError, match=r"written into a folder, or an .ova") as caught:
+        endpoints.target(parse(address.format(tmp_path)), Credentials())
+    assert caught.value.hint == "name a folder"
+
+
+@pytest.mark.parametrize(("name", "words"), [("out", "is a folder"), ("out.ova", "is an OVA")])
+@pytest.mark.parametrize("placing", [Placing(storage="ds"), Placing(pool="x"), Placing(folder="x"), Placing(host="x")])
+def test_files_have_no_storage_to_choose(tmp_path: Path, name: str, words: str, placing: Placing) -> None:
+    with pytest.raises(UsageError, match=words):
+        endpoints.target(parse(str(tmp_path / name)), Credentials()).look(placing, Control())
+
+
+def test_an_ova_in_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the directory .* does not exist"):
+        package.Package(str(tmp_path / "none" / "web.ova")).look(Placing(), Control())
+
+
+def test_an_ova_that_differs_from_what_was_packed(tmp_path: Path) -> None:
+    """The storage is failing: it gets no name, and nothing of it stays."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode() * (1 << 20))
+    made = Machine(name="web", cpu=Cpu(count=1), memory=Memory(size=1 << 28), controllers=(Controller(bus=Bus.SCSI, number=0),),
+                   disks=(DiskSlot(path="a", bus=Bus.SCSI),))
+    target, new = package.Package(str(tmp_path / "web.ova")), NewDisk(name="web.vmdk", format="vmdk")
+    with open_disk(str(tmp_path / "a"), source_format="raw") as disk, \
+            open_disk(str(tmp_path / "b"), source_format="raw") as other:
+        machine = target.send("web", made, b"", [(new, disk)], "", Control())
+        target.compare(machine, [(new, disk)], Control())
+        with pytest.raises(DifferError, match=r"web.vmdk in .* differs from what was packed at byte 0"):
+            target.compare(machine, [(new, other)], Control())
+    target.remove(machine)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_disk_of_a_package_without_a_file() -> None:
+    """An OVF may describe an empty disk; it has no bytes to be read."""
+    source: Any = object.__new__(files.MachineFile)
+    source.machine = SimpleNamespace(package=object(), text=OVF.encode(), path="web.ova")
+    seen: Any = SimpleNamespace(parsed=SimpleNamespace(machine=SimpleNamespace(disks=[SimpleNamespace(path="c.vmdk")])))
+    with pytest.raises(DamagedError, match=r"has a disk without a file: 'c.vmdk'"), source.reader(seen, 0, Control()):
+        pass

@@ -288,6 +288,21 @@ def test_a_disk_is_offered_as_nbd(tmp_path: Path) -> None:
     assert len(asked) == len(set(asked)) == 3
 
 
+def test_a_bad_sector_behind_nbd(tmp_path: Path) -> None:
+    """It is an error there, never zeros; what lies elsewhere can be read."""
+    def read(offset: int, _length: int) -> bytes:
+        if offset:
+            raise FarError("cannot be read")
+        return b"x" * (1 << 20)
+
+    with served(read, 4 << 20) as socket:
+        for at, good in ((2 << 20, False), (0, True)):
+            done = subprocess.run(["qemu-io", "-r", "-f", "raw", "-c", f"read -P 120 {at} 512", f"nbd+unix:///?socket={socket}"],
+                                  capture_output=True, text=True, check=False)
+            assert (done.returncode == 0) == good, done.stdout
+            assert good or "Input/output error" in done.stdout + done.stderr
+
+
 def block(name: str, **more: str) -> dict[str, str]:
     """A disk as /sys shows it; ``dm__uuid`` is ``dm/uuid``."""
     said = {"size": "2048", "dev": f"8:{len(name)}{ord(name[-1])}", **more}

@@ -113,6 +113,13 @@ def test_a_command_that_prints_no_password_in_time(monkeypatch: pytest.MonkeyPat
         password("root@h", Credentials(password_command=("sleep", "20")))
 
 
+@pytest.mark.parametrize("command", [("false",), ("true",), ("sh", "-c", "echo secret; exit 1")])
+def test_a_command_that_prints_no_password(command: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=f"{command[0]}, which shall print a password, ended with") as caught:
+        password("root@h", Credentials(password_command=command))
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"x" * 5000])
 def test_a_password_file_that_is_none(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "p").write_bytes(raw)

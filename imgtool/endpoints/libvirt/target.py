@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ MODE = 0o600
 """Of a disk: other users of the host have no business with it."""
 
 
-class LibvirtTarget:
+class LibvirtTarget(ABC):
     """What both kinds of ``Target`` have in common."""
 
     world = World.KVM
@@ -57,15 +58,17 @@ class LibvirtTarget:
                                storages=tuple(dict.fromkeys([*names, chosen])), free=self._free(), can_write=True,
                                accelerator=self.accelerator, missing_tools=_missing(connection), tls=self._tls())
 
+    @abstractmethod
     def _settle(self, connection: libvirt.virConnect, known: tuple[Pool, ...], placing: Placing) -> None:
-        raise NotImplementedError
+        """Chooses the pool or folder. Raises UsageError."""
 
+    @abstractmethod
     def _place(self) -> str:
         """The folder where disks go, there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _free(self) -> int:
-        raise NotImplementedError
+        """Bytes, in that folder."""
 
     def _accelerated(self, connection: libvirt.virConnect) -> str:
         return inventory.accelerator(connection)
@@ -123,8 +126,9 @@ class LibvirtTarget:
                     removed.append(name)
             return removed, {path for domain in inventory.domains(connection) for path in define.files(domain)}
 
+    @abstractmethod
     def _unlink(self, paths: Sequence[str]) -> None:
-        raise NotImplementedError
+        """Removes disks, there."""
 
     def _refresh(self) -> None:
         """So that libvirt sees what has changed in the pool's folder."""

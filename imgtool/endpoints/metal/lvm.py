@@ -68,19 +68,16 @@ class Layout(NamedTuple):
     heads: Mapping[str, int]
     """Physical volume → bytes before its first extent."""
 
-    @property
-    def volumes(self) -> list[str]:
-        return sorted({one.volume for one in self.segments})
-
 
 def layout(uri: Uri, stop: Stop) -> Layout:
-    """Where the active volumes of that machine lie. Raises RefusedError (of a kind that is not just pieces), ImgtoolError."""
-    heads, extents = {}, {}
-    for row in _rows(uri, GROUPS, "pv", stop):
-        if row["vg_name"]:
-            heads[row["pv_name"]] = int(row["pe_start"])
-            extents[row["pv_name"]] = int(row["vg_extent_size"])
-    found = tuple(_segment(row, heads, extents) for row in _rows(uri, VOLUMES, "seg", stop) if row["lv_active"])
+    """Where the active volumes of that machine lie. Raises RefusedError (of a kind that is not just pieces), DamagedError, …"""
+    groups, volumes = _rows(uri, GROUPS, "pv", stop), _rows(uri, VOLUMES, "seg", stop)
+    try:
+        heads = {row["pv_name"]: int(row["pe_start"]) for row in groups if row["vg_name"]}
+        extents = {row["pv_name"]: int(row["vg_extent_size"]) for row in groups if row["vg_name"]}
+        found = tuple(_segment(row, heads, extents) for row in volumes if row["lv_active"])
+    except (KeyError, ValueError) as error:
+        raise _odd("pvs and lvs", error) from error
     return Layout(found, heads)
 
 
@@ -106,7 +103,11 @@ def _rows(uri: Uri, command: Sequence[str], key: str, stop: Stop) -> list[dict[s
     try:
         return [{name: str(value) for name, value in row.items()} for row in json.loads(said)["report"][0][key]]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise DamagedError(f"what {command[0]} says cannot be understood ({error})", "LVM 2.02.158 or later is needed") from error
+        raise _odd(command[0], error) from error
+
+
+def _odd(who: str, error: Exception) -> DamagedError:
+    return DamagedError(f"what {who} says cannot be understood ({error!r})", "LVM 2.02.158 or later is needed")
 
 
 def refuse_others(disk: PhysicalDisk, known: Layout) -> None:

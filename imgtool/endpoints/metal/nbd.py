@@ -19,7 +19,7 @@ from imgtool.errors import ImgtoolError
 NBDMAGIC, IHAVEOPT, REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889045565A9
 REQUEST_MAGIC, SIMPLE_REPLY = 0x25609513, 0x67446698
 FIXED_NEWSTYLE, NO_ZEROES = 1, 2
-OPT_EXPORT_NAME, OPT_ABORT, OPT_INFO, OPT_GO = 1, 2, 6, 7
+OPT_EXPORT_NAME, OPT_INFO, OPT_GO = 1, 6, 7
 REP_ACK, REP_INFO, REP_ERR_UNSUP = 1, 3, 0x80000001
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
 HAS_FLAGS, READ_ONLY, SEND_FLUSH, CAN_MULTI_CONN = 1, 2, 4, 256
@@ -125,9 +125,7 @@ class _Server:
                 if option == OPT_GO:
                     return True
             else:
-                _reply(client, option, REP_ACK if option == OPT_ABORT else REP_ERR_UNSUP)
-                if option == OPT_ABORT:
-                    return False
+                _reply(client, option, REP_ERR_UNSUP)  # also to NBD_OPT_ABORT, behind which a client hangs up
 
     def _transmit(self, client: socket.socket) -> None:
         while True:

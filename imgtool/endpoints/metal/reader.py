@@ -139,9 +139,7 @@ class MetalReader:
         except FarError as error:
             if not rescue.is_bad(error):
                 raise
-            if self.bad is None:
-                raise self._bad_sector(start, end) from error
-        data = bytearray(end - start)
+        data = bytearray(end - start)  # ``_get`` knows what is to be done about bad sectors
         for low, high in pieces(used, PIECE):
             data[low - start:high - start] = self._get(low, high) or bytes(high - low)
         return digest(memoryview(data))

@@ -34,7 +34,6 @@ from imgtool.endpoints.vsphere import inventory, tls
 from imgtool.endpoints.vsphere.as_source import VSphereSource
 from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
-from imgtool.errors import UsageError
 from imgtool.model.endpoint import Credentials, Uri
 
 if TYPE_CHECKING:
@@ -49,8 +48,7 @@ def connect(uri: Uri, credentials: Credentials, *, stop: Stop | None = None, str
 
     Raises UsageError, UnreachableError.
     """
-    if uri.host is None:
-        raise UsageError(f"{uri.scheme}:// needs a host")
+    assert uri.host  # noqa: S101 - endpoints/uri gives one
     user, port = uri.user or USER, uri.port or tls.PORT
     trust = tls.Trust(verify=uri.verify, cacert=uri.cacert, thumbprint=credentials.thumbprint)
     trust.context()  # what is wrong with it is said before the password is asked for

@@ -23,7 +23,6 @@ from imgtool.endpoints.vsphere.readers import From
 from imgtool.endpoints.vsphere.shell import Shell, uri_of
 from imgtool.errors import ImgtoolError, RefusedError, StoppedError, UsageError
 from imgtool.formats.disk import Disk
-from imgtool.formats.layer import SECTOR
 from imgtool.formats.vmdk.write import stream_descriptor
 from imgtool.model import ImageSpec
 from imgtool.model.devices import Backing
@@ -74,8 +73,6 @@ class VSphereTarget:
         """``look`` has been called. Nothing of it can go on: a disk is sent whole, what fails is removed."""
         for _, disk in disks:
             disk.refuse_encrypted()
-            if disk.virtual_size % SECTOR:
-                raise UsageError(f"{disk.path}: a disk of {disk.virtual_size} bytes is no number of sectors")
         self._clear(state, control.stop)
         if any(one.name == name for one in inventory.machines(self.session)):
             raise RefusedError(f"{self.session.account.host} has a machine {name}",

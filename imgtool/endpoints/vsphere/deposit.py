@@ -14,7 +14,6 @@ from imgtool.endpoints.vsphere import machines
 from imgtool.endpoints.vsphere.folder import Folder, StorePath
 from imgtool.endpoints.vsphere.incoming import Destination
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.vmdk import descriptor as vmdk
@@ -60,8 +59,6 @@ def _upload(files: Folder, place: StorePath, names: Sequence[str], disks: Sequen
     own = replace(control, stop=Stop(control.stop))
 
     def one(name: str, disk: Disk) -> None:
-        if disk.virtual_size % SECTOR:
-            raise UsageError(f"{disk.path}: a disk of {disk.virtual_size} bytes is no number of sectors")
         shown = replace(own, progress=Named(control.progress, name))
         files.upload(_below(place, f"{name}-flat.vmdk"), _bytes(disk, shown), disk.virtual_size)
 

@@ -137,7 +137,7 @@ class Folder:
                     answer = made.getresponse()
                     status, found, body = answer.status, answer.headers, answer.read(MAX_SMALL + 1)
             except (OSError, http.client.HTTPException) as error:
-                why = error or type(error).__name__
+                why = str(error) or type(error).__name__
                 raise UnreachableError(f"{self.session.account.host}: {method} broke off: {why}") from error
             if status != http.client.UNAUTHORIZED:
                 break
@@ -165,7 +165,7 @@ def send(made: http.client.HTTPSConnection, method: str, address: str, pieces: I
         answer = made.getresponse()
         answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise UnreachableError(f"{session.account.host}: the upload broke off: {error or type(error).__name__}",
+        raise UnreachableError(f"{session.account.host}: the upload broke off: {str(error) or type(error).__name__}",
                                "run the same command again") from error
     return answer.status
 

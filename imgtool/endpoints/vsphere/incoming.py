@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from imgtool.endpoints.vsphere import lease, login
 from imgtool.endpoints.vsphere.inventory import listed
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import UnreachableError, UsageError
+from imgtool.errors import ImgtoolError, UnreachableError, UsageError
 from imgtool.model import Allocation
 from imgtool.model.endpoint import Place, Places, Store
 from imgtool.progress import Control
@@ -95,7 +95,7 @@ def create(session: Session, ovf: str, name: str, to: Destination, streams: Mapp
             begun(held.machine)
         urls = {disk.key: disk for disk in held.disks}
         if unknown := [device for device, _ in spec.items if device not in urls]:
-            raise UsageError(f"the server gives no address for {listed(iter(unknown))}")
+            raise ImgtoolError(f"the server gives no address for {listed(iter(unknown))}")
         _all(held, [(urls[device], streams[href]) for device, href in spec.items], control)
         return Imported(held.machine, {href: urls[device].device for device, href in spec.items})
 

@@ -184,10 +184,10 @@ def said(error: BaseException, what: str) -> ImgtoolError:
     if isinstance(error, vim.fault.NoDiskSpace | vim.fault.InsufficientStorageSpace):
         return NoSpaceError(f"{what}: {message(error)}")
     if isinstance(error, ssl.SSLError | OSError | http.client.HTTPException):
-        return UnreachableError(f"{what}: {error or type(error).__name__}", "is the server still there?")
+        return UnreachableError(f"{what}: {str(error) or type(error).__name__}", "is the server still there?")
     if isinstance(error, vmodl.MethodFault):
         return ImgtoolError(f"{what}: {message(error)}")
-    return UnreachableError(f"{what}: {error or type(error).__name__}")
+    return UnreachableError(f"{what}: {str(error) or type(error).__name__}")
 
 
 def message(fault: Any) -> str:

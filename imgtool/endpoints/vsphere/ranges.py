@@ -275,7 +275,7 @@ class _Worker:
             yield
         except (OSError, http.client.HTTPException) as error:
             self._job.check()
-            host, why = self._job.folder.session.account.host, error or type(error).__name__
+            host, why = self._job.folder.session.account.host, str(error) or type(error).__name__
             raise _Failure(UnreachableError(f"{host}: reading {wanted.extent.path} broke off: {why}",
                                             "run the same command again: it goes on here")) from error
 

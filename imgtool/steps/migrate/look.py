@@ -88,6 +88,8 @@ def looked(request: MigrateRequest, control: Control, *, finished: bool = False)
         if request.format and request.format not in target.formats:
             raise UsageError(f"--format {request.format}: this target takes {', '.join(target.formats)}")
         state = target.look(request.placing, control)
+        if request.start and state.kind == "folder":
+            raise UsageError(f"--start: {state.storage} is no host that runs machines", "leave --start out")
         preview = describe(request, seen, target, state, files=placed(seen, target, disk_names(request, seen, target)),
                            sizes=[disk.capacity for disk in seen.state.disks])
         state = replace(state, machines=_others(state, preview.machine.name + target.temporary),
