@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,19 @@ def loop_device(path: Path, *options: str, sector: int = 512) -> Iterator[Path]:
     device = Path(tool("losetup", *words, "--find", "--show", path).stdout.strip())
     try:
         yield device
+    finally:
+        tool("losetup", "--detach", device)
+
+
+@contextmanager
+def loop_device_at(device: Path, path: Path, seconds: float = 120) -> Iterator[None]:
+    """The same, of that name; another test may have taken it since, and gives it back."""
+    end = time.monotonic() + seconds
+    while tool("losetup", device, path, ok=(0, 1)).returncode:
+        assert time.monotonic() < end, f"{device} is still in use"
+        time.sleep(0.1)
+    try:
+        yield
     finally:
         tool("losetup", "--detach", device)
 

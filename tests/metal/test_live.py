@@ -21,6 +21,7 @@ from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.model.endpoint import Uri
 from imgtool.model.metal import Reading
 from imgtool.progress import Stop
+from tests import mounts
 from tests.metal.copies import CONTROL, copied, copying, disk, metal
 from tests.oracle import tool
 from tests.program import ENVIRONMENT, ROOT
@@ -47,7 +48,7 @@ def in_use(place: Path, fs: str, options: str = "rw") -> Iterator[tuple[Path, Pa
         try:
             yield device, point
         finally:
-            tool("umount", point)
+            mounts.unmount(point)
 
 
 class Writer:

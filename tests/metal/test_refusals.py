@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,19 @@ def stale(place: Path, kind: str) -> Iterator[Path]:
         yield device
 
 
+@pytest.mark.parametrize(("looks", "using"), [
+    ([{}], {}), ([{"7": "losetup"}, {}], {}), ([{"7": "losetup"}, {"8": "blkid"}], {}), ([{"7": "systemd-udevd"}], {}),
+    ([{"7": "dd", "8": "blkid"}, {"7": "dd"}, {"7": "dd", "9": "losetup"}], {"7": "dd"}),
+])
+def test_who_only_looks_at_all_disks_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch, looks: list[dict[str, str]],
+                                                       using: dict[str, str]) -> None:
+    monkeypatch.setattr(targets, "BETWEEN", 0)
+    answers = iter(looks)
+    wire: Any = SimpleNamespace(call=lambda *_, **__: ({"openers": next(answers)}, b""))
+    assert targets._openers(wire, PhysicalDisk(name="sdq", size=4096)) == using
+    assert list(answers) == []
+
+
 @pytest.mark.parametrize("kind", ["LVM2 physical volume", "ZFS", "Linux RAID (1.2)", "Linux RAID (1.0)", "in a partition"])
 def test_a_stale_signature_needs_wipe(tmp_path: Path, kind: str) -> None:
     with stale(tmp_path, kind) as device:
@@ -329,7 +343,7 @@ def test_nothing_grows_onto_sectors_of_another_size(tmp_path: Path) -> None:
 
 def test_a_block_device_that_is_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CD drive, a disk without a medium, a mapped device: whatever /sys does not show as a disk."""
-    wire = SimpleNamespace(call=lambda what, **_how: ({"block": True, "name": "sr0", "files": SDA}, b""))
+    wire: Any = SimpleNamespace(call=lambda what, **_how: ({"block": True, "name": "sr0", "files": SDA}, b""))
     with pytest.raises(RefusedError, match="/dev/sr0 is no disk that can be written"):
         targets._find(wire, "/dev/sr0")  # type: ignore[arg-type]
 

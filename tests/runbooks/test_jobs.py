@@ -36,8 +36,8 @@ waves:
 """
 
 
-def book(folder: Path) -> Path:
-    (folder / "a.raw").write_bytes(os.urandom(SIZE))
+def book(folder: Path, size: int = SIZE) -> Path:
+    (folder / "a.raw").write_bytes(os.urandom(size))
     raw_disk(folder / "small.raw", MIB)
     path = folder / "b.yaml"
     path.write_text(BOOK)
@@ -117,7 +117,7 @@ def check_ended(path: Path, folder: Path) -> None:
 
 
 def test_paused_from_another_terminal(tmp_path: Path, state: Path) -> None:
-    path = book(tmp_path)
+    path = book(tmp_path, 8 * SIZE)  # nobody waits for its end
     with started("run", path, log=tmp_path / "log") as process:
         until(lambda: (one := listed()) and one["good"].state == "running", "it runs")
         assert imgtool("jobs", "pause").returncode == 0

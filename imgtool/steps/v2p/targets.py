@@ -5,6 +5,7 @@ Nothing here can be overruled by an option, but that ``--wipe`` writes over what
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from imgtool.model.problem import Problem
 
 WATCHERS = ("systemd-udevd", "(udev-worker)", "udevd")
 """They open each disk for a moment whenever it was written to."""
+LOOKS, BETWEEN = 3, 0.3
+"""Who has it open at each of these looks, so many seconds apart, uses it; others (blkid, losetup) look which disks there are."""
 BY_CONTENT = ("lvm-pv-uuid-",)
 """Names under ``/dev/disk/by-id`` that udev makes of what is on a disk: gone when it is written over."""
 
@@ -71,10 +74,21 @@ def _find(wire: Wire, device: str) -> PhysicalDisk:
 def _in_the_way(wire: Wire, disk: PhysicalDisk) -> Iterator[str]:
     if disk.read_only:
         yield f"{disk.path} is read-only"
-    opened, _ = wire.call("openers", path=disk.path, partitions=[f"/dev/{part.name}" for part in disk.partitions])
-    for pid, name in sorted(opened["openers"].items()):
-        if name not in WATCHERS:
-            yield f"{disk.path} is open in process {pid} ({name})"
+    for pid, name in sorted(_openers(wire, disk).items()):
+        yield f"{disk.path} is open in process {pid} ({name})"
+
+
+def _openers(wire: Wire, disk: PhysicalDisk) -> dict[str, str]:
+    """Process ids and names."""
+    using: dict[str, str] = {}
+    for number in range(LOOKS):
+        time.sleep(BETWEEN if number else 0)
+        opened, _ = wire.call("openers", path=disk.path, partitions=[f"/dev/{part.name}" for part in disk.partitions])
+        using = {pid: name for pid, name in opened["openers"].items()
+                 if name not in WATCHERS and (not number or pid in using)}
+        if not using:
+            break
+    return using
 
 
 def confirmation(disk: PhysicalDisk) -> str:
