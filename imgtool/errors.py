@@ -45,6 +45,9 @@ class DamagedError(ImgtoolError):
     exit_code = 5
 
 
+ENGINE_HINT = "in imgtool's folder: pipx install --force --system-site-packages '.[batch]'"
+
+
 class MissingToolError(ImgtoolError):
     """A tool or library that this needs is missing."""
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson
 from imgtool.cli.job_lines import job_lines, table
-from imgtool.errors import UsageError
+from imgtool.errors import ENGINE_HINT, UsageError
 
 if TYPE_CHECKING:
     from imgtool.model.job import Job, Overview
@@ -233,7 +233,7 @@ def _stores(database: str | None) -> Iterator[list[JobStore]]:
     from imgtool.runs.jobs import ENGINE_DATABASE, stores
 
     if database is None and find_spec("dbos") is None and (state_folder() / ENGINE_DATABASE).is_file():
-        output.say_warnings(["batches are not shown: the engine is not installed (pip install 'imgtool[batch]')"])
+        output.say_warnings([f"batches are not shown: the engine is not installed; {ENGINE_HINT}"])
     with stores(database) as known:
         yield known
 

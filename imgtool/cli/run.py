@@ -15,7 +15,7 @@ import typer
 
 from imgtool.cli import completion, output
 from imgtool.cli.images import STOP, AsJson, DryRun, ShowProgress, control_of
-from imgtool.errors import ImgtoolError, MissingToolError, UsageError
+from imgtool.errors import ENGINE_HINT, ImgtoolError, MissingToolError, UsageError
 from imgtool.units import size
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _loaded(path: Path) -> Runbook:
 def _engine() -> _Engine:
     """Loaded only here: it takes half a second, and may not be installed."""
     if find_spec("dbos") is None:
-        raise MissingToolError("run and worker need the engine, which is not installed", "pip install 'imgtool[batch]'")
+        raise MissingToolError("run and worker need the engine, which is not installed", ENGINE_HINT)
     return _Engine()
 
 

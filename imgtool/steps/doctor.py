@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from imgtool import proc
-from imgtool.errors import ImgtoolError, MissingToolError
+from imgtool.errors import ENGINE_HINT, ImgtoolError, MissingToolError
 from imgtool.formats.foreign import load_nbd
 from imgtool.kvm import kvm_state
 from imgtool.progress import Stop
@@ -66,7 +66,7 @@ PROGRAMS = (
 MODULES = (
     ("python3-libvirt", "libvirt", "machines of libvirt: qemu:///system, qemu+ssh://", f"{APT}python3-libvirt"),
     ("python3-guestfs", "guestfs", "inspect, adapt, --only-used", f"{APT}python3-guestfs"),
-    ("imgtool[batch]", "dbos", "run, worker", "pip install 'imgtool[batch]'"),
+    ("imgtool[batch]", "dbos", "run, worker", ENGINE_HINT),
 )
 
 

@@ -212,7 +212,7 @@ def test_journals_alone_need_no_engine(tmp_path: Path, state: Path) -> None:
         assert "batches are not shown" in shown.stderr
         asked = imgtool("jobs", "--database", "postgresql://x@127.0.0.1/y")
         assert asked.returncode == 6
-        assert "pip install 'imgtool[batch]'" in asked.stderr
+        assert "'.[batch]'" in asked.stderr
     finally:
         ENVIRONMENT.clear()
         ENVIRONMENT.update(before)

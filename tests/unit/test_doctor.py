@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from imgtool.errors import MissingToolError
+from imgtool.errors import ENGINE_HINT, MissingToolError
 from imgtool.progress import Stop
 from imgtool.steps import doctor
 
@@ -26,7 +26,7 @@ def test_what_is_missing_is_installed_by_one_command(tmp_path: Path, monkeypatch
     *_, by_apt, by_pip = report.lines()
     first = "qemu-utils util-linux openssh-client qemu-system-x86 efibootmgr smartmontools "
     assert by_apt.startswith(f"to install: apt-get install {first}")
-    assert by_pip == "to install: pip install 'imgtool[batch]'"
+    assert by_pip == f"to install: {ENGINE_HINT}"
     states = {line[:19].rstrip(): line[20:].split()[0] for line in report.lines()}
     assert (states["qemu-img"], states["ssh"]) == ("MISSING", "missing")
 

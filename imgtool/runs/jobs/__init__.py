@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from imgtool.errors import MissingToolError, UsageError
+from imgtool.errors import ENGINE_HINT, MissingToolError, UsageError
 from imgtool.journal import state_folder
 from imgtool.model.job import Job
 
@@ -69,8 +69,7 @@ def stores(database: str | None) -> Iterator[list[JobStore]]:
             else:
                 batches.close()
         elif database is not None:
-            raise MissingToolError("the database of batches needs the engine, which is not installed",
-                                   "pip install 'imgtool[batch]'")
+            raise MissingToolError("the database of batches needs the engine, which is not installed", ENGINE_HINT)
     try:
         yield found
     finally:
