@@ -47,10 +47,11 @@ def packed(vmx: Path, work: Path) -> Path:
 
 
 @pytest.mark.boot
+@pytest.mark.long
 @pytest.mark.parametrize(("way", "bus", "bus_there", "chipset"), [
     (converted, "scsi0", 'model="vmpvscsi"', "q35"),
-    pytest.param(translated, "ide0", 'bus="ide"', "pc", marks=pytest.mark.long),
-    pytest.param(packed, "scsi0", 'model="vmpvscsi"', "q35", marks=pytest.mark.long),
+    (translated, "ide0", 'bus="ide"', "pc"),
+    (packed, "scsi0", 'model="vmpvscsi"', "q35"),
 ])
 def test_starts(work: Path, way: Callable[[Path, Path], Path], bus: str, bus_there: str, chipset: str) -> None:
     disk = debian.build(work / "debian.raw")

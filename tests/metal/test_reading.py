@@ -76,7 +76,8 @@ def test_every_byte(device: Path, raw: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy").stat().st_blocks * 512 < 11 * CHUNK
 
 
-@pytest.mark.parametrize("sector", [512, pytest.param(4096, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("sector", [512, 4096])
 def test_only_what_file_systems_use(tmp_path: Path, sector: int) -> None:
     if sector == 512:
         guest = guest_disk.build(tmp_path)

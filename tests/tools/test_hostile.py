@@ -718,6 +718,14 @@ def test_force_deletes_only_extents_of_the_image_that_is_replaced(box: Path) -> 
     assert files_of(box) == {"precious.raw", "other-flat.vmdk", "source.raw", "x.vmdk"}
 
 
+def test_force_over_an_image_that_cannot_be_read_deletes_nothing_else(box: Path) -> None:
+    write_raw(box / "source.raw", "1M:C")
+    write_raw(box / "x-flat.vmdk", DISK)
+    vmdk(box / "x.vmdk", f'RW {SECTORS} FLAT "x-flat.vmdk"', 'RW 7 FLAT "missing-flat.vmdk"')
+    converts(box, "source.raw", "x.vmdk", "--to", "vmdk", "--force")
+    assert files_of(box) == {"source.raw", "x-flat.vmdk", "x.vmdk"}
+
+
 @pytest.mark.parametrize("owner", ["", "[]", "{}", '{"host": "other"}', '{"host": 7}', "no json", "[" * 100_000, None])
 def test_a_strangers_workspace_deletes_nothing(box: Path, owner: str | None) -> None:
     """A folder like those of killed runs, out of an archive that was unpacked here, with a journal of its own."""

@@ -120,6 +120,11 @@ def test_the_fatal_ones_come_first_and_end_the_plan() -> None:
     assert not any(one.fatal for one in others)
 
 
+def test_a_machine_that_is_encrypted_as_a_whole() -> None:
+    (found,) = findings(changed("source", encrypted=True))
+    assert (found.rule, found.level, "encrypted by its hypervisor" in found.what) == ("source.encrypted", Level.FATAL, True)
+
+
 def test_thick_needs_the_whole_capacity() -> None:
     thick = Asked(new_identity=True, thick=True)
     assert [one.rule for one in findings(replace(changed("target", free=32 * GIB - 1), asked=thick))] == ["target.room"]
