@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from imgtool.cli import completion, output
-from imgtool.errors import DamagedError, DifferError, MissingToolError, UsageError
-from imgtool.model import AllocateRequest, AllocateResult, Allocation, ConvertResult, SourceOptions
+from imgtool.errors import DamagedError, DifferError, ImgtoolError, MissingToolError, UsageError
+from imgtool.model import AllocateRequest, AllocateResult, Allocation, ConvertResult, ImageInfo, SourceOptions
 from imgtool.progress import Control, Rate, Stop
 
 if TYPE_CHECKING:
@@ -97,16 +97,26 @@ def info(
     from imgtool.formats.disk import open_disk
     from imgtool.formats.measure import describe
 
-    found, below = [], []
+    found: list[ImageInfo] = []
+    below: list[DiskInfo | None] = []
+    failed: list[ImgtoolError] = []
     for image in images:
-        with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
-            found.append(describe(disk))
-        below.append(_physical(image))
+        with output.each(failed, alone=len(images) == 1):
+            with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
+                described = describe(disk)
+            below.append(_physical(image))
+            found.append(described)
+    _show_info(found, below, alone=len(images) == 1, as_json=as_json)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
+
+
+def _show_info(found: list[ImageInfo], below: list[DiskInfo | None], *, alone: bool, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
         documents = [asdict(one) | ({"disk": asdict(metal)} if metal else {}) for one, metal in zip(found, below, strict=True)]
-        output.show(documents[0] if len(images) == 1 else {"images": documents}, (), as_json=True)
+        output.show(documents[0] if alone else {"images": documents}, (), as_json=True)
         return
     for number, one in enumerate(found):
         more = output.disk_lines(metal) if (metal := below[number]) else ()

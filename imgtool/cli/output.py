@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING
 
-from imgtool.errors import ImgtoolError
+from imgtool.errors import ImgtoolError, StoppedError
 from imgtool.model import AllocateResult, CheckResult, ConvertResult, ImageInfo, Mapped, VerifyResult
 from imgtool.model.problem import Problem
 from imgtool.progress import JsonLines, Progress, Silent, Terminal
@@ -56,6 +57,18 @@ def say_error(error: ImgtoolError) -> None:
     print(f"error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"hint: {printable(error.hint)}", file=sys.stderr)
+
+
+@contextmanager
+def each(failed: list[ImgtoolError], *, alone: bool) -> Iterator[None]:
+    """One of several: what is wrong with it is said, then comes the next one. ``alone``, or stopped: the command ends."""
+    try:
+        yield
+    except ImgtoolError as error:
+        if alone or isinstance(error, StoppedError):
+            raise
+        say_error(error)
+        failed.append(error)
 
 
 def say(line: str) -> None:

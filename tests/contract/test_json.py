@@ -72,6 +72,15 @@ def test_info_of_several(image: Callable[[str], Path]) -> None:
     assert all(one.keys() >= INFO for one in told["images"])
 
 
+def test_info_of_several_of_which_one_cannot_be_read(image: Callable[[str], Path]) -> None:
+    """It is said, the others are shown, and the exit code is its own."""
+    paths = [image("raw"), Path("/nowhere.raw"), image("vmdk-vmfs")]
+    done = imgtool("info", *paths, "--json")
+    assert (done.returncode, done.stderr) == (2, "error: /nowhere.raw does not exist\n")
+    assert [one["path"] for one in json.loads(done.stdout)["images"]] == [str(paths[0]), str(paths[2])]
+    assert f" {paths[0]}\n" in imgtool("info", *paths[:2]).stdout
+
+
 def test_snapshots(image: Callable[[str], Path]) -> None:
     told, _ = document("info", image("qcow2-snapshots"))
     assert [one["name"] for one in told["snapshots"]] == ["one", "two"]
