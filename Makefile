@@ -54,9 +54,8 @@ mutants: setup ## do the fast tests notice a changed program? MINUTES (30)
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
 coverage: setup ## lines and branches that no test reaches; ARGS: which tests
 	@rm -rf build/coverage && mkdir -p build && mkdir -m 1777 build/coverage
-	$(BIN)/coverage run -m pytest -n 3 --dist worksteal $(or $(ARGS),-m "not long and not boot_matrix")
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report > build/coverage/report.txt; tail -1 build/coverage/report.txt
+	$(BIN)/coverage run -m pytest -n 3 --dist worksteal $(or $(ARGS),-m "not long and not boot_matrix"); code=$$?; \
+	$(BIN)/coverage combine --quiet; $(BIN)/coverage report > build/coverage/report.txt; tail -1 build/coverage/report.txt; exit $$code
 
 clean:
 	rm -rf build dist .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info
