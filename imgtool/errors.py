@@ -45,13 +45,14 @@ class DamagedError(ImgtoolError):
     exit_code = 5
 
 
-ENGINE_HINT = "in imgtool's folder: pipx install --force --system-site-packages '.[batch]'"
-
-
 class MissingToolError(ImgtoolError):
     """A tool or library that this needs is missing."""
 
     exit_code = 6
+
+
+ENGINE_HINT = "in imgtool's folder: pipx install --force --system-site-packages '.[batch]'"
+"""How to get the engine of ``run`` and ``worker``: imgtool is on no index."""
 
 
 class NoSpaceError(ImgtoolError):
@@ -91,3 +92,8 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted by SIGINT",
     143: "interrupted by SIGTERM",
 }
+
+
+def text_of(error: BaseException) -> str:
+    """What it says, else what it is: some of Python's and of libraries come without a word."""
+    return str(error) or type(error).__name__

@@ -31,7 +31,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
-from imgtool.errors import DamagedError, ImgtoolError, RefusedError
+from imgtool.errors import DamagedError, ImgtoolError, RefusedError, text_of
 from imgtool.storage import raise_os
 
 PARTIAL = ".imgtool-partial"
@@ -265,7 +265,7 @@ def journal(job: str, verb: str, **details: object) -> Iterator[Journal]:
             yield book
         except BaseException as error:
             with suppress(ImgtoolError):  # of the two, what went wrong in the work is to be told
-                book.event("failed", error=str(error) or type(error).__name__, hint=getattr(error, "hint", None),
+                book.event("failed", error=text_of(error), hint=getattr(error, "hint", None),
                            exit_code=getattr(error, "exit_code", 1))
             raise
         book.event("done")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +20,6 @@ def call(*argv: object) -> str:
     done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
-
-
-def unmount(where: Path, seconds: float = 20) -> None:
-    """What was killed a moment ago may still have it open."""
-    end = time.monotonic() + seconds
-    while subprocess.run([need("umount"), where], capture_output=True, check=False).returncode:
-        assert time.monotonic() < end, f"{where} is still in use"
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -100,13 +100,14 @@ def info(
     found: list[ImageInfo] = []
     below: list[DiskInfo | None] = []
     failed: list[ImgtoolError] = []
+    alone = len(images) == 1
     for image in images:
-        with output.each(failed, alone=len(images) == 1):
+        with output.each(failed, alone=alone):
             with open_disk(str(image), source_format=source_format, allow_external=allow_external, stop=STOP) as disk:
                 described = describe(disk)
             below.append(_physical(image))
             found.append(described)
-    _show_info(found, below, alone=len(images) == 1, as_json=as_json)
+    _show_info(found, below, alone=alone, as_json=as_json)
     if failed:
         raise typer.Exit(failed[0].exit_code)
 

@@ -21,8 +21,7 @@ from imgtool.errors import ImgtoolError, RefusedError
 from imgtool.model.endpoint import Uri
 from imgtool.model.metal import Reading
 from imgtool.progress import Stop
-from tests import mounts
-from tests.metal.copies import CONTROL, copied, copying, disk, metal
+from tests.metal.copies import CONTROL, copied, copying, disk, metal, mounted_on
 from tests.oracle import tool
 from tests.program import ENVIRONMENT, ROOT
 
@@ -36,19 +35,15 @@ def in_use(place: Path, fs: str, options: str = "rw") -> Iterator[tuple[Path, Pa
     path, point = place / f"{fs}.disk", place / fs
     with path.open("wb") as file:
         file.truncate(SIZE)
-    point.mkdir()
     tool("sh", "-c", f"echo 'start=2048' | sfdisk -q -X gpt {path}")
     with disk(path) as device:
         tool(f"mkfs.{fs}", "-q", f"{device}p1")
-        tool("mount", f"{device}p1", point)
-        (point / "old").write_bytes(os.urandom(150 << 20))
-        os.sync()
-        if options != "rw":
-            tool("mount", "-o", f"remount,{options}", point)
-        try:
+        with mounted_on(Path(f"{device}p1"), point):
+            (point / "old").write_bytes(os.urandom(150 << 20))
+            os.sync()
+            if options != "rw":
+                tool("mount", "-o", f"remount,{options}", point)
             yield device, point
-        finally:
-            mounts.unmount(point)
 
 
 class Writer:

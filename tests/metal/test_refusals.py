@@ -24,6 +24,8 @@ from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.progress import Control, Stop
 from imgtool.steps.v2p import prepare, targets
 from imgtool.steps.v2p import v2p as write_v2p
+from tests.libvirt_endpoint.domains import disk as libvirt_disk
+from tests.libvirt_endpoint.domains import domain
 from tests.loops import loop_device
 from tests.metal.physical import MIB, image, physical, serial, v2p, written
 from tests.metal.tables import gpt
@@ -315,10 +317,7 @@ def test_two_disks_cannot_be_one(tmp_path: Path) -> None:
 
 def two_disks(place: Path) -> Path:
     one, other = image(place, "a.raw"), image(place, "b.raw")
-    disks = "".join(f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{path}'/>"
-                    f"<target dev='{name}' bus='virtio'/></disk>" for path, name in ((one, "vda"), (other, "vdb")))
-    (place / "m.xml").write_text("<domain type='kvm'><name>m</name><memory>131072</memory><vcpu>1</vcpu><os><type>hvm</type>"
-                                 f"</os><devices>{disks}</devices></domain>")
+    (place / "m.xml").write_text(domain("m", libvirt_disk(one, form="raw"), libvirt_disk(other, form="raw", device="vdb")))
     return place / "m.xml"
 
 

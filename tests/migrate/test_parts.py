@@ -22,6 +22,7 @@ from imgtool.progress import Control, Stop
 from imgtool.steps.migrate import far, host, look, plan
 from imgtool.steps.migrate.describe import Identity
 from imgtool.steps.migrate.work import Work
+from tests.libvirt_endpoint.domains import disk, domain
 from tests.loops import mounted
 from tests.migrate.machines import MIB, raw_disk, same
 from tests.program import result
@@ -186,15 +187,12 @@ def test_blocks_are_shared_where_they_can_be(tmp_path: Path, monkeypatch: pytest
     """What a run that copied has left goes: its map is of other bytes than a clone's."""
     with mounted(tmp_path, "xfs", 400 * MIB) as point:
         raw = raw_disk(point / "a.raw", 16 * MIB)
-        (point / "m.xml").write_text(
-            "<domain type='kvm'><name>m</name><memory>131072</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>"
-            f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{raw}'/>"
-            "<target dev='vda' bus='virtio'/></disk></devices></domain>")
+        (point / "m.xml").write_text(domain("m", disk(raw, form="raw")))
         (point / "out").mkdir()
         for name in (PARTIAL, f"{PARTIAL}.map"):
             (point / "out" / f"m.raw{name}").write_bytes(b"old")
         said = result("migrate", "--from", point / "m.xml", "--to", point / "out", "--format", "raw", "--no-adapt")
-        (disk,) = said["disks"]
-        assert (disk["bytes_cloned"] > MIB, said["verified"]) == (True, True)
+        (moved,) = said["disks"]
+        assert (moved["bytes_cloned"] > MIB, said["verified"]) == (True, True)
         same(raw, point / "out/m.raw", "raw")
         assert sorted(os.listdir(point / "out")) == ["m.raw", "m.xml"]

@@ -20,7 +20,7 @@ from imgtool.copying.zeros import all_zero
 from imgtool.endpoints.vsphere import lease, login
 from imgtool.endpoints.vsphere.lease import Lease, LeasedDisk
 from imgtool.endpoints.vsphere.login import Session
-from imgtool.errors import ImgtoolError, UnreachableError
+from imgtool.errors import ImgtoolError, UnreachableError, text_of
 from imgtool.formats.vmdk.unstream import grains
 from imgtool.model.endpoint import RemoteDisk
 from imgtool.progress import Control
@@ -114,7 +114,7 @@ def _breaking() -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(str(error) or type(error).__name__) from error
+        raise _BrokenError(text_of(error)) from error
 
 
 class _Job:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from imgtool.endpoints.vsphere import login, tls
 from imgtool.endpoints.vsphere.login import ATTEMPTS, Session
-from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError
+from imgtool.errors import DamagedError, ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError, text_of
 from imgtool.formats.layer import SECTOR
 from imgtool.formats.vmdk import descriptor as vmdk
 from imgtool.model.endpoint import Extent, RemoteDisk
@@ -137,7 +137,7 @@ class Folder:
                     answer = made.getresponse()
                     status, found, body = answer.status, answer.headers, answer.read(MAX_SMALL + 1)
             except (OSError, http.client.HTTPException) as error:
-                why = str(error) or type(error).__name__
+                why = text_of(error)
                 raise UnreachableError(f"{self.session.account.host}: {method} broke off: {why}") from error
             if status != http.client.UNAUTHORIZED:
                 break
@@ -165,7 +165,7 @@ def send(made: http.client.HTTPSConnection, method: str, address: str, pieces: I
         answer = made.getresponse()
         answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise UnreachableError(f"{session.account.host}: the upload broke off: {str(error) or type(error).__name__}",
+        raise UnreachableError(f"{session.account.host}: the upload broke off: {text_of(error)}",
                                "run the same command again") from error
     return answer.status
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from imgtool.endpoints.vsphere import tls
-from imgtool.errors import ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError
+from imgtool.errors import ImgtoolError, NoSpaceError, NotAdmittedError, RefusedError, UnreachableError, text_of
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +184,10 @@ def said(error: BaseException, what: str) -> ImgtoolError:
     if isinstance(error, vim.fault.NoDiskSpace | vim.fault.InsufficientStorageSpace):
         return NoSpaceError(f"{what}: {message(error)}")
     if isinstance(error, ssl.SSLError | OSError | http.client.HTTPException):
-        return UnreachableError(f"{what}: {str(error) or type(error).__name__}", "is the server still there?")
+        return UnreachableError(f"{what}: {text_of(error)}", "is the server still there?")
     if isinstance(error, vmodl.MethodFault):
         return ImgtoolError(f"{what}: {message(error)}")
-    return UnreachableError(f"{what}: {str(error) or type(error).__name__}")
+    return UnreachableError(f"{what}: {text_of(error)}")
 
 
 def message(fault: Any) -> str:

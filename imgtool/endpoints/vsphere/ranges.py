@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from imgtool.copying.zeros import all_zero
 from imgtool.endpoints.vsphere import tls
 from imgtool.endpoints.vsphere.folder import Folder, StorePath, refusal
-from imgtool.errors import DamagedError, ImgtoolError, UnreachableError
+from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, text_of
 from imgtool.model.endpoint import Extent
 from imgtool.progress import Control, Stop
 
@@ -275,7 +275,7 @@ class _Worker:
             yield
         except (OSError, http.client.HTTPException) as error:
             self._job.check()
-            host, why = self._job.folder.session.account.host, str(error) or type(error).__name__
+            host, why = self._job.folder.session.account.host, text_of(error)
             raise _Failure(UnreachableError(f"{host}: reading {wanted.extent.path} broke off: {why}",
                                             "run the same command again: it goes on here")) from error
 

@@ -117,12 +117,12 @@ def disk_names(parsed: Parsed, paths: Sequence[str]) -> list[tuple[str, ...]]:
     """
     said = {int(one.field[6:one.field.index("]")]): one.value for one in parsed.trace
             if one.field.startswith("disks[") and one.key.endswith("target/@dev")}
-    found = []
+    found, letter = [], letters(len(parsed.machine.disks))
     counts: dict[str, int] = {}
     for number, slot in enumerate(parsed.machine.disks):
         prefix = PREFIXES.get(slot.bus, "sd")
         counts[prefix] = counts.get(prefix, -1) + 1
-        counted = f"{prefix}{letters(counts[prefix] + 1)[-1]}" if not said else ""
+        counted = f"{prefix}{letter[counts[prefix]]}" if not said else ""
         path = paths[number] if paths else slot.path
         names = (said.get(number, ""), counted, _address(slot), str(number), os.path.basename(path), path)
         found.append([name for name in dict.fromkeys(names) if name])
