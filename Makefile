@@ -13,7 +13,7 @@ demo: setup ## a real Debian disk: VMDK to thick QCOW2, checked, compared, boote
 	@tools/demo $(if $(NO_BOOT),,--boot)
 
 test: setup ## the suite that CI runs
-	$(PYTEST) -n 3 --dist worksteal -m "not long and not boot_matrix" $(ARGS)
+	$(PYTEST) -n 4 --dist worksteal -m "not long and not boot_matrix" $(ARGS)
 
 test-long: setup ## what needs longer
 	$(PYTEST) -n 2 --dist worksteal -m long $(ARGS)

@@ -18,6 +18,7 @@ from fixtures.run import run
 from fixtures.sshd import Sshd, sshd
 from imgtool import endpoints
 from imgtool.endpoints import Source, uri
+from imgtool.endpoints.far import nbd
 from imgtool.errors import ImgtoolError, RefusedError, UnreachableError
 from imgtool.model.endpoint import Credentials
 from imgtool.progress import Control, Rate
@@ -126,6 +127,21 @@ def test_goes_on_after_cuts(daemon: Libvirtd, source: Source, ssh: Sshd, pool: P
     assert sink.seen == len(want)  # nothing came twice
     assert any(cuts)
     eventually(lambda: not servers(pool))
+
+
+def test_a_cut_while_it_begins(tmp_path: Path) -> None:
+    """Nobody hears any more that the server is ready."""
+    image, there = tmp_path / "x.raw", tmp_path / "there"
+    image.write_bytes(bytes(MIB))
+    reads, unheard = os.pipe()
+    os.close(reads)
+    words = [there, nbd.graph([(str(image), "raw")], block=False)]
+    with subprocess.Popen(["sh", "-c", nbd.SERVE, "sh", *words], stdin=subprocess.PIPE, stdout=unheard,
+                          stderr=subprocess.DEVNULL) as shell:
+        os.close(unheard)
+        assert shell.wait(30)
+    assert servers(there) == []
+    assert not there.exists()
 
 
 def test_a_disk_that_changes_meanwhile(daemon: Libvirtd, source: Source, ssh: Sshd, pool: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -146,11 +147,11 @@ def test_only_what_its_file_systems_use(machine: Machine, tmp_path: Path) -> Non
 
 
 def test_a_group_without_room(machine: Machine, tmp_path: Path) -> None:
-    """What was made is removed."""
+    """What was made is removed, and what failed, too: it may be there."""
     (machine.folder / "full").touch()
     with pytest.raises(ImgtoolError, match="no snapshot could be made: insufficient free space"):
         copied(machine.device, tmp_path / "copy", reading=Reading(lvm=True, whole=True), uri=machine.uri)
-    until(lambda: machine.log() == ["create", "create", "remove"])
+    until(lambda: machine.log() == ["create", "create", "remove", "remove"])
 
 
 def test_volumes_that_are_not_just_pieces(machine: Machine, tmp_path: Path) -> None:
@@ -182,6 +183,19 @@ def test_here_they_are_removed_when_imgtool_is_killed(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     until(lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text().count("lvremove") == 2)
+
+
+@pytest.mark.parametrize("breaks", ["true", "kill -PIPE $$"], ids=["while it says so", "in the middle"])
+def test_removed_where_nobody_hears_that_they_are_made(tmp_path: Path, breaks: str) -> None:
+    """The way was cut meanwhile: what the shell says kills it, or what lvcreate says kills that, when the volume is there."""
+    script = lvm.HOLD.replace("lvremove", f"echo lvremove >>{tmp_path}/log; true").replace("lvcreate", f"sh -c '{breaks}'")
+    reads, unheard = os.pipe()
+    os.close(reads)
+    with subprocess.Popen(["sh", "-c", script, "sh", "mark", "vg/a"], stdin=subprocess.PIPE, stdout=unheard,
+                          stderr=subprocess.DEVNULL) as shell:
+        os.close(unheard)
+        assert shell.wait(30)
+    assert (tmp_path / "log").read_text() == "lvremove\n"
 
 
 def test_what_no_snapshot_holds_still_is_refused() -> None:

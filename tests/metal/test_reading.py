@@ -113,7 +113,7 @@ from imgtool.progress import Control, Rate
 from imgtool.model import ImageSpec
 from imgtool.model.metal import Reading
 from tests.metal import copies
-copies.CONTROL = Control(rate=Rate(40 << 20))
+copies.CONTROL = Control(rate=Rate(10 << 20))
 receive = copies.receive
 receive.SAVE_BYTES, receive.SAVE_SECONDS = 4 << 20, 0.1
 reader = copies.copied(Path(sys.argv[1]), Path(sys.argv[2]), reading=Reading(whole=True))

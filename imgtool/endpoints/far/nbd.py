@@ -53,7 +53,7 @@ umask 077
 folder=$1 graph=$2
 shift 2
 mkdir "$folder" || exit 1
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 trap 'kill -9 "$server" 2>/dev/null; rm -rf "$folder"' EXIT
 for one in "$@"; do stat -L -c 'file %s %i %d %y' -- "$one" || exit 1; done
 qemu-nbd --read-only --persistent --shared=16 --socket="$folder/s" "$graph" </dev/null >"$folder/said" 2>&1 &

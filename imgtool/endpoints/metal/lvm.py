@@ -38,11 +38,12 @@ RANGE = re.compile(r"(/[^:]+):(\d+)-(\d+)")
 HOLD = """PATH=$PATH:/usr/sbin:/sbin
 mark=$1 made= left=$(($# - 1))
 shift
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 trap 'for one in $made; do lvremove --yes --quiet "$one" >/dev/null 2>&1; done; echo removed' EXIT
 for one in "$@"; do
+  made="$made ${one%/*}/$mark-${one#*/}"
   lvcreate --snapshot --quiet --extents "$((100 / left))%FREE" --name "$mark-${one#*/}" "$one" >&2 || exit 1
-  made="$made ${one%/*}/$mark-${one#*/}" left=$((left - 1))
+  left=$((left - 1))
 done
 echo ready
 cat >/dev/null"""
