@@ -13,6 +13,7 @@ from imgtool.descriptions import ovf
 from imgtool.descriptions.domain_xml import HOLDS, parse, render, words
 from imgtool.descriptions.domain_xml.document import opened
 from imgtool.descriptions.fields import pattern, said
+from imgtool.errors import DamagedError
 from imgtool.model.devices import (
     Backing,
     Bus,
@@ -243,3 +244,12 @@ def test_a_network_disk_without_a_source_is_there_all_the_same() -> None:
             b'<target dev="vda" bus="virtio"/></disk></devices></domain>')
     (disk,) = parse(text).machine.disks
     assert (disk.path, disk.backing, disk.bus) == ("", Backing.NETWORK, Bus.VIRTIO)
+
+
+def test_a_vlan_has_twelve_bits() -> None:
+    text = (b'<domain type="kvm"><name>x</name><memory>1</memory><devices><interface type="bridge"><source bridge="br0"/>'
+            b'<vlan><tag id="4095"/></vlan></interface></devices></domain>')
+    (nic,) = parse(text).machine.nics
+    assert nic.network.vlan == 4095
+    with pytest.raises(DamagedError, match="from 0 to 4095"):
+        parse(text.replace(b"4095", b"4096"))

@@ -255,6 +255,11 @@ def test_is_refused(what: str) -> None:
         ovf.parse(b"<Envelope>" + body + machine + CLOSE)
 
 
+def test_without_a_word_about_it_there_is_one_processor_and_no_memory() -> None:
+    machine = ovf.parse(b"<Envelope>" + HARDWARE + CLOSE).machine
+    assert (machine.cpu.count, machine.memory.size) == (1, 0)
+
+
 DOCTYPES = {
     "plain": b"<!DOCTYPE Envelope><Envelope>" + HARDWARE + CLOSE,
     "file": b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><Envelope>&a;' + HARDWARE + CLOSE,
