@@ -24,9 +24,9 @@ STARTED_WITH = ENVIRONMENT.copy()
 def imgtool(*args: object, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """stdout, stderr and exit code of `imgtool ARGS`: of a fork of :mod:`tests.warm`, or of a new interpreter where its
     surroundings are others, and where coverage counts what processes run."""
-    argv = [*map(str, args)]
-    if _as_at_the_start():
-        return _forked(argv, Path.cwd() if cwd is None else cwd, timeout)
+    argv, folder = [*map(str, args)], Path.cwd() if cwd is None else cwd
+    if _as_at_the_start() and (folder == ROOT or not (folder / "imgtool").exists()):
+        return _forked(argv, folder, timeout)
     return subprocess.run([sys.executable, "-m", "imgtool", *argv], cwd=cwd, env=ENVIRONMENT, text=True,
                           capture_output=True, timeout=timeout, check=False)
 

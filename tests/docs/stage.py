@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fixtures import debian, debian_guests
+from fixtures import debian_guests
 from fixtures.debian_guests import Guest
 from fixtures.esxi import PASSWORD, Datastore, Registered, Server, esxi
 from fixtures.libvirtd import Libvirtd, libvirtd
@@ -41,8 +41,8 @@ SERIAL = SPARE.rpartition("_")[2]
 """Of the spare disk. The only thing that is not called as in the guides: the serial of a loop device is the path of its file."""
 
 
-GUESTS = {"esxi1": Guest("esxi"), "kvm_with_web01": Guest("kvm", layout="gpt", stable=True, network="networkd"),
-          "web09": Guest("metal", network="networkd")}
+GUESTS = {"debian_vmdk": Guest("esxi"), "esxi1": Guest("esxi"),
+          "kvm_with_web01": Guest("kvm", layout="gpt", stable=True, network="networkd"), "web09": Guest("metal", network="networkd")}
 """Prop → the system in it."""
 
 
@@ -51,8 +51,6 @@ def ready(props: Sequence[str], place: Path) -> None:
     for name in props:
         if name in GUESTS:
             debian_guests.build(place / "guest.raw", GUESTS[name]).path.unlink()
-        if name == "debian_vmdk":
-            debian.build(place / "debian.raw").path.unlink()
 
 
 def esxi1(work: Path, stack: ExitStack) -> None:
@@ -131,7 +129,7 @@ def spare_disk(work: Path, stack: ExitStack) -> None:
 
 def debian_vmdk(work: Path, _stack: ExitStack) -> None:
     """``debian.vmdk``: a bootable Debian, thin."""
-    raw = debian.build(work.parent / "debian.raw").path
+    raw = debian_guests.build(work.parent / "debian.raw", GUESTS["debian_vmdk"]).path
     run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, work / "debian.vmdk"])
     raw.unlink()
 

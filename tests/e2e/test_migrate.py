@@ -100,7 +100,7 @@ def test_started_and_looked_at(daemon: Libvirtd, pool: Path, work: Path) -> None
 
 @pytest.mark.boot
 @pytest.mark.parametrize(("guest", "there"), [
-    (Guest("kvm", layout="gpt", stable=True, network="networkd"), (PVSCSI,)),
+    pytest.param(Guest("kvm", layout="gpt", stable=True, network="networkd"), (PVSCSI,), marks=pytest.mark.long),
     pytest.param(Guest("kvm", layout="lvm", network="netplan"), (PVSCSI, LSISAS1068), marks=pytest.mark.long),
 ], ids=["gpt", "lvm"])
 def test_from_libvirt_to_esxi(daemon: Libvirtd, pool: Path, work: Path, guest: Guest, there: tuple[Hardware, ...]) -> None:
