@@ -41,8 +41,8 @@ SERIAL = SPARE.rpartition("_")[2]
 """Of the spare disk. The only thing that is not called as in the guides: the serial of a loop device is the path of its file."""
 
 
-GUESTS = {"debian_vmdk": Guest("esxi"), "esxi1": Guest("esxi"),
-          "kvm_with_web01": Guest("kvm", layout="gpt", stable=True, network="networkd"), "web09": Guest("metal", network="networkd")}
+GUESTS = {"debian_vmdk": Guest("esxi"), "esxi1": Guest("esxi"), "web09": Guest("metal", network="networkd"),
+          "kvm_with_web01": Guest("kvm", layout="gpt", stable=True, network="networkd")}
 """Prop → the system in it."""
 
 
