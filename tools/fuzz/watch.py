@@ -22,14 +22,14 @@ class Watch:
     """Reads inputs and counts what comes of them."""
 
     def __init__(self, reader: Reader, kept: Path) -> None:
-        self._reader, self._kept = reader, kept
+        self.reader, self._kept = reader, kept
         self.read = self.refused = 0
         self.found: set[str] = set()
 
     def __call__(self, data: bytes) -> None:
         began, peak = time.process_time(), _peak()
         try:
-            self._reader(data)
+            self.reader(data)
             self.read += 1
         except ImgtoolError:
             self.refused += 1
