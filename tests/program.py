@@ -25,7 +25,7 @@ def imgtool(*args: object, cwd: Path | None = None, timeout: float = 300) -> sub
     """stdout, stderr and exit code of `imgtool ARGS`: of a fork of :mod:`tests.warm`, or of a new interpreter where its
     surroundings are others, and where coverage counts what processes run."""
     argv, folder = [*map(str, args)], Path.cwd() if cwd is None else cwd
-    if _as_at_the_start() and (folder == ROOT or not (folder / "imgtool").exists()):
+    if _as_at_the_start(folder):
         return _forked(argv, folder, timeout)
     return subprocess.run([sys.executable, "-m", "imgtool", *argv], cwd=cwd, env=ENVIRONMENT, text=True,
                           capture_output=True, timeout=timeout, check=False)
@@ -38,15 +38,18 @@ def result(*args: object, cwd: Path | None = None) -> Any:
     return json.loads(done.stdout)
 
 
-def _as_at_the_start() -> bool:
-    """Whether nothing differs that the interpreter and its libraries read once; imgtool's own variables are read when needed."""
+def _as_at_the_start(folder: Path) -> bool:
+    """Whether nothing differs that the interpreter and its libraries read once; imgtool's own variables are read when needed.
+    In a folder that has an imgtool, Python takes that one."""
     changed = {name for name, _ in ENVIRONMENT.items() ^ STARTED_WITH.items() if not name.startswith("IMGTOOL_")}
-    return not changed and not any(name.startswith("COVERAGE_") for name in os.environ)
+    counted = any(name.startswith("COVERAGE_") for name in os.environ)
+    return not changed and not counted and (folder == ROOT or not (folder / "imgtool").exists())
 
 
 @cache
 def _warm(_process: int) -> socket.socket:
-    """Asks :mod:`tests.warm`, which ends when nobody can ask any more."""
+    """Asks :mod:`tests.warm`, which ends when nobody can ask any more. A fork of this process has one of its own:
+    tools/mutation changes the program in between."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         subprocess.Popen([sys.executable, "-m", "tests.warm", str(its.fileno())], cwd=ROOT, env=STARTED_WITH,

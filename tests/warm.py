@@ -48,7 +48,7 @@ def _keep(requests: socket.socket, reply: int, request: int, *streams: int) -> N
         os.write(reply, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         os._exit(0)
     os.close(reply)
-    with open(request, encoding="utf-8", errors="surrogateescape") as file:
+    with open(request, "rb") as file:
         wanted = json.load(file)
     for number, fd in enumerate(streams):
         os.dup2(fd, number)

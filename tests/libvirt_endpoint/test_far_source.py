@@ -25,6 +25,7 @@ from imgtool.progress import Control, Rate
 from tests.libvirt_endpoint.domains import disk, domain
 from tests.libvirt_endpoint.sinks import MIB, Bytes, expected, noise, qcow2
 from tests.program import ENVIRONMENT, ROOT
+from tests.shells import unheard
 
 
 @pytest.fixture
@@ -133,13 +134,7 @@ def test_a_cut_while_it_begins(tmp_path: Path) -> None:
     """Nobody hears any more that the server is ready."""
     image, there = tmp_path / "x.raw", tmp_path / "there"
     image.write_bytes(bytes(MIB))
-    reads, unheard = os.pipe()
-    os.close(reads)
-    words = [there, nbd.graph([(str(image), "raw")], block=False)]
-    with subprocess.Popen(["sh", "-c", nbd.SERVE, "sh", *words], stdin=subprocess.PIPE, stdout=unheard,
-                          stderr=subprocess.DEVNULL) as shell:
-        os.close(unheard)
-        assert shell.wait(30)
+    assert unheard(nbd.SERVE, there, nbd.graph([(str(image), "raw")], block=False))
     assert servers(there) == []
     assert not there.exists()
 

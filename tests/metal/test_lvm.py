@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +25,7 @@ from imgtool.model.metal import PhysicalDisk, Reading
 from tests.metal.copies import CONTROL, copied, disk, metal
 from tests.oracle import tool
 from tests.program import imgtool
+from tests.shells import unheard
 
 MIB = 1 << 20
 PV, EXTENT = MIB, 4 * MIB
@@ -189,12 +189,7 @@ def test_here_they_are_removed_when_imgtool_is_killed(tmp_path: Path) -> None:
 def test_removed_where_nobody_hears_that_they_are_made(tmp_path: Path, breaks: str) -> None:
     """The way was cut meanwhile: what the shell says kills it, or what lvcreate says kills that, when the volume is there."""
     script = lvm.HOLD.replace("lvremove", f"echo lvremove >>{tmp_path}/log; true").replace("lvcreate", f"sh -c '{breaks}'")
-    reads, unheard = os.pipe()
-    os.close(reads)
-    with subprocess.Popen(["sh", "-c", script, "sh", "mark", "vg/a"], stdin=subprocess.PIPE, stdout=unheard,
-                          stderr=subprocess.DEVNULL) as shell:
-        os.close(unheard)
-        assert shell.wait(30)
+    assert unheard(script, "mark", "vg/a")
     assert (tmp_path / "log").read_text() == "lvremove\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,13 @@ def test_what_takes_long_or_much_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(watch, "_peak", iter([0, watch.MEMORY + 1]).__next__)
     watched(b"sound")
     assert watched.found == {"slow", "memory"}
+
+
+def test_what_an_input_imports_is_not_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SECONDS", -1)
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    watched = Watch(lambda data: import_module("this") and None, tmp_path)
+    watched(b"sound")
+    assert watched.found == set()
+    watched(b"sound")
+    assert watched.found == {"slow"}

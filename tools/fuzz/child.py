@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,14 +35,11 @@ def main(name: str, kept: Path, seconds: float, seed: int) -> None:
 
 
 def _corpus(one: Target, scratch: Path, kept: Path, watch: Watch) -> Path:
-    """The seeds in a folder. Each is read, so that what is imported late is counted, too, and must be sound: read once more,
-    since importing what counts its branches may take longer than an input may."""
+    """The seeds in a folder. Each is read once, so that what is imported late is counted, too, and must be sound."""
     corpus = kept / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(one.seeds(scratch)):
         (corpus / f"seed-{number}").write_bytes(data)
-        with suppress(Exception):
-            watch.reader(data)
         watch(data)
         assert len(data) <= one.largest, f"seed {number} has {len(data)} bytes"
     if watch.refused or not watch.read:

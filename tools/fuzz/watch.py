@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -22,20 +23,21 @@ class Watch:
     """Reads inputs and counts what comes of them."""
 
     def __init__(self, reader: Reader, kept: Path) -> None:
-        self.reader, self._kept = reader, kept
+        self._reader, self._kept = reader, kept
         self.read = self.refused = 0
         self.found: set[str] = set()
 
     def __call__(self, data: bytes) -> None:
-        began, peak = time.process_time(), _peak()
+        began, peak, modules = time.process_time(), _peak(), len(sys.modules)
         try:
-            self.reader(data)
+            self._reader(data)
             self.read += 1
         except ImgtoolError:
             self.refused += 1
         except Exception as error:
             self._found(data, place(error), "".join(traceback.format_exception(error)[-4:]))
-        if (took := time.process_time() - began) > SECONDS:
+        took = time.process_time() - began
+        if took > SECONDS and len(sys.modules) == modules:  # importing what counts its branches takes seconds, once
             self._found(data, "slow", f"{took:.1f} s of processor time")
         if (grown := _peak() - peak) > MEMORY:
             self._found(data, "memory", f"{grown >> 20} MiB more")
