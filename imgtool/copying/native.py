@@ -131,7 +131,7 @@ class Copier:
         """
         try:
             items = self._load(batch)
-            turns.wait(number)  # places are given in the order of the disk
+            turns.wait(number)  # places are given batch after batch
             placed = [(item, list(self._places(item))) for item in items]
         finally:
             turns.over(number)
@@ -158,8 +158,13 @@ class Copier:
                 items.append(blob)
                 room = room[len(blob.data):]
             else:
-                items += _runs(group)
+                items += self._as_they_are(group)
         return items
+
+    def _as_they_are(self, extents: Iterable[Extent]) -> Iterator[Run | Extent]:
+        if self.clones and not self.whole and self.target.window:
+            extents = _as_they_lie(extents, self.target.window)
+        return _runs(extents)
 
     def _needs_buffer(self, extent: Extent) -> bool:
         return extent.kind == Kind.DATA and (extent.file is None or bool(extent.coded) or bool(self.detect))
@@ -297,17 +302,33 @@ class Copier:
         return done - began
 
 
+def _as_they_lie(extents: Iterable[Extent], window: int) -> list[Extent]:
+    """The data of each window in the order of the source's file: what lies together there will do so in both, and is shared at
+    once. A program that wrote clusters in any order has left thousands of ranges otherwise.
+    """
+    data = [part for extent in extents if extent.kind == Kind.DATA for part in _windows(extent, window)]
+    return sorted(data, key=lambda part: (part.start // window, part.file.fd if part.file else -1, part.offset))
+
+
+def _windows(extent: Extent, window: int) -> Iterator[Extent]:
+    """The same range, cut where a window ends."""
+    while (edge := (extent.start // window + 1) * window) < extent.end:
+        yield extent.part(extent.start, edge)
+        extent = extent.part(edge, extent.end)
+    yield extent
+
+
 def _runs(extents: Iterable[Extent]) -> Iterator[Run | Extent]:
     """Neighbours with data together: they are placed at once."""
     run: Run = []
     for extent in extents:
-        if extent.kind == Kind.DATA:
-            run.append(extent)
-            continue
-        if run:
+        if run and (extent.kind != Kind.DATA or extent.start != run[-1].end):
             yield run
             run = []
-        yield extent
+        if extent.kind == Kind.DATA:
+            run.append(extent)
+        else:
+            yield extent
     if run:
         yield run
 
@@ -333,14 +354,15 @@ def _moves(placed: list[tuple[Item, list[Place]]]) -> Iterator[Move]:
 def _joined(moves: Iterator[Move]) -> Iterator[Move]:
     """Neighbours in both files as one, though the guest has a hole between them: ``start`` means the first of them."""
     held = next(moves, None)
+    if held is None:
+        return
+    source, offset, place = held
+    length = place.length
     for move in moves:
-        assert held is not None  # noqa: S101 - there was a first one
-        source, offset, place = held
-        follows = (source, offset + place.length, place.fd, place.offset + place.length)
-        if follows == (move[0], move[1], move[2].fd, move[2].offset):
-            held = source, offset, place._replace(length=place.length + move[2].length)
-        else:
-            yield held
-            held = move
-    if held is not None:
-        yield held
+        if (source, offset + length, place.fd, place.offset + length) == (move[0], move[1], move[2].fd, move[2].offset):
+            length += move[2].length
+            continue
+        yield source, offset, place._replace(length=length)
+        source, offset, place = move
+        length = place.length
+    yield source, offset, place._replace(length=length)

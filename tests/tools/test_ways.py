@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -152,6 +153,25 @@ def test_neighbours_in_both_files_are_one_piece(xfs: Path, folder: Folder, monke
     oracle.clean(Path(made.destination), made.format)
     clones = calls.count(FICLONERANGE)
     assert clones == {"raw-thin": 64, "qcow2-thin": 1, "qcow2-thick": 0}[to]
+
+
+ANY_ORDER = {"raw-thin": 128, "qcow2-thin": 1, "monolithicSparse-thin": 1, "twoGbMaxExtentSparse-thin": 1, "vmfs-thin": 128}
+
+
+@pytest.mark.parametrize("to", ANY_ORDER)
+def test_clusters_in_any_order(xfs: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    """As ``qemu-img convert -W`` leaves them: each range that is shared waits for the one before."""
+    here, calls, plain = folder(xfs), [], fcntl.ioctl
+    image, numbers = here / "x" / "any.qcow2", list(range(0, 256, 2))
+    random.Random(5).shuffle(numbers)
+    tool("qemu-img", "create", "-q", "-f", "qcow2", image, "16M")
+    tool("qemu-io", "-f", "qcow2", *(word for at, number in enumerate(numbers) for word in (
+        "-c", f"write -q -P {at % 255 + 1} {number * 64}k 64k")), image)
+    monkeypatch.setattr(fcntl, "ioctl", lambda fd, code, *rest: (calls.append(code), plain(fd, code, *rest))[1])
+    made = convert(targets.request(Source(image, "qcow2", ()), GOALS[to], here / "y"), Control())
+    oracle.same(Path(made.destination), made.format, image, "qcow2")
+    oracle.clean(Path(made.destination), made.format)
+    assert calls.count(FICLONERANGE) == ANY_ORDER[to]
 
 
 @pytest.mark.usefixtures("never_direct")

@@ -16,7 +16,7 @@ from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.qcow2 import header as spec
 from imgtool.formats.qcow2.read import COPIED, SUBCLUSTERS
-from imgtool.formats.target import Payload, Place, create, flag
+from imgtool.formats.target import Payload, Place, create, flag, seats
 from imgtool.model import Allocation, ImageSpec
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Qcow2Target:
 
         self.members = [name]
         self._name, self._size, self._form = name, size, shape(image)
+        self.window = self._form.covered
         self._whole = image.allocation != Allocation.THIN
         self._l1 = np.zeros(l1_entries(size, self._form), ">u8")
         self._table: npt.NDArray[np.uint64] | None = None
@@ -119,19 +120,15 @@ class Qcow2Target:
             start = stop
 
     def _place_in_table(self, start: int, end: int) -> Iterator[Place]:
-        import numpy as np
-
         form = self._form
         table = self._use_table(start // form.covered)
-        within = start % form.covered
-        low, high = within // form.cluster, -(-(within + end - start) // form.cluster)
-        old, fresh = int(table[low]), self._next  # ranges come in order: only the last one of before can be there already
-        assert old in (0, fresh - form.cluster)  # noqa: S101 - else what follows it is another one's
-        self._next += (high - low - bool(old)) * form.cluster
-        table[low + bool(old):high] = np.arange(fresh, self._next, form.cluster, dtype=np.uint64)
+        first, within, over = start - start % form.covered, start % form.covered, (end - 1) % form.covered + 1
+        runs, self._next = seats(table, within // form.cluster, -(-over // form.cluster), self._next, form.cluster)
         if form.extended:
-            self._mark(within, within + end - start)
-        yield Place(start, end - start, self.fd, (old or fresh) + within % form.cluster)
+            self._mark(within, over)
+        for cluster, stop, offset in runs:
+            begin = max(within, cluster * form.cluster)
+            yield Place(first + begin, min(over, stop * form.cluster) - begin, self.fd, offset + begin - cluster * form.cluster)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

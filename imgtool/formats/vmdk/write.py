@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from imgtool import storage
 from imgtool.errors import UsageError
 from imgtool.formats.layer import SECTOR
-from imgtool.formats.target import FileTarget, Payload, Place, create
+from imgtool.formats.target import FileTarget, Payload, Place, create, seats
 from imgtool.formats.vmdk import sparse
 from imgtool.formats.vmdk.descriptor import MAX_EXTENTS, ExtentLine, render
 from imgtool.model import Allocation, ImageSpec
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GRAIN = 128 * SECTOR
 TABLE_ENTRIES = 512
 TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR
+STEP = GRAIN // SECTOR
 COVERED = TABLE_ENTRIES * GRAIN
 TABLES_KEPT = 64
 """Grain tables that are written at once: of 2 GiB."""
@@ -78,25 +79,23 @@ class SparseFile:
             start = stop
 
     def _place_in_table(self, start: int, end: int) -> Iterator[Place]:
-        import numpy as np
-
         table = self._use_table(start // COVERED)
-        within = start % COVERED
-        low, high = within // GRAIN, -(-(within + end - start) // GRAIN)
-        old, fresh = int(table[low]), self._next  # ranges come in order: only the last one of before can be there already
-        step = GRAIN // SECTOR
-        assert old in (0, fresh - step)  # noqa: S101 - else what follows it is another one's
-        self._next += (high - low - bool(old)) * step
-        if self._next > MAX_SECTOR:
+        first, within, over = start - start % COVERED, start % COVERED, (end - 1) % COVERED + 1
+        low, high = within // GRAIN, -(-over // GRAIN)
+        if self._next + (high - low) * STEP > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
-        table[low + bool(old):high] = np.arange(fresh, self._next, step, dtype=np.uint32)
-        yield Place(start, end - start, self.fd, (old or fresh) * SECTOR + within % GRAIN)
+        runs, self._next = seats(table, low, high, self._next, STEP)
+        for grain, stop, sector in runs:
+            begin = max(within, grain * GRAIN)
+            yield Place(first + begin, min(over, stop * GRAIN) - begin, self.fd, sector * SECTOR + begin - grain * GRAIN)
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint32]:
         """The grain table ``index``. Some neighbours are kept; those before are written and left for good."""
-        if self._used and index // TABLES_KEPT != self._used[0] // TABLES_KEPT:
-            self._flush_tables()
-        self._used = range(self._used[0] if self._used else index, index + 1)
+        if index not in self._used:
+            if self._used and index // TABLES_KEPT != self._used[0] // TABLES_KEPT:
+                self._flush_tables()
+            used = self._used or range(index, index + 1)
+            self._used = range(min(used[0], index), max(used[-1], index) + 1)
         table: npt.NDArray[np.uint32] = self._kept[index % TABLES_KEPT]
         return table
 
@@ -146,6 +145,7 @@ class VmdkTarget:
         self._lock = threading.Lock()
         self._single = self._subformat == "monolithicSparse"
         self._step = size if self._subformat.startswith("monolithic") or self._subformat == "vmfs" else SPLIT
+        self.window = min(self._step, TABLES_KEPT * COVERED) if self._subformat in SPARSE else 0
         self._names = self._part_names()
         self.members = [name] if self._single else [*self._names, name]
 

@@ -1,0 +1,76 @@
+"""Ranges of the disk that come to a new image in any order within its window."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgtool.copying import native
+from imgtool.formats.disk import open_disk
+from imgtool.formats.qcow2.write import Qcow2Target
+from imgtool.formats.target import Target
+from imgtool.formats.vmdk import write
+from imgtool.formats.vmdk.write import VmdkTarget
+from imgtool.model import Extent, ImageSpec, Kind
+from tests import oracle
+
+SECTOR = 512
+MIB = 1 << 20
+SPARSE = ImageSpec(format="vmdk", subformat="monolithicSparse")
+SPLIT = ImageSpec(format="vmdk", subformat="twoGbMaxExtentSparse")
+OPTIONS = ((), ("cluster_size", "512"), ("cluster_size", "4k"), ("extended_l2", "on"))
+IMAGES = {
+    "sparse": ImageSpec(format="vmdk", subformat="monolithicSparse"),
+    "split": ImageSpec(format="vmdk", subformat="twoGbMaxExtentSparse"),
+    **{" ".join(("qcow2", *pair)): ImageSpec(format="qcow2", options=(pair,) if pair else ()) for pair in OPTIONS},
+}
+
+
+def made(folder: Path, image: ImageSpec, size: int) -> Target:
+    kind = VmdkTarget if image.format == "vmdk" else Qcow2Target
+    return kind(str(folder), f"x.{image.format}", size, image)
+
+
+def ranges(rand: random.Random, size: int) -> Iterator[Extent]:
+    """Of a disk of ``size`` bytes, from sector to sector, some left out."""
+    at = 0
+    while at < size:
+        length = min(size - at, rand.choice((1, 3, 64, 128, 200, 1024)) * SECTOR)
+        if rand.random() < 0.8:
+            yield Extent(at, length, Kind.DATA)
+        at += length
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", IMAGES)
+def test_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int) -> None:
+    monkeypatch.setattr(write, "TABLES_KEPT", 2)
+    monkeypatch.setattr(write, "SPLIT", 33 * MIB)
+    fmt = IMAGES[kind].format
+    rand, size = random.Random(f"{kind} {seed}"), (3 if "512" in kind else 100) * MIB
+    plain = bytearray(size)
+    target = made(tmp_path, IMAGES[kind], size)
+    parts = [part for extent in ranges(rand, size) for part in native._windows(extent, target.window)]
+    rand.shuffle(parts)
+    for part in sorted(parts, key=lambda one: one.start // target.window):
+        got = list(target.place(part.start, part.length))
+        assert sum(place.length for place in got) == part.length
+        at = part.start
+        for place in got:
+            assert place.start == at
+            data = rand.randbytes(16) * (place.length // 16)
+            os.pwrite(place.fd, data, place.offset)
+            plain[at:at + place.length] = data
+            at += place.length
+    target.finish()
+    target.close()
+    image = tmp_path / f"x.{fmt}"
+    (tmp_path / "plain").write_bytes(plain)
+    oracle.same(tmp_path / "plain", "raw", image, fmt)
+    oracle.clean(image, fmt)
+    with open_disk(str(image)) as disk:
+        assert sum(one.length for one in disk.extents() if one.kind == Kind.DATA) >= sum(part.length for part in parts)
