@@ -56,7 +56,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--small", type=size, default=GIB, help="data of the small disks (1G)")
     parser.add_argument("--thin", type=size, default=1024 * GIB, help="size of the nearly empty disks (1T)")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--patience", type=float, default=10.0, help="seconds after which a case is not run once more (10)")
+    parser.add_argument("--patience", type=float, default=10.0, help="seconds after which only who is quick runs again (10)")
     parser.add_argument("--large", action="store_true", help="shared blocks with 16 GiB of data, too")
     parser.add_argument("--every", action="store_true", help="every pair of formats, not a choice")
     parser.add_argument("--directory", type=Path, help="where the disks stand; default: the temporary directory")

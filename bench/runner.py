@@ -13,11 +13,14 @@ from bench.case import Case, Contender, Outcome, outcome
 from bench.measure import MIB, Run, measured
 from bench.statistics import survivors
 
+QUICK = 6.0
+"""Seconds."""
+
 
 def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
     """The first round is of all; after it, only the fastest of each family goes on, so that who already takes longer than
     another one of its family is stopped. Each round begins with another one.
-    None begins after ``patience`` seconds: what takes long varies less.
+    After ``patience`` seconds only who is QUICK goes on: what takes long varies less.
 
     Before it, a run that does not count: the very first run here was seen to take ten times as long as the next (2 GiB: 4.8 s,
     then 0.2 s), perhaps since a virtual machine is given its memory only when it first touches it.
@@ -29,9 +32,12 @@ def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:
         once(case.ours, case.sources)
     for number in range(min(runs, case.runs or runs)):
         if number and time.monotonic() - began > patience:
+            running = [position for position in running if found[position][0].seconds < QUICK]
+        if not running:
             break
         quickest: dict[str, float] = {}
-        for position in [*running[number % len(running):], *running[:number % len(running)]]:
+        first = number % len(running)
+        for position in [*running[first:], *running[:first]]:
             contender = case.contenders[position]
             found[position].append(once(contender, case.sources, quickest.get(contender.family)))
             quickest[contender.family] = min(found[position][-1].seconds, quickest.get(contender.family, float("inf")))

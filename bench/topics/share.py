@@ -43,7 +43,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def _large(settings: Settings, fs: str) -> Iterator[Case]:
-    """One run each, with one set of options of qemu-img, as they take minutes: which is best, the smaller disks show.
+    """With one set of options of qemu-img, as they take minutes: which is best, the smaller disks show.
 
     The disk is LARGE // PART times the same file, shared, as the space is not there.
     """
@@ -54,7 +54,7 @@ def _large(settings: Settings, fs: str) -> Iterator[Case]:
         for kind in {pair[0]: None for pair in CHOSEN}:
             with as_kind(large, kind) as source, as_kind(small, kind) as less:
                 for _, to in (pair for pair in CHOSEN if pair[0] == kind):
-                    yield replace(_case(f"{fs}: {kind} → {to}", replace(settings, data=LARGE), source, less, to), runs=1)
+                    yield _case(f"{fs}: {kind} → {to}", replace(settings, data=LARGE), source, less, to)
 
 
 def _case(name: str, settings: Settings, source: Source, less: Source, to: str) -> Case:

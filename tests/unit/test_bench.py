@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import chart, report
+from bench import chart, report, runner
 from bench.__main__ import TOPICS, arguments, size
 from bench.case import Bound, Case, Contender, Outcome, Table, outcome
 from bench.measure import GIB, MIB, Load, Run, load, others
@@ -132,9 +132,17 @@ def test_who_takes_longer_than_another_of_its_family_is_stopped(tmp_path: Path) 
         race(Case("case", OURS, (quick, replace(slow, commands=(("false",),)))), 1)
 
 
-def test_what_takes_long_is_not_run_again(tmp_path: Path) -> None:
-    done = race(Case("case", OURS, (Contender("q", "q", (("true",),), tmp_path / "q"),)), 3, patience=0.0)
-    assert [each.runs for each in (done.ours, *done.rivals)] == [1, 1]
+def test_what_takes_long_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its case are."""
+    monkeypatch.setattr(runner, "QUICK", 0.2)
+    slow, quick = Contender("q", "slow", (("sleep", "0.3"),), tmp_path / "q"), Contender("r", "quick", (("true",),))
+    done = race(Case("case", OURS, (slow, quick)), 3, patience=0.0)
+    assert [each.runs for each in (done.ours, *done.rivals)] == [3, 1, 3]
+    done = race(Case("case", OURS, (slow, quick)), 3, patience=60.0)
+    assert [each.runs for each in (done.ours, *done.rivals)] == [3, 3, 3]
+    monkeypatch.setattr(runner, "QUICK", 0.0)
+    done = race(Case("case", OURS, (slow, quick)), 3, patience=0.0)
+    assert [each.runs for each in (done.ours, *done.rivals)] == [1, 1, 1]
 
 
 def test_what_others_used_of_the_processors() -> None:
