@@ -12,7 +12,7 @@ import pytest
 from imgtool.copying import native
 from imgtool.formats.disk import open_disk
 from imgtool.formats.qcow2.write import Qcow2Target
-from imgtool.formats.target import Target
+from imgtool.formats.target import Target, create
 from imgtool.formats.vmdk import write
 from imgtool.formats.vmdk.write import VmdkTarget
 from imgtool.model import Extent, ImageSpec, Kind
@@ -45,14 +45,15 @@ def ranges(rand: random.Random, size: int) -> Iterator[Extent]:
         at += length
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", IMAGES)
 def test_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int) -> None:
     monkeypatch.setattr(write, "TABLES_KEPT", 2)
     monkeypatch.setattr(write, "SPLIT", 33 * MIB)
     fmt = IMAGES[kind].format
     rand, size = random.Random(f"{kind} {seed}"), (3 if "512" in kind else 100) * MIB
-    plain = bytearray(size)
+    plain = create(str(tmp_path), "plain")
+    os.ftruncate(plain, size)
     target = made(tmp_path, IMAGES[kind], size)
     parts = [part for extent in ranges(rand, size) for part in native._windows(extent, target.window)]
     rand.shuffle(parts)
@@ -62,14 +63,15 @@ def test_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, s
         at = part.start
         for place in got:
             assert place.start == at
-            data = rand.randbytes(16) * (place.length // 16)
-            os.pwrite(place.fd, data, place.offset)
-            plain[at:at + place.length] = data
+            for sector in (0, place.length - SECTOR):  # what is between them follows
+                data = rand.randbytes(SECTOR)
+                os.pwrite(place.fd, data, place.offset + sector)
+                os.pwrite(plain, data, at + sector)
             at += place.length
     target.finish()
     target.close()
+    os.close(plain)
     image = tmp_path / f"x.{fmt}"
-    (tmp_path / "plain").write_bytes(plain)
     oracle.same(tmp_path / "plain", "raw", image, fmt)
     oracle.clean(image, fmt)
     with open_disk(str(image)) as disk:
