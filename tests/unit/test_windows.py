@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,18 @@ def test_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, s
     oracle.clean(image, fmt)
     with open_disk(str(image)) as disk:
         assert sum(one.length for one in disk.extents() if one.kind == Kind.DATA) >= sum(part.length for part in parts)
+
+
+@pytest.mark.parametrize("order", permutations((0, 1, 2, 4)))
+def test_each_grain_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]) -> None:
+    """Those in a window are written together, whichever came first."""
+    monkeypatch.setattr(write, "TABLES_KEPT", 4)
+    target = made(tmp_path, IMAGES["sparse"], 5 * write.COVERED)
+    for table in sorted(order, key=lambda table: table // 4):
+        for place in target.place(table * write.COVERED, SECTOR):
+            os.pwrite(place.fd, bytes([table + 1]) * SECTOR, place.offset)
+    target.finish()
+    target.close()
+    with open_disk(str(tmp_path / "x.vmdk")) as disk:
+        found = {one.start // write.COVERED: disk.read(one)[0] for one in disk.extents() if one.kind == Kind.DATA}
+    assert found == {table: table + 1 for table in order}
