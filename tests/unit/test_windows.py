@@ -79,7 +79,7 @@ def test_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, s
         assert sum(one.length for one in disk.extents() if one.kind == Kind.DATA) >= sum(part.length for part in parts)
 
 
-@pytest.mark.parametrize("order", permutations((0, 1, 2, 4)))
+@pytest.mark.parametrize("order", list(permutations((0, 1, 2, 4))))
 def test_each_grain_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]) -> None:
     """Those in a window are written together, whichever came first."""
     monkeypatch.setattr(write, "TABLES_KEPT", 4)
