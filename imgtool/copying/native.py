@@ -25,7 +25,7 @@ from typing import NamedTuple
 from imgtool import storage
 from imgtool.copying.batches import BATCH, batches
 from imgtool.copying.direct import PIECE, Direct, Scratch
-from imgtool.copying.pool import WAITING, WORKERS, Turns, ordered
+from imgtool.copying.pool import UNPACKING, WAITING, WORKERS, Turns, ordered
 from imgtool.copying.writeback import Writeback
 from imgtool.copying.zeros import data_runs
 from imgtool.formats.disk import Disk
@@ -96,7 +96,7 @@ class Copier:
         back, turns = Writeback(self.disk.virtual_size if self.direct.writes else 0), Turns()
         numbered = enumerate(batches(self._told(self.disk.content()), self._batch()))
         progress = estimated(self.control.progress, lambda: work(self.disk), "convert")
-        at_once = WORKERS if self.clones else WAITING  # sharing blocks is work of the processor
+        at_once = self._workers()
         with closing(self.direct), ThreadPoolExecutor(at_once) as pool, progress as bar:
             try:
                 for (_, batch), places in ordered(pool, lambda one: self._copy(*one, turns), numbered, 2 * at_once):
@@ -111,6 +111,11 @@ class Copier:
             engine=ways.most_common(1)[0][0] if ways.total() else "kernel", bytes_read=self.moved["read"],
             bytes_written=ways.total() - ways["clone"], bytes_cloned=ways["clone"],
             detected_zeroes=bool(self.moved["loaded"]) and self._leaves_zeros_out())
+
+    def _workers(self) -> int:
+        """Sharing blocks is work of the processor."""
+        looks = self.detect or any(layer.compressed for layer in self.disk.layers)
+        return WORKERS if self.clones else UNPACKING if looks else WAITING
 
     def _told(self, extents: Iterator[Extent]) -> Iterator[Extent]:
         """The target hears of long ranges that will be written past the page cache: it may take their space at once."""

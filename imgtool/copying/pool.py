@@ -21,7 +21,9 @@ DISKS_AT_ONCE = 2
 """Disks under way: one waits for the storage while the other computes; more only make the storage jump."""
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 """That compute."""
-WAITING = 8
+UNPACKING = 8
+"""That compute and wait for the storage by turns."""
+WAITING = 16
 """That wait for the storage: the requests that it has at a time, whatever the number of processors."""
 IN_FLIGHT = 2 * WORKERS
 
