@@ -83,6 +83,17 @@ class Outcome:
         """Each requirement that is not kept, in words."""
         words = [f"{found:.2f} times {bound.family}, required {bound.ratio:g}" for bound in self.case.bounds
                  if (found := self.ratio(bound.family)) is not None and found < bound.ratio]
+        return words + self.missed_alone()
+
+    def missed_by(self, family: str) -> bool:
+        """Whether the requirement against this family is not kept, or one against none."""
+        found = self.ratio(family)
+        slower = found is not None and any(bound.family == family and found < bound.ratio for bound in self.case.bounds)
+        return slower or bool(self.missed_alone())
+
+    def missed_alone(self) -> list[str]:
+        """Seconds, sizes and memory that are not kept, in words."""
+        words = []
         if self.case.seconds is not None and self.ours.seconds > self.case.seconds:
             words.append(f"{self.ours.seconds:.2f} s, required {self.case.seconds:g} s")
         words += [f"{self.ours.size / rival.size:.2f} times the size of {rival.name}, required {self.case.growth:g}"

@@ -50,21 +50,17 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 def rows(done: Outcome) -> list[tuple[str, ...]]:
     """One for each family of rivals."""
     found: list[tuple[str, ...]] = []
-    missed = "MISSED" if done.missed() else "kept" if _required(done) else ""
     for family in done.families():
         rival, ratio = best(done.rivals, family), done.ratio(family)
         assert rival is not None
         assert ratio is not None
         bound = next((f"{each.ratio:.2g}" for each in done.case.bounds if each.family == family), "")
+        verdict = "MISSED" if done.missed_by(family) else "kept" if bound or done.case.seconds or done.case.growth else ""
         wanted = ", ".join(filter(None, [bound, f"{done.case.seconds:g} s" if done.case.seconds else "",
                                          _size(done, rival.size)]))
         found.append((done.case.name, seconds(done.ours.seconds), rival.name, seconds(rival.seconds), f"{ratio:.2f}", wanted,
-                      str(done.ours.runs), f"{done.ours.memory / MIB:.0f} MiB", f"{rival.memory / MIB:.0f} MiB", missed))
+                      str(done.ours.runs), f"{done.ours.memory / MIB:.0f} MiB", f"{rival.memory / MIB:.0f} MiB", verdict))
     return found
-
-
-def _required(done: Outcome) -> bool:
-    return bool(done.case.bounds or done.case.seconds or done.case.growth)
 
 
 def _size(done: Outcome, theirs: int) -> str:

@@ -18,7 +18,7 @@ from tools.mutation.runner import LONGEST, copied, passes
 ROOT = Path(__file__).resolve().parents[2]
 KILLERS: dict[str, list[str]] = {
     "formats": [
-        "tests/unit/test_opener.py", "tests/unit/test_extents.py", "tests/unit/test_qcow2_late.py",
+        "tests/unit/test_opener.py", "tests/unit/test_extents.py", "tests/unit/test_qcow2_late.py", "tests/unit/test_windows.py",
         "tests/tools/test_matrix.py::test_options", "tests/tools/test_matrix.py::test_each_kind_with_several_tables",
         "tests/tools/test_matrix.py::test_ends"],
     "copying": [
