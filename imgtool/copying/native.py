@@ -113,7 +113,7 @@ class Copier:
             detected_zeroes=bool(self.moved["loaded"]) and self._leaves_zeros_out())
 
     def _workers(self) -> int:
-        """Sharing blocks is work of the processor."""
+        """Sharing blocks is work of the processor, unpacking half of it."""
         looks = self.detect or any(layer.compressed for layer in self.disk.layers)
         return WORKERS if self.clones else UNPACKING if looks else WAITING
 

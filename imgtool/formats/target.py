@@ -95,7 +95,7 @@ def seats(table: npt.NDArray[np.unsignedinteger[Any]], low: int, high: int, fres
 
     first, last = int(table[low]), int(table[high - 1])
     begin, end = low + bool(first), high - (bool(last) and high - 1 > low)
-    after = fresh + max(0, end - begin) * step
+    after = fresh + (end - begin) * step
     table[begin:end] = np.arange(fresh, after, step, dtype=table.dtype)
     follows = first in (0, fresh - step)
     runs = ((low, end, first or fresh),) if follows else ((low, begin, first), (begin, end, fresh))

@@ -29,6 +29,7 @@ GRAIN = 128 * SECTOR
 TABLE_ENTRIES = 512
 TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR
 STEP = GRAIN // SECTOR
+"""Sectors of a grain."""
 COVERED = TABLE_ENTRIES * GRAIN
 TABLES_KEPT = 64
 """Grain tables that are written at once: of 2 GiB."""
