@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
+from tests.mounts import call, need
 from tools.mutation.operators import places
+from tools.mutation.runner import unmount
 
 PROGRAM = '''
 """words"""
@@ -38,3 +41,12 @@ def test_all_that_is_program_is_changed() -> None:
     before = {place.before for place in found}
     assert {one for one in before if not one.startswith(("if ", "raise "))} == CHANGED
     assert sum(one.startswith(("if a <", "raise ValueError")) for one in before) == 2
+
+
+def test_what_a_killed_test_has_mounted_goes(tmp_path: Path) -> None:
+    """One mount below another."""
+    for point in (tmp_path / "one", tmp_path / "one" / "two"):
+        point.mkdir()
+        call(need("mount"), "-t", "tmpfs", "tmpfs", point)
+    unmount(str(tmp_path))
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text(encoding="utf-8")

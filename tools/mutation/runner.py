@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,7 +54,15 @@ def passes(tree: Path, tests: Sequence[str], seconds: float = LONGEST, *plugins:
             os.killpg(child, signal.SIGKILL)
         if not done:
             os.waitpid(child, 0)
+        unmount(scratch)
     return bool(done) and status == 0
+
+
+def unmount(folder: str) -> None:
+    """What tests that were killed have left mounted there: it could not be removed."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    for point in reversed([point for point in points if point.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", point], check=False)
 
 
 def _in_child(tree: Path, tests: Sequence[str], scratch: str, plugins: Sequence[Only | Recorder]) -> int:
