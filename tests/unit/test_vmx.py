@@ -291,6 +291,13 @@ def test_present_false_hides_what_follows_without_a_word() -> None:
     assert problems(lines) == []
 
 
+@pytest.mark.parametrize("lines", [
+    'serial1.fileType = "file"\nserial1.fileName = "x"\n', 'sound.virtualDev = "hdaudio"\n', 'parallel0.fileName = "/dev/lp0"\n'])
+def test_what_is_not_said_to_be_there_hides_it_too(lines: str) -> None:
+    assert (machine(lines), problems(lines)) == (machine(""), [])
+    assert machine(f'{lines.partition(".")[0]}.present = "TRUE"\n{lines}') != machine("")
+
+
 def test_the_first_floppy_is_there_unless_it_is_switched_off() -> None:
     assert [drive.floppy for drive in parse(b'displayName = "x"\n').machine.drives] == [True]
     assert parse(b'floppy0.present = "FALSE"\nfloppy1.fileName = "x"\n').machine.drives == ()

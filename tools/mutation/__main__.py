@@ -23,7 +23,7 @@ KILLERS: dict[str, list[str]] = {
         "tests/tools/test_matrix.py::test_ends"],
     "copying": [
         "tests/unit/test_pool.py", "tests/tools/test_receive.py", "tests/unit/test_extents.py",
-        "tests/tools/test_matrix.py::test_options", "tests/tools/test_ways.py"],
+        "tests/tools/test_matrix.py::test_options", "tests/tools/test_differs.py", "tests/tools/test_ways.py"],
     "descriptions": [
         "tests/unit/test_golden.py", "tests/unit/test_guest_os.py", "tests/unit/test_vmx_neighbours.py", "tests/unit/test_vmx.py",
         "tests/unit/test_ovf.py", "tests/unit/test_domain_xml.py", "tests/unit/test_hostile_text.py",
