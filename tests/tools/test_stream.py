@@ -50,6 +50,7 @@ def written(source: Source, folder: Path, level: int | None = None) -> tuple[Pat
     spec = ImageSpec(format="vmdk", subformat="streamOptimized", compress_level=level)
     request = targets.request(source, STREAM, folder)
     made = convert(replace(request, spec=spec), Control())
+    assert (made.engine, made.detected_zeroes) == ("stream", True)
     return Path(made.destination), made
 
 

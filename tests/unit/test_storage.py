@@ -14,7 +14,7 @@ import pytest
 from imgtool import storage
 from imgtool.errors import ImgtoolError, NoSpaceError
 from imgtool.formats.disk import open_disk
-from imgtool.formats.measure import mapped
+from imgtool.formats.measure import describe, mapped
 from imgtool.formats.patched import reader
 from imgtool.storage import Piece
 from tests import mounts
@@ -301,3 +301,15 @@ def test_behind_the_end_of_a_disk_nothing_is_read(tmp_path: Path) -> None:
     with open_disk(str(tmp_path / "x.raw")) as disk:
         read = reader(disk)
         assert [len(read(at, 512)) for at in (0, 1000, 1024, 1 << 50)] == [512, 24, 0, 0]
+
+
+@pytest.mark.parametrize(("data", "reserved", "kind"), [(M, M, "eager"), (64 * K, M, "thick"), (64 * K, 64 * K, "thin")])
+def test_the_allocation_of_an_image_without_fiemap(tmpfs: Path, data: int, reserved: int, kind: str) -> None:
+    image = tmpfs / "x.raw"
+    with image.open("wb") as file:
+        file.write(b"x" * data)
+        file.truncate(M)
+        os.posix_fallocate(file.fileno(), 0, reserved)
+    with open_disk(str(image)) as disk:
+        assert describe(disk).allocation == kind
+    image.unlink()
