@@ -81,15 +81,15 @@ class Outcome:
 
     def missed(self) -> list[str]:
         """Each requirement that is not kept, in words."""
-        words = [f"{found:.2f} times {bound.family}, required {bound.ratio:g}" for bound in self.case.bounds
-                 if (found := self.ratio(bound.family)) is not None and found < bound.ratio]
+        words = [f"{self.ratio(bound.family):.2f} times {bound.family}, required {bound.ratio:g}" for bound in self._slower()]
         return words + self.missed_alone()
 
     def missed_by(self, family: str) -> bool:
         """Whether the requirement against this family is not kept, or one against none."""
-        found = self.ratio(family)
-        slower = found is not None and any(bound.family == family and found < bound.ratio for bound in self.case.bounds)
-        return slower or bool(self.missed_alone())
+        return any(bound.family == family for bound in self._slower()) or bool(self.missed_alone())
+
+    def _slower(self) -> list[Bound]:
+        return [bound for bound in self.case.bounds if (found := self.ratio(bound.family)) is not None and found < bound.ratio]
 
     def missed_alone(self) -> list[str]:
         """Seconds, sizes and memory that are not kept, in words."""

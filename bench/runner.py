@@ -14,7 +14,7 @@ from bench.measure import MIB, Run, measured
 from bench.statistics import survivors
 
 QUICK = 6.0
-"""Seconds."""
+"""Seconds: whose first run took less goes on whatever the others take."""
 
 
 def race(case: Case, runs: int, patience: float = float("inf")) -> Outcome:

@@ -84,22 +84,29 @@ class FileTarget:
         os.close(self.fd)
 
 
-def seats(table: npt.NDArray[np.unsignedinteger[Any]], low: int, high: int, fresh: int,
-          step: int) -> tuple[list[tuple[int, int, int]], int]:
-    """Gives the clusters [low, high) of a table the places from ``fresh`` on, ``step`` apart. First and last may have one:
-    another range of the disk ends, or begins, in the same cluster.
+def seats(table: npt.NDArray[np.unsignedinteger[Any]], cluster: int, fd: int, start: int, end: int, fresh: int,
+          unit: int = 1) -> tuple[list[Place], int]:
+    """Where [start, end) of the disk goes, all of it in the part that ``table`` covers, and what is fresh then.
 
-    Runs of clusters whose places follow each other, as (first cluster, cluster behind the last, place); and what is fresh then.
+    Clusters of ``cluster`` bytes get the places from ``fresh`` on; the first and the last may have one: another range of the disk
+    ends, or begins, in the same cluster. ``unit``: of the numbers in the table, and of ``fresh``, in bytes.
     """
     import numpy as np
 
+    base = start - start % (len(table) * cluster)
+    low, high, step = (start - base) // cluster, -(-(end - base) // cluster), cluster // unit
     first, last = int(table[low]), int(table[high - 1])
-    begin, end = low + bool(first), high - (bool(last) and high - 1 > low)
-    after = fresh + (end - begin) * step
-    table[begin:end] = np.arange(fresh, after, step, dtype=table.dtype)
+    begin, stop = low + bool(first), high - (bool(last) and high - 1 > low)
+    after = fresh + (stop - begin) * step
+    table[begin:stop] = np.arange(fresh, after, step)
     follows = first in (0, fresh - step)
-    runs = ((low, end, first or fresh),) if follows else ((low, begin, first), (begin, end, fresh))
-    return [run for run in (*runs, (end, high, last)) if run[0] < run[1]], after
+    runs = ((low, stop, first or fresh),) if follows else ((low, begin, first), (begin, stop, fresh))
+    places = []
+    for here, there, at in (*runs, (stop, high, last)):
+        if here < there:
+            left, right = max(start, base + here * cluster), min(end, base + there * cluster)
+            places.append(Place(left, right - left, fd, at * unit + left - base - here * cluster))
+    return places, after
 
 
 def create(folder: str, name: str) -> int:

@@ -21,8 +21,6 @@ from tests import oracle
 
 SECTOR = 512
 MIB = 1 << 20
-SPARSE = ImageSpec(format="vmdk", subformat="monolithicSparse")
-SPLIT = ImageSpec(format="vmdk", subformat="twoGbMaxExtentSparse")
 OPTIONS = ((), ("cluster_size", "512"), ("cluster_size", "4k"), ("extended_l2", "on"))
 IMAGES = {
     "sparse": ImageSpec(format="vmdk", subformat="monolithicSparse"),

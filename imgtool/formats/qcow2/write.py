@@ -120,15 +120,11 @@ class Qcow2Target:
             start = stop
 
     def _place_in_table(self, start: int, end: int) -> Iterator[Place]:
-        form = self._form
-        table = self._use_table(start // form.covered)
-        first, within, over = start - start % form.covered, start % form.covered, (end - 1) % form.covered + 1
-        runs, self._next = seats(table, within // form.cluster, -(-over // form.cluster), self._next, form.cluster)
-        if form.extended:
-            self._mark(within, over)
-        for cluster, stop, offset in runs:
-            begin = max(within, cluster * form.cluster)
-            yield Place(first + begin, min(over, stop * form.cluster) - begin, self.fd, offset + begin - cluster * form.cluster)
+        table, covered = self._use_table(start // self._form.covered), self._form.covered
+        places, self._next = seats(table, self._form.cluster, self.fd, start, end, self._next)
+        if self._form.extended:
+            self._mark(start % covered, (end - 1) % covered + 1)
+        yield from places
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
         """The offsets in the L2 table ``index``; an earlier table is written and left for good."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 GRAIN = 128 * SECTOR
 TABLE_ENTRIES = 512
 TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR
-STEP = GRAIN // SECTOR
-"""Sectors of a grain."""
 COVERED = TABLE_ENTRIES * GRAIN
 TABLES_KEPT = 64
 """Grain tables that are written at once: of 2 GiB."""
@@ -81,14 +79,10 @@ class SparseFile:
 
     def _place_in_table(self, start: int, end: int) -> Iterator[Place]:
         table = self._use_table(start // COVERED)
-        first, within, over = start - start % COVERED, start % COVERED, (end - 1) % COVERED + 1
-        low, high = within // GRAIN, -(-over // GRAIN)
-        if self._next + (high - low) * STEP > MAX_SECTOR:
+        places, self._next = seats(table, GRAIN, self.fd, start, end, self._next, SECTOR)
+        if self._next > MAX_SECTOR:
             raise UsageError("a sparse VMDK holds at most 2 TiB of data", "--subformat monolithicFlat or twoGbMaxExtentSparse")
-        runs, self._next = seats(table, low, high, self._next, STEP)
-        for grain, stop, sector in runs:
-            begin = max(within, grain * GRAIN)
-            yield Place(first + begin, min(over, stop * GRAIN) - begin, self.fd, sector * SECTOR + begin - grain * GRAIN)
+        yield from places
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint32]:
         """The grain table ``index``. Some neighbours are kept; those before are written and left for good."""
