@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+"""Of what is measured. imgtool is compiled once, as where it is installed, and not at each start."""
 GIB, MIB = 1 << 30, 1 << 20
 IMGTOOL = [sys.executable, "-m", "imgtool"]
 

@@ -74,8 +74,9 @@ class NotAdmittedError(UnreachableError):
 class StoppedError(ImgtoolError):
     """SIGINT or SIGTERM; ``exit_code`` is 128 + the signal's number."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__("interrupted; nothing was left under a final name")
+    def __init__(self, signum: int, left: str = "nothing was left under a final name", hint: str | None = None) -> None:
+        super().__init__(f"interrupted; {left}", hint)
+        self.signum = signum
         self.exit_code = 128 + signum
 
 

@@ -391,6 +391,6 @@ def raise_os(error: OSError, doing: str) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise NoSpaceError(f"no space left: {doing}", "free some space, or choose another file system") from error
     if error.errno == errno.EFBIG:
-        raise ImgtoolError(f"the file system cannot hold a file this large: {doing}",
-                           "use XFS, or a format whose file stays small (qcow2)") from error
+        raise ImgtoolError(f"the file system, or the limit of this shell, does not allow a file this large: {doing}",
+                           "ulimit -f; else XFS, or a format whose file stays small (qcow2)") from error
     raise ImgtoolError(f"{doing}: {error.strerror}") from error

@@ -88,6 +88,6 @@ def _step(step: JobStep) -> str:
 
 
 def _going(one: Going) -> str:
-    whole = f" of {size(one.total)} ({100 * one.done // one.total} %)" if one.total else ""
+    whole = f" of {size(one.total)} ({one.percent} %)" if one.total else ""
     left = f", {duration(one.remaining)} left" if one.remaining is not None else ""
     return f"  now      {one.what}: {size(one.done)}{whole}, {size(one.rate)}/s{left}"

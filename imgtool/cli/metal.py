@@ -95,7 +95,8 @@ def v2p(
             _show(plan, as_json=as_json)
             return
         request = replace(request, confirmed=(*request.confirmed, *_asked(plan)))
-    result = with_keys(lambda keys: run(request, control, keys=keys))
+    with output.interrupted("a disk that was begun is written in part", "the same command goes on where it stopped"):
+        result = with_keys(lambda keys: run(request, control, keys=keys))
     output.show(result, output.v2p_lines(result), as_json=as_json)
     output.say_warnings(result.warnings)
 

@@ -231,7 +231,9 @@ def _carry_out(request: MigrateRequest, control: Control, *, discard_partial: bo
         output.show(plan.to_json(), plan.explain(), as_json=as_json)
         steps.refuse(plan.problems)
     else:
-        result = with_keys(lambda keys: steps.migrate(request, control, keys=keys))
+        with output.interrupted("nothing was left under a final name",
+                                "the same command goes on where it stopped; --discard-partial removes what has arrived"):
+            result = with_keys(lambda keys: steps.migrate(request, control, keys=keys))
         output.show(result, lines(result), as_json=as_json)
         output.say_problems(result.problems)
         output.say_warnings((*result.warnings, *(text for disk in result.disks for text in disk.warnings)))

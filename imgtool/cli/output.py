@@ -71,6 +71,15 @@ def each(failed: list[ImgtoolError], *, alone: bool) -> Iterator[None]:
         failed.append(error)
 
 
+@contextmanager
+def interrupted(left: str, hint: str) -> Iterator[None]:
+    """What a command that was interrupted here has left, and how it goes on."""
+    try:
+        yield
+    except StoppedError as stopped:
+        raise StoppedError(stopped.signum, left, hint) from None
+
+
 def say(line: str) -> None:
     """How far it is."""
     print(printable(line), file=sys.stderr, flush=True)

@@ -74,7 +74,8 @@ def run(
     if dry_run:
         _plan(groups, as_json=as_json)
         return
-    summary = _carry_out(book, groups, database=database, sees=sees, identity=identity, retry=retry, quiet=progress == "none")
+    with output.interrupted("machines that were under way have not failed", "the same command goes on with them"):
+        summary = _carry_out(book, groups, database=database, sees=sees, identity=identity, retry=retry, quiet=progress == "none")
     summary = replace(summary, report=_report(report, book.name, database))
     output.show(summary, table(summary), as_json=as_json)
     _notify([notify] if notify else book.notify or (), summary)
@@ -97,7 +98,8 @@ def worker(
           --sees san1,nfs2 --steps 4
     """
     engine = _engine()
-    with engine.working(engine.database(database), identity=identity, sees=_labels(sees), steps=steps, stop=STOP) as here:
+    with output.interrupted("machines that were under way have not failed", "the next start of this worker goes on with them"), \
+            engine.working(engine.database(database), identity=identity, sees=_labels(sees), steps=steps, stop=STOP) as here:
         output.say(f"worker {here.identity}: takes work from {here.store.where.shown}")
         while True:
             here.stop.check()

@@ -34,7 +34,8 @@ def password(who: str, credentials: Credentials, stop: Stop | None = None) -> st
     with suppress(EOFError), ends_at_once():  # Control-D
         if sys.stdin.isatty():
             return getpass.getpass(f"Password of {who}: ")
-    raise NotAdmittedError(f"there is no password for {who}", f"--password-file FILE, or {VARIABLE} in the environment")
+    raise NotAdmittedError(f"there is no password for {who}",
+                           f"--password-file FILE (in a runbook password: {{file: FILE}}), or {VARIABLE} in the environment")
 
 
 def _from_variable(name: str) -> str:

@@ -30,6 +30,11 @@ class Going:
     """Bytes a second, of the last quarter of a minute."""
     remaining: float | None
 
+    @property
+    def percent(self) -> int | None:
+        """None: not known. What a disk has got while it was copied may be more than was counted before."""
+        return min(100, 100 * self.done // self.total) if self.total else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobStep:

@@ -45,6 +45,11 @@ def shared(datastore: Path) -> Iterator[Simulator]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "REQUEST", 8 * MIB)
+
+
 @pytest.fixture
 def server(shared: Simulator) -> Iterator[Simulator]:
     shared.reset()
@@ -223,6 +228,27 @@ def test_a_slow_server_is_read_by_all_streams(server: Simulator, sink: FileSink,
         read(made, sink)
     assert server.counters()["busiest"] == 6
     assert equal(datastore, tmp_path)
+
+
+def test_none_joins_where_the_processors_are_busy(server: Simulator, sink: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges.Load, "share", lambda *_: 0.5)
+    server.order(match="-flat.vmdk", bytes_per_second=16 * MIB)
+    with session(server, streams=6) as made:
+        read(made, sink)
+    assert server.counters()["busiest"] == ranges.FIRST
+
+
+def test_the_load_is_that_since_the_last_look(server: Simulator, sink: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = ranges.Load(processors=2, since=10.0, spent=1.0)
+    assert load.share(12.0) == 0.25
+    load.spent = 3.0
+    assert load.share(14.0) == 0.75
+    spent: list[float] = []
+    monkeypatch.setattr(ranges._Job, "spent", lambda _, seconds: spent.append(seconds))
+    with session(server) as made:
+        read(made, sink, ((0, 16 * MIB),))
+    assert len(spent) == 16
+    assert 0 < sum(spent) < 5
 
 
 def test_several_disks_share_the_streams_of_a_host(server: Simulator, tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_a_connection_that_is_cut(server: Sshd, raw: Path, tmp_path: Path) -> No
 
 def test_who_is_not_let_in_is_told(server: Sshd, tmp_path: Path) -> None:
     uri = parse(server.uri("metal+ssh", "/dev/loop0", known_hosts=str(tmp_path / "none")))
-    with pytest.raises(UnreachableError, match="Host key verification failed"):
+    with pytest.raises(UnreachableError, match="Host key verification failed") as caught:
         Metal(uri, Stop())
+    assert "known_hosts" in (caught.value.hint or "")
 
 
 def test_packed_on_the_way(server: Sshd, raw: Path) -> None:

@@ -134,13 +134,13 @@ def test_what_would_be_done(tmp_path: Path) -> None:
         assert written(device) == before
 
 
-def kill(process: subprocess.Popen[str], device: Path, more: int, signum: int) -> None:
-    """When so many bytes were written."""
+def kill(process: subprocess.Popen[str], device: Path, more: int, signum: int) -> str:
+    """When so many bytes were written; what it says then."""
     begin = written(device)
     while written(device) - begin < more and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signum)
-    process.communicate()
+    return process.communicate()[1]
 
 
 def test_killed_ten_times_it_goes_on(tmp_path: Path, state: Path) -> None:
@@ -166,8 +166,10 @@ def test_killed_ten_times_it_goes_on(tmp_path: Path, state: Path) -> None:
 
 def stopped(source: Path, device: Path) -> None:
     process = started(source, device, *SLOW)
-    kill(process, device, 20 * MIB, signal.SIGTERM)
+    told = kill(process, device, 20 * MIB, signal.SIGTERM)
     assert process.returncode == 143
+    assert told.splitlines()[-2:] == ["error: interrupted; a disk that was begun is written in part",
+                                      "hint: the same command goes on where it stopped"]
 
 
 def test_what_was_written_since_is_noticed(tmp_path: Path) -> None:

@@ -130,8 +130,9 @@ def test_goes_on_after_a_stop(tmp_path: Path, signum: int) -> None:
         child = start(source, target, "--rate-limit", "6M", "--no-clone")
         wait_for(target / "web01.qcow2.imgtool-partial", count * 2 * MIB)
         child.send_signal(signum)
-        child.communicate()
+        _, told = child.communicate()
         assert child.returncode in ((143, -15) if signum == signal.SIGTERM else (-9,))  # -15: before it had begun
+        assert ("hint: the same command goes on where it stopped" in told) == (child.returncode == 143), told
         assert not (target / "web01.xml").exists()
         assert not (target / "web01.qcow2").exists()
     done, _ = start(source, target, "--no-clone").communicate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -136,16 +135,25 @@ class Cut:
 
 def test_who_finds_another_in_its_place_after_an_outage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that take themselves for one would each do the other's steps again. Until the database answers nothing is known."""
-    answers = [UnreachableError("down"), UnreachableError("down"), RefusedError("it runs on another host"), AssertionError()]
+    answers = [Cut(), UnreachableError("down"), UnreachableError("down"), RefusedError("it runs elsewhere"), AssertionError()]
 
-    def locked(*_given: object) -> None:
-        raise answers.pop(0)
+    def locked(*_given: object) -> Cut:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
 
     monkeypatch.setattr(identity, "KEEP_SECONDS", 0)
     monkeypatch.setattr(identity, "_locked", locked)
     stop = Stop()
-    identity._keep(Database(url="postgresql://h/b"), "conv1", Cut(), stop, threading.Event())
-    assert stop.is_set()
+
+
+    def work() -> None:
+        with identity.held(Database(url="postgresql://h/b"), "conv1", stop):
+            until(stop.is_set, "it ends")
+            stop.check()
+
+    with pytest.raises(RefusedError, match="it runs elsewhere"):
+        work()
     assert len(answers) == 1
 
 

@@ -83,6 +83,8 @@ def test_what_is_told_of_one_job() -> None:
 
 
 def test_the_page_says_what_moves_and_that_it_is_paused() -> None:
+    moved = [Going(what="a", done=done, total=total, rate=0, remaining=None) for done, total in ((1, 3), (4, 3), (1, 0))]
+    assert [one.percent for one in moved] == [33, 100, None]
     bars = (Going(what="copy <a>", done=3, total=4, rate=1, remaining=1.0),
             Going(what="settle", done=1, total=0, rate=1, remaining=None))
     looked = seen([job("web01", "running", going=bars)], at(9), paused=True)

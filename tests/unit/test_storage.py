@@ -181,7 +181,7 @@ def test_other_errors_keep_their_words() -> None:
     with pytest.raises(ImgtoolError, match="writing x: Input/output error") as caught:
         storage.raise_os(OSError(5, "Input/output error"), "writing x")
     assert caught.value.exit_code == 1
-    with pytest.raises(ImgtoolError, match="cannot hold a file this large"):
+    with pytest.raises(ImgtoolError, match="does not allow a file this large"):
         storage.raise_os(OSError(27, "File too large"), "writing x")
 
 

@@ -38,8 +38,14 @@ def connected(uri: Uri, stop: Stop) -> Iterator[Wire]:
         try:
             pipes.to.write(text)
             pipes.to.flush()
+            wire = Wire(pipes.to, pipes.back, name, why=pipes.last_words, stop=stop, cut=pipes.cut)
+            wire.call("hello")
         except OSError:
-            raise UnreachableError(f"{name}: {pipes.last_words()}") from None
-        wire = Wire(pipes.to, pipes.back, name, why=pipes.last_words, stop=stop, cut=pipes.cut)
-        wire.call("hello")
+            raise UnreachableError(f"{name}: {pipes.last_words()}", _hint(uri)) from None
+        except UnreachableError as error:
+            raise UnreachableError(error.message, None if NO_PYTHON in error.message else _hint(uri)) from None
         yield wire
+
+
+def _hint(uri: Uri) -> str | None:
+    return ssh.HINT if uri.host else None

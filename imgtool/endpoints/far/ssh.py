@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from imgtool.model.endpoint import Uri
 
+HINT = ("ssh must let us in without a question, and the shell there print nothing: ssh-agent, ?keyfile=FILE, the host's key in "
+        "known_hosts")
+"""Where it did not."""
 KEEP = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "USER", "LOGNAME")
 """Of the environment."""
 ALIVE_SECONDS = 15

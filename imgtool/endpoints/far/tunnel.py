@@ -63,8 +63,7 @@ def run(uri: Uri, command: Sequence[str], *, stop: Stop, seconds: float = LOOK_S
 
 def refused(uri: Uri, stderr: str) -> UnreachableError:
     """ssh's last words."""
-    hint = "ssh must let us in without a question: ssh-agent, ?keyfile=FILE, and the host's key in known_hosts"
-    return UnreachableError(f"{uri.host}: {_last(stderr)}", hint)
+    return UnreachableError(f"{uri.host}: {_last(stderr)}", ssh.HINT)
 
 
 def _last(stderr: str) -> str:

@@ -1,9 +1,10 @@
 """Disks read over HTTPS by several connections at once, in ranges, so that a cut costs little and a stopped run goes on.
 
 A connection asks for ``REQUEST`` bytes and hands them on in pieces of ``PIECE``: what was handed on is done, only the piece
-that was under way when a connection broke is read again. Threads suffice: reading into a buffer releases the interpreter lock,
-and 1, 4 and 8 threads read from a server on this host at 0.9 of curl's speed. Larger pieces leave the processor's cache and
-are slower.
+that was under way when a connection broke is read again. Threads suffice: reading into a buffer releases the interpreter lock.
+Larger pieces leave the processor's cache and are slower. Connections join one after another while those that are there leave
+half of the processors idle: where the network is the limit there are soon as many as the session allows; where decrypting is,
+more of them would only be in each other's way.
 
 The server sends holes as zeros: they become holes again here, but cost the line as much as data. Of a disk that takes far less
 than its size (``RemoteDisk.allocated``), a lease sends less.
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import random
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imgtool.copying.zeros import all_zero
@@ -29,7 +31,7 @@ from imgtool.endpoints.vsphere import tls
 from imgtool.endpoints.vsphere.folder import Folder, StorePath, refusal
 from imgtool.errors import DamagedError, ImgtoolError, UnreachableError, text_of
 from imgtool.model.endpoint import Extent
-from imgtool.progress import Control, Stop
+from imgtool.progress import Control
 
 if TYPE_CHECKING:
     from imgtool.endpoints import Sink
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PIECE = 1 << 20
-REQUEST = 8 << 20
+REQUEST = 32 << 20
+FIRST = 2
+"""Connections at the beginning."""
 ATTEMPTS = 8
 """In a row without a byte: with the pauses between them about a minute."""
 FIRST_PAUSE = 0.25
@@ -68,25 +72,29 @@ def read(folder: Folder, extents: Iterable[Extent], wanted: Iterable[tuple[int, 
     sink has been given by then is whole.
     """
     job = _Job(folder, tuple(extents), wanted, sink, control, patience or Patience())
-    workers = folder.session.streams
-    with ThreadPoolExecutor(workers, thread_name_prefix="range") as pool:
-        futures = [pool.submit(job.work) for _ in range(workers)]
+    with ThreadPoolExecutor(folder.session.streams, thread_name_prefix="range") as pool:
+        futures: list[Future[None]] = []
         try:
-            _wait(futures, control.stop)
+            _carry_out(job, lambda: futures.append(pool.submit(job.work)), futures)
         finally:
             job.end()
     for future in futures:
         future.result()
 
 
-def _wait(futures: list[Future[None]], stop: Stop) -> None:
-    """Until all are done or one has failed. Raises StoppedError and what the first has raised."""
-    waiting = set(futures)
+def _carry_out(job: _Job, join: Callable[[], None], futures: list[Future[None]]) -> None:
+    """Until all are done or one has failed. ``join`` adds a connection. Raises StoppedError and what the first has raised."""
+    most, waiting = job.folder.session.streams, True
+    while len(futures) < min(FIRST, most):
+        join()
     while waiting:
-        stop.check()
-        done, waiting = wait(waiting, LOOK, FIRST_EXCEPTION)
+        job.control.stop.check()
+        done, left = wait(futures, LOOK, FIRST_EXCEPTION)
         for future in done:
             future.result()
+        waiting = bool(left)
+        if job.idle() and not done and len(futures) < most:
+            join()
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,21 @@ class Range:
         return self.extent.start - self.extent.offset
 
 
+@dataclass
+class Load:
+    """Of the processors, by the connections of one disk."""
+
+    processors: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    since: float = field(default_factory=time.monotonic)
+    spent: float = 0.0
+
+    def share(self, now: float) -> float:
+        """Since it was asked before, or made."""
+        share = self.spent / (self.processors * max(now - self.since, 1e-6))
+        self.since, self.spent = now, 0.0
+        return share
+
+
 class _Job:
     """What the connections of one disk share."""
 
@@ -112,6 +135,17 @@ class _Job:
         self._ranges = cut(extents, wanted, sink, REQUEST)
         self._open: set[http.client.HTTPSConnection] = set()
         self._over = False
+        self._load = Load()
+
+    def spent(self, seconds: float) -> None:
+        """Of a processor's time, by a connection."""
+        with self._lock:
+            self._load.spent += seconds
+
+    def idle(self) -> bool:
+        """Whether the connections have left half of the processors idle since this was asked before."""
+        with self._lock:
+            return self._load.share(time.monotonic()) < 0.5
 
     def next(self) -> Range | None:
         with self._lock:
@@ -223,13 +257,14 @@ class _Worker:
 
     def _all(self, wanted: Range) -> None:
         """A range to its end, in as many attempts as it takes; those that brought something do not count."""
-        position, failed = wanted.start, 0
+        position, failed, clock = wanted.start, 0, time.thread_time()
         while position < wanted.end:
             before = position
             try:
                 with self._job.folder.session.slots:
                     for reached in self._attempt(wanted, position):
-                        position = reached
+                        position, before_it, clock = reached, clock, time.thread_time()
+                        self._job.spent(clock - before_it)
                         self._job.check()
             except _Failure as failure:
                 self._drop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,11 @@ OFFSET_MASK = 0x00FFFFFFFFFFFE00
 COPIED = 1 << 63
 COMPRESSED = 1 << 62
 ZERO = 1
+ENTRY = 8
+"""Bytes of a table's entry."""
 SUBCLUSTERS = 32
+FEW, LEAST = 8, 16
+"""Runs of a table that are looked for one after another; entries in each but the last."""
 
 
 def open_qcow2(file: ImageFile, opener: Opener) -> Layer:
@@ -100,8 +105,6 @@ class _Reader:
 
     def _l2_extents(self, first: int, offset: int, start: int, end: int) -> Iterator[Extent]:
         """Extents of the part of one L2 table that covers [start, end)."""
-        import numpy as np
-
         bits, size = self.header.cluster_bits, self.header.l2_entry_size
         low, high = (start - first) >> bits, -(-(end - first) // (1 << bits))
         if offset % self.header.cluster_size:
@@ -109,10 +112,42 @@ class _Reader:
         raw = read_at(self.file, (high - low) * size, offset + low * size)
         if len(raw) < (high - low) * size:
             raise DamagedError(f"{self.file.path}: an L2 table lies outside the file", "the file may be cut off")
+        base = first + (low << bits)
+        if (runs := self._few_runs(raw)) is None:
+            yield from self._mixed(base, raw)
+            return
+        for place, count in runs:
+            yield Extent(base, count << bits, Kind.DATA, self.data, self.data.base + place) if place else \
+                Extent(base, count << bits, self.gap)
+            base += count << bits
+
+    def _few_runs(self, raw: bytes) -> list[tuple[int, int]] | None:
+        """(place in the file or 0 for nothing, clusters), if a table holds nothing but a few such runs.
+
+        Most do, and to load numpy takes as long as to read a GiB.
+        """
+        size, runs, at = self.header.cluster_size, list[tuple[int, int]](), 0
+        while at < len(raw):
+            entry, most = int.from_bytes(raw[at:at + ENTRY], "big"), (len(raw) - at) // ENTRY
+            place = entry & OFFSET_MASK
+            odd = entry & ~(COPIED | OFFSET_MASK) or place % size or (entry and not place)
+            if odd or len(runs) == FEW or self.header.extended:
+                return None
+            count = _following(raw[at:], entry, size if entry else 0)
+            outside = place and place + (count - 1) * size >= self.data.size
+            if outside or count < min(LEAST, most):
+                return None
+            runs.append((place, count))
+            at += count * ENTRY
+        return runs
+
+    def _mixed(self, base: int, raw: bytes) -> Iterator[Extent]:
+        import numpy as np
+
+        bits = self.header.cluster_bits
         table = np.frombuffer(raw, ">u8").astype(np.uint64)
         bitmaps = table[1::2] if self.header.extended else None
         entries = table[::2] if self.header.extended else table
-        base = first + (low << bits)
         coded = np.flatnonzero(entries & np.uint64(COMPRESSED)).tolist()
         position = 0
         for index in [*coded, len(entries)]:
@@ -183,3 +218,25 @@ class _Reader:
             return False
         raw = read_at(self.file, self.header.cluster_size, offset)
         return any(raw[at] & 0x40 for at in range(0, len(raw), self.header.l2_entry_size))
+
+
+def _following(table: bytes, first: int, step: int) -> int:
+    """How many entries at the beginning of a table are ``first``, ``first + step``, …; looked for in larger and larger parts."""
+    done, part = 0, LEAST
+    while done < len(table) // ENTRY:
+        begin, count = first + done * step, min(part, len(table) // ENTRY - done)
+        wanted = struct.pack(f">{count}Q", *range(begin, begin + count * step, step)) if step else bytes(count * ENTRY)
+        same = _common(table[done * ENTRY:(done + count) * ENTRY], wanted)
+        done, part = done + same, 2 * part
+        if same < count:
+            break
+    return done
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many entries at the beginning of two tables of one length are the same."""
+    low, high = 0, len(one) // ENTRY
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle * ENTRY] == other[:middle * ENTRY] else (low, middle - 1)
+    return low

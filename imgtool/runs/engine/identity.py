@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from imgtool import files, journal
-from imgtool.errors import RefusedError, UnreachableError
+from imgtool.errors import RefusedError, StoppedError, UnreachableError
 from imgtool.progress import Stop
 from imgtool.runs.engine.store import Database, lock_of, reached
 
@@ -53,18 +53,26 @@ def held(database: Database, identity: str, stop: Stop) -> Iterator[None]:
 @contextmanager
 def _held_everywhere(database: Database, identity: str, stop: Stop) -> Iterator[None]:
     """Two hosts may be copies of each other: the database knows of both. Raises RefusedError."""
-    first, over = _locked(database, identity), threading.Event()
-    keeper = threading.Thread(target=_keep, args=(database, identity, first, stop, over), name="identity", daemon=True)
+    first, over, taken = _locked(database, identity), threading.Event(), list[RefusedError]()
+    keeper = threading.Thread(target=_keep, args=(database, identity, first, stop, over, taken), name="identity", daemon=True)
     keeper.start()
     try:
         yield
+    except StoppedError:
+        if taken:
+            raise taken[0] from None
+        raise
     finally:
         over.set()
         keeper.join()
 
 
-def _keep(database: Database, identity: str, connection: Any, stop: Stop, over: threading.Event) -> None:
-    """PostgreSQL forgets the lock with the connection: after an outage it is taken again, and who finds it taken ends."""
+def _keep(database: Database, identity: str, connection: Any, stop: Stop, over: threading.Event,
+          taken: list[RefusedError]) -> None:
+    """PostgreSQL forgets the lock with the connection: after an outage it is taken again, and who finds it taken ends.
+
+    ``taken`` gets why.
+    """
     from psycopg import Error
 
     while not over.wait(KEEP_SECONDS):
@@ -74,7 +82,8 @@ def _keep(database: Database, identity: str, connection: Any, stop: Stop, over: 
             with suppress(UnreachableError):
                 try:
                     connection = _locked(database, identity)
-                except RefusedError:
+                except RefusedError as refused:
+                    taken.append(refused)
                     stop.set()
                     return
     connection.close()

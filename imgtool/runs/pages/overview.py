@@ -112,7 +112,7 @@ def _cell(head: str, html: str, kind: str = "") -> str:
 def _going(job: Job) -> Iterator[str]:
     """Bars of what moves; else the steps that run."""
     for one in job.going:
-        share = f", {100 * one.done // one.total} %" if one.total else ""
+        share = f", {one.percent} %" if one.total else ""
         yield f"{escape(one.what)}{share}"
         yield bar({"running": min(one.done, one.total)}, one.total, one.what) if one.total else ""
     if not job.going:
