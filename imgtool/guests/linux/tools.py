@@ -51,9 +51,12 @@ def adapt(editor: Editor, platform: Platform, coming: Collection[str] = ()) -> N
     """Stops what belongs to another hypervisor, and enables what belongs to the target. ``coming``: packages at the next boot."""
     installed = find(editor.tree)
     for name, services, where in FOREIGN:
-        if name in installed and platform in where:
-            for service in services:
+        for service in services if name in installed else ():
+            if platform in where:
                 _disable(editor, service, f"{name} cannot work on {platform}")
+            elif _is_masked(editor.tree, service):
+                editor.warn(f"{service} of {name} is masked in the guest, by an earlier move or by somebody, and does not start: "
+                            f"systemctl unmask {service}")
     if platform in WELCOME:
         package, services = WELCOME[platform]
         if package in installed:
@@ -64,6 +67,15 @@ def adapt(editor: Editor, platform: Platform, coming: Collection[str] = ()) -> N
 
 def _unit(tree: Tree, service: str) -> str | None:
     return next((path for folder in UNITS if tree.is_file(path := f"{folder}/{service}.service")), None)
+
+
+def _own(service: str) -> str:
+    """Where a mask stands, and a unit of the administrator."""
+    return f"/etc/systemd/system/{service}.service"
+
+
+def _is_masked(tree: Tree, service: str) -> bool:
+    return tree.readlink(_own(service)) == "/dev/null"
 
 
 def _links(tree: Tree, service: str) -> list[str]:
@@ -78,7 +90,7 @@ def _disable(editor: Editor, service: str, why: str) -> None:
     tree, what = editor.tree, f"{service} does not start"
     for path in (*_links(tree, service), f"/etc/init/{service}.conf"):
         editor.remove(path, what=what, why=why)
-    own = f"/etc/systemd/system/{service}.service"
+    own = _own(service)
     unit = _unit(tree, service)
     if unit and ASKS.search(text(tree, unit)):
         return
@@ -89,11 +101,11 @@ def _disable(editor: Editor, service: str, why: str) -> None:
 
 
 def _enable(editor: Editor, services: Sequence[str], why: str) -> None:
-    """As systemctl, chkconfig or rc-update do. A service that is masked stays so, and one that starts already."""
+    """As systemctl, chkconfig or rc-update do. A masked service stays so (who wanted that?), and one that starts."""
     tree = editor.tree
     service = next((one for one in services if _unit(tree, one)), None)
     path = _unit(tree, service or "")
-    if path and tree.readlink(f"/etc/systemd/system/{service}.service") != "/dev/null":
+    if path and not _is_masked(tree, service or ""):
         wanted = [word for line in ini.values(text(tree, path), "Install", "WantedBy") for word in line.split()]
         for target in filter(lambda word: "/" not in word, wanted):
             link = f"/etc/systemd/system/{target}.wants/{service}.service"

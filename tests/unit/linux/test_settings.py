@@ -122,6 +122,16 @@ def test_a_masked_agent_stays_masked(editor: Editor) -> None:
     editor.tree.symlink("/dev/null", "/etc/systemd/system/qemu-guest-agent.service")
     tools.adapt(editor, Platform.KVM)
     assert editor.changes == []
+    assert [one for one in editor.warnings if "systemctl unmask qemu-guest-agent" in one] == editor.warnings != []
+
+
+def test_who_comes_back_is_told_what_an_earlier_move_has_masked(editor: Editor) -> None:
+    editor.tree.write("/etc/vmware-tools/locations", b"")
+    editor.tree.write("/etc/systemd/system/vmware-tools.service", b"[Service]\n")
+    tools.adapt(editor, Platform.KVM)
+    assert not any("unmask" in one for one in editor.warnings)
+    tools.adapt(editor, Platform.ESXI)
+    assert [one for one in editor.warnings if "systemctl unmask vmware-tools" in one]
 
 
 def test_consoles(editor: Editor) -> None:
