@@ -1,4 +1,4 @@
-"""An L2 table of a few runs is read without numpy, to the same extents; what is odd in it is left to the other way."""
+"""A plain L2 table is read without numpy, to the same extents; what is odd in it is left to the other way."""
 
 from __future__ import annotations
 
@@ -48,15 +48,14 @@ def extents(raw: bytes) -> list[Extent]:
     return [*merged(reader()._l2_extents(0, CLUSTER, 0, len(raw) // 8 * CLUSTER))]
 
 
-RUNS = some.lists(some.tuples(some.sampled_from([0, 5, 21, 1000, CLUSTERS - 40]), some.integers(1, 40)), min_size=1, max_size=12)
+RUNS = some.lists(some.tuples(some.sampled_from([0, 1, 5, 21, 1000, CLUSTERS - 40]), some.integers(1, 40)), min_size=1, max_size=12)
 
 
 @given(RUNS)
 def test_the_same_extents_by_both_ways(runs: list[tuple[int, int]]) -> None:
     raw = table(runs)
     assert extents(raw) == [*merged(reader()._mixed(0, raw))]
-    if len(runs) <= read.FEW and all(count >= read.LEAST for _, count in runs[:-1]):
-        assert reader()._few_runs(raw) is not None
+    assert reader()._runs(raw) is not None
 
 
 def test_what_the_extents_are() -> None:
@@ -70,19 +69,17 @@ def test_what_the_extents_are() -> None:
     read.COPIED | CLUSTERS << BITS])
 def test_what_is_odd_is_left_to_the_other_way(entry: int) -> None:
     """Zero clusters, compressed ones, what is not aligned, reserved bits, beyond the end."""
-    assert reader()._few_runs(table([(5, 20)]) + struct.pack(">Q", entry)) is None
-    assert reader()._few_runs(struct.pack(">Q", entry) + table([(5, 20)])) is None
+    assert reader()._runs(table([(5, 20)]) + struct.pack(">Q", entry)) is None
+    assert reader()._runs(struct.pack(">Q", entry) + table([(5, 20)])) is None
 
 
 def test_the_end_of_the_file() -> None:
     """A cluster may begin within it; the next one not."""
-    assert reader()._few_runs(table([(CLUSTERS - 20, 20)])) == [((CLUSTERS - 20) << BITS, 20)]
-    assert reader()._few_runs(table([(CLUSTERS - 20, 21)])) is None
+    assert reader()._runs(table([(CLUSTERS - 20, 20)])) == [((CLUSTERS - 20) << BITS, 20)]
+    assert reader()._runs(table([(CLUSTERS - 20, 21)])) is None
     with pytest.raises(DamagedError):
         [*reader()._mixed(0, table([(CLUSTERS - 20, 21)]))]
 
 
-def test_many_runs_and_subclusters() -> None:
-    assert reader()._few_runs(table([(9, 20), (90, 20)] * 4 + [(9, 1)])) is None
-    assert reader()._few_runs(table([(9, 15), (90, 20)])) is None
-    assert reader(replace(HEADER, incompatible=EXTENDED_L2))._few_runs(table([(9, 20)])) is None
+def test_subclusters_are_left_to_the_other_way() -> None:
+    assert reader(replace(HEADER, incompatible=EXTENDED_L2))._runs(table([(9, 20)])) is None

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 from imgtool.endpoints.password import password
 from imgtool.endpoints.vsphere import inventory, tls
 from imgtool.endpoints.vsphere.as_source import VSphereSource
-from imgtool.endpoints.vsphere.as_target import VSphereTarget
 from imgtool.endpoints.vsphere.login import STREAMS, Account, Session
 from imgtool.model.endpoint import Credentials, Uri
 
@@ -67,4 +66,6 @@ def source(uri: Uri, credentials: Credentials, stop: Stop) -> Source:
 
 
 def target(uri: Uri, credentials: Credentials, stop: Stop) -> FarTarget:
+    from imgtool.endpoints.vsphere.as_target import VSphereTarget  # not loaded where machines are only read
+
     return VSphereTarget(connect(uri, credentials, stop=stop), uri)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import compress, pairwise
+from operator import add, ne
 from typing import TYPE_CHECKING
 
 from imgtool import codec
@@ -28,8 +30,6 @@ ZERO = 1
 ENTRY = 8
 """Bytes of a table's entry."""
 SUBCLUSTERS = 32
-FEW, LEAST = 8, 16
-"""Runs of a table that are looked for one after another; entries in each but the last."""
 
 
 def open_qcow2(file: ImageFile, opener: Opener) -> Layer:
@@ -113,7 +113,7 @@ class _Reader:
         if len(raw) < (high - low) * size:
             raise DamagedError(f"{self.file.path}: an L2 table lies outside the file", "the file may be cut off")
         base = first + (low << bits)
-        if (runs := self._few_runs(raw)) is None:
+        if (runs := self._runs(raw)) is None:
             yield from self._mixed(base, raw)
             return
         for place, count in runs:
@@ -121,25 +121,20 @@ class _Reader:
                 Extent(base, count << bits, self.gap)
             base += count << bits
 
-    def _few_runs(self, raw: bytes) -> list[tuple[int, int]] | None:
-        """(place in the file or 0 for nothing, clusters), if a table holds nothing but a few such runs.
+    def _runs(self, raw: bytes) -> list[tuple[int, int]] | None:
+        """(place in the file or 0 for nothing, clusters) of a table; None if it is not a plain one.
 
-        Most do, and to load numpy takes as long as to read a GiB.
+        Numpy is no quicker at that, and takes as long to load as a GiB to read.
         """
-        size, runs, at = self.header.cluster_size, list[tuple[int, int]](), 0
-        while at < len(raw):
-            entry, most = int.from_bytes(raw[at:at + ENTRY], "big"), (len(raw) - at) // ENTRY
-            place = entry & OFFSET_MASK
-            odd = entry & ~(COPIED | OFFSET_MASK) or place % size or (entry and not place)
-            if odd or len(runs) == FEW or self.header.extended:
-                return None
-            count = _following(raw[at:], entry, size if entry else 0)
-            outside = place and place + (count - 1) * size >= self.data.size
-            if outside or count < min(LEAST, most):
-                return None
-            runs.append((place, count))
-            at += count * ENTRY
-        return runs
+        size, count = self.header.cluster_size, len(raw) // ENTRY
+        entries = struct.unpack(f">{count}Q", raw)
+        next_ones = map(add, entries, map(size.__mul__, map(bool, entries)))
+        starts = [0, *compress(range(1, count), map(ne, entries[1:], next_ones)), count]
+        odd = ~(COPIED | OFFSET_MASK) | (size - 1)
+        if self.header.extended or any(entries[start] & odd or entries[start] == COPIED for start in starts[:-1]):
+            return None
+        runs = [(entries[start] & OFFSET_MASK, end - start) for start, end in pairwise(starts)]
+        return None if any(place + (length - 1) * size >= self.data.size for place, length in runs if place) else runs
 
     def _mixed(self, base: int, raw: bytes) -> Iterator[Extent]:
         import numpy as np
@@ -218,25 +213,3 @@ class _Reader:
             return False
         raw = read_at(self.file, self.header.cluster_size, offset)
         return any(raw[at] & 0x40 for at in range(0, len(raw), self.header.l2_entry_size))
-
-
-def _following(table: bytes, first: int, step: int) -> int:
-    """How many entries at the beginning of a table are ``first``, ``first + step``, …; looked for in larger and larger parts."""
-    done, part = 0, LEAST
-    while done < len(table) // ENTRY:
-        begin, count = first + done * step, min(part, len(table) // ENTRY - done)
-        wanted = struct.pack(f">{count}Q", *range(begin, begin + count * step, step)) if step else bytes(count * ENTRY)
-        same = _common(table[done * ENTRY:(done + count) * ENTRY], wanted)
-        done, part = done + same, 2 * part
-        if same < count:
-            break
-    return done
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """How many entries at the beginning of two tables of one length are the same."""
-    low, high = 0, len(one) // ENTRY
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle * ENTRY] == other[:middle * ENTRY] else (low, middle - 1)
-    return low

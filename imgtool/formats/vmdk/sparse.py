@@ -183,16 +183,23 @@ class SparseExtent:
             yield from table_runs(offsets, self.header.table_entries * 4) if offsets else [(0, len(raw) // 4)]
 
     def _tables(self, first: int, offset: int, count: int) -> Iterator[Extent]:
-        import numpy as np
-
-        header = self.header
+        header, nothing = self.header, Extent(first, count * self.header.covered, Kind.UNALLOCATED)
         length = count * header.table_entries * 4
         if offset + length <= self.file.size and storage.is_hole(self.file.fd, self.file.base + offset, length):
-            yield Extent(first, count * header.covered, Kind.UNALLOCATED)  # an empty disk of 62 TiB has 4 GiB of such tables
+            yield nothing  # an empty disk of 62 TiB has 4 GiB of such tables
             return
         raw = read_at(self.file, length, offset)
         if len(raw) < length:
             raise DamagedError(f"{self.file.path}: a grain table lies outside the file", "the file may be cut off")
+        if any_set(raw):
+            yield from self._table(first, raw)
+        else:
+            yield nothing
+
+    def _table(self, first: int, raw: bytes) -> Iterator[Extent]:
+        import numpy as np
+
+        header = self.header
         entries = np.frombuffer(raw, "<u4").astype(np.int64)
         kinds = np.where(entries == 0, Kind.UNALLOCATED, Kind.DATA).astype(np.uint8)
         if header.flags & FLAG_ZERO_GRAIN:
