@@ -80,7 +80,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="imgtool-bench-", dir=args.directory) as name:
         settings = Settings(Path(name), args.data, args.small, args.thin, every=args.every, large=args.large)
         about = report.machine(settings.place, f"data: {args.data / GIB:g} GiB and {args.small / GIB:g} GiB; nearly empty disks: "
-                               f"{args.thin / GIB:g} GiB; medians of up to {args.runs} runs in turn; warm caches; "
+                               f"{args.thin / GIB:g} GiB; the quickest of up to {args.runs} runs in turn; warm caches; "
                                "results flushed")
         for topic in args.only or [each for each in TOPICS if each not in APART]:
             title, cases = TOPICS[topic]

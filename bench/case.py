@@ -72,9 +72,9 @@ class Outcome:
     rivals: tuple[Summary, ...]
 
     def ratio(self, family: str) -> float | None:
-        """How many times as fast as the fastest of that family imgtool is."""
+        """How many times as fast as the fastest of that family imgtool is, in the rounds that both have run."""
         rival = best(self.rivals, family)
-        return rival.seconds / self.ours.seconds if rival else None
+        return rival.within(self.ours.runs) / self.ours.within(rival.runs) if rival else None
 
     def families(self) -> list[str]:
         return list(dict.fromkeys(rival.family for rival in self.rivals))

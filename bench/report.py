@@ -58,7 +58,8 @@ def rows(done: Outcome) -> list[tuple[str, ...]]:
         verdict = "MISSED" if done.missed_by(family) else "kept" if bound or done.case.seconds or done.case.growth else ""
         wanted = ", ".join(filter(None, [bound, f"{done.case.seconds:g} s" if done.case.seconds else "",
                                          _size(done, rival.size)]))
-        found.append((done.case.name, seconds(done.ours.seconds), rival.name, seconds(rival.seconds), f"{ratio:.2f}", wanted,
+        ours, theirs = done.ours.within(rival.runs), rival.within(done.ours.runs)
+        found.append((done.case.name, seconds(ours), rival.name, seconds(theirs), f"{ratio:.2f}", wanted,
                       str(done.ours.runs), f"{done.ours.memory / MIB:.0f} MiB", f"{rival.memory / MIB:.0f} MiB", verdict))
     return found
 

@@ -48,7 +48,8 @@ def extents(raw: bytes) -> list[Extent]:
     return [*merged(reader()._l2_extents(0, CLUSTER, 0, len(raw) // 8 * CLUSTER))]
 
 
-RUNS = some.lists(some.tuples(some.sampled_from([0, 1, 5, 21, 1000, CLUSTERS - 40]), some.integers(1, 40)), min_size=1, max_size=12)
+PLACES = some.sampled_from([0, 1, 5, 21, 1000, CLUSTERS - 40])
+RUNS = some.lists(some.tuples(PLACES, some.integers(1, 40)), min_size=1, max_size=12)
 
 
 @given(RUNS)
