@@ -1,7 +1,7 @@
 """The quickest of several runs, and who of several programs is the fastest.
 
-What disturbs a run only makes it longer: a host that gives memory, or its disk to others, takes seconds that are nobody's. Where two
-runs of three were hit, a median is one of those.
+What disturbs a run only makes it longer: a host that gives memory, or its disk to others, takes seconds that are nobody's. Where
+two runs of three were hit, a median is one of those.
 """
 
 from __future__ import annotations
