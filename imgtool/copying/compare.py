@@ -83,9 +83,10 @@ def _batches(left: Disk, right: Disk, size: int, seen: list[int]) -> Iterator[li
 
 def _unshared(pairs: Iterator[Pair], seen: list[int]) -> Iterator[Pair]:
     """Leaves out what lies in the same blocks on the disk; ``seen`` counts those bytes."""
+    may_share: dict[tuple[int, int], bool] = {}
     for a, b in pairs:
         position = a.start
-        for begin, length in _same_blocks(a, b):
+        for begin, length in _same_blocks(a, b, may_share):
             if a.start + begin > position:
                 yield a.part(position, a.start + begin), b.part(position, b.start + begin)
             seen.append(length)
@@ -94,10 +95,14 @@ def _unshared(pairs: Iterator[Pair], seen: list[int]) -> Iterator[Pair]:
             yield a.part(position, a.end), b.part(position, b.end)
 
 
-def _same_blocks(a: Extent, b: Extent) -> Iterator[tuple[int, int]]:
+def _same_blocks(a: Extent, b: Extent, may_share: dict[tuple[int, int], bool]) -> Iterator[tuple[int, int]]:
+    """``may_share``: pairs of files that were looked at before."""
     if a.file is None or b.file is None or a.coded or b.coded or a.length < WORTH_ASKING:
         return
-    if os.fstat(a.file.fd).st_dev == os.fstat(b.file.fd).st_dev and storage.shares_on_copy(a.file.fd):
+    both = a.file.fd, b.file.fd
+    if both not in may_share:
+        may_share[both] = os.fstat(both[0]).st_dev == os.fstat(both[1]).st_dev and storage.shares_on_copy(both[0])
+    if may_share[both]:
         yield from storage.same_blocks(a.file.fd, a.offset, b.file.fd, b.offset, a.length)
 
 
@@ -137,12 +142,13 @@ class Sides:
 
     def differ(self, pairs: list[Pair]) -> int | None:
         """The offset of the first byte that differs."""
-        for a, b in pairs:
-            if not _read(a, b):
-                continue
+        wanted = [(a, b) for a, b in pairs if _read(a, b)]
+        past = self._past(wanted)
+        piece = direct.PIECE if past else PIECE
+        left, right = BUFFERS.pair(piece)
+        for a, b in wanted:
             self.control.rate.take(a.length, self.control.stop)
-            step, past = self._step(a, b)
-            left, right = BUFFERS.pair(direct.PIECE if past else PIECE)
+            step = a.length if a.coded or b.coded else piece  # what is compressed is unpacked once, not once a piece
             read_left = self._reader(self.left, a, left, past)
             read_right = self._reader(self.right, b, right, past)
             for done in range(0, a.length, step):
@@ -152,12 +158,11 @@ class Sides:
                     return a.start + done + first_byte(memoryview(one)[:length], memoryview(other)[:length])
         return None
 
-    def _step(self, a: Extent, b: Extent) -> tuple[int, bool]:
-        """Bytes that are read at once, and whether past the page cache. What is compressed is unpacked once, not once a piece."""
-        if a.coded or b.coded:
-            return a.length, False
-        past = any(each.file is not None and self.direct.reads(each.file.fd, each.offset, each.length) for each in (a, b))
-        return (direct.PIECE, True) if past else (PIECE, False)
+    def _past(self, pairs: list[Pair]) -> bool:
+        """Whether past the page cache, judged by the longest pair: to ask for each takes as long as to compare a tenth of it."""
+        plain = (pair for pair in pairs if not pair[0].coded and not pair[1].coded)
+        longest = max(plain, key=lambda pair: pair[0].length, default=())
+        return any(each.file is not None and self.direct.reads(each.file.fd, each.offset, each.length) for each in longest)
 
     def _reader(self, disk: Disk, extent: Extent, mine: Buffer, past: bool) -> Reader:
         """(offset in the extent, length) → the guest's bytes there, in ``mine`` if they are plain; what follows has no meaning.

@@ -1,11 +1,15 @@
-"""A plain L2 table is read without numpy, to the same extents; what is odd in it is left to the other way."""
+"""L2 tables: a plain one is read without numpy, to the same extents; what is odd in it is left to the other way. Some are written
+together."""
 
 from __future__ import annotations
 
 import os
+import random
 import struct
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
@@ -13,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from imgtool.errors import DamagedError
-from imgtool.formats.qcow2 import read
+from imgtool.formats.qcow2 import read, write
 from imgtool.formats.qcow2.header import EXTENDED_L2, Header
 from imgtool.formats.runs import merged
-from imgtool.model import Extent, ImageFile, Kind
+from imgtool.model import Extent, ImageFile, ImageSpec, Kind
+from tests import oracle
 
 BITS = 16
 CLUSTER = 1 << BITS
@@ -84,3 +89,21 @@ def test_the_end_of_the_file() -> None:
 
 def test_subclusters_are_left_to_the_other_way() -> None:
     assert reader(replace(HEADER, incompatible=EXTENDED_L2))._runs(table([(9, 20)])) is None
+
+
+def test_tables_wait_for_each_other_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 tables, three at a time."""
+    monkeypatch.setattr(write, "WAITING", 3 * 512)
+    raw, waited = bytearray(1 << 20), set()
+    target = write.Qcow2Target(str(tmp_path), "a.qcow2", len(raw), ImageSpec(format="qcow2", options=(("cluster_size", "512"),)))
+    for start in range(0, len(raw), 24 << 10):
+        raw[start:start + 4096] = random.Random(start).randbytes(len(raw[start:start + 4096]))
+        for place in target.place(start, len(raw[start:start + 4096])):
+            os.pwrite(place.fd, raw[place.start:place.start + place.length], place.offset)
+        waited.add(len(target._waiting))
+    target.finish()
+    target.close()
+    assert waited == {0, 1, 2}
+    (tmp_path / "a.raw").write_bytes(raw)
+    subprocess.run(["qemu-img", "check", tmp_path / "a.qcow2"], check=True)
+    oracle.same(tmp_path / "a.raw", "raw", tmp_path / "a.qcow2", "qcow2")

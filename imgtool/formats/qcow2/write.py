@@ -88,6 +88,10 @@ def l1_entries(size: int, form: Shape) -> int:
     return max(1, count)
 
 
+WAITING = 16 << 20
+"""Bytes of L2 tables that are written together: one that goes through the page cache waits for all writes past it."""
+
+
 class Qcow2Target:
     """A new qcow2 image."""
 
@@ -102,6 +106,7 @@ class Qcow2Target:
         self._table: npt.NDArray[np.uint64] | None = None
         self._table_index = -1
         self._next = self._form.cluster + self._clusters(self._l1.nbytes) * self._form.cluster
+        self._waiting: list[tuple[int, bytes]] = []
         self.fd = create(folder, name)
         if self._whole:
             storage.reserve(self.fd, 0, size, keep_size=True)
@@ -127,7 +132,7 @@ class Qcow2Target:
         yield from places
 
     def _use_table(self, index: int) -> npt.NDArray[np.uint64]:
-        """The offsets in the L2 table ``index``; an earlier table is written and left for good."""
+        """The offsets in the L2 table ``index``; an earlier table is left for good."""
         import numpy as np
 
         if index != self._table_index or self._table is None:
@@ -159,11 +164,18 @@ class Qcow2Target:
         entries = np.where(self._table == 0, self._table, self._table | np.uint64(COPIED))
         if self._form.extended:
             entries = np.column_stack((entries, self._bitmaps)).reshape(-1)
-        offset = int(self._l1[self._table_index]) & ~COPIED
-        storage.write_all(self.fd, entries.astype(">u8").tobytes(), offset)
+        self._waiting.append((int(self._l1[self._table_index]) & ~COPIED, entries.astype(">u8").tobytes()))
+        if len(self._waiting) * self._form.cluster >= WAITING:
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        for offset, table in self._waiting:
+            storage.write_all(self.fd, table, offset)
+        self._waiting.clear()
 
     def finish(self) -> None:
         self._flush_table()
+        self._write_tables()
         form = self._form
         storage.write_all(self.fd, self._l1.tobytes(), form.cluster)
         used = self._next // form.cluster
