@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from imgtool import qemu
 from imgtool.errors import UsageError
@@ -42,7 +43,9 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
 
 def copy(disk: Disk, spec: ImageSpec, path: str, control: Control, *, locking: bool = True) -> CopyStats:
     """Raises NoSpaceError, ImgtoolError, StoppedError. qemu-img always leaves written zeros out."""
-    qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
-                 compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
-    return CopyStats(engine="qemu-img", bytes_read=data_bytes(disk), bytes_written=os.stat(path).st_blocks * 512,
+    with ThreadPoolExecutor(1) as beside:  # of a nearly empty disk the map takes a tenth of the time of its data
+        data = beside.submit(data_bytes, disk)
+        qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
+                     compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
+    return CopyStats(engine="qemu-img", bytes_read=data.result(), bytes_written=os.stat(path).st_blocks * 512,
                      detected_zeroes=True)

@@ -13,7 +13,7 @@ from fixtures.debian_guests import BIRTHS
 from fixtures.guest_disks import LAYOUTS, MIB
 from fixtures.guest_roots import NO_MODULES
 from fixtures.roots import Recipe
-from tests.oracle import tool
+from tests.oracle import luks, tool
 
 CLOUD = Recipe(("linux-image-cloud-amd64",), (*EXCLUDED, *NO_MODULES))
 """Debian's kernel for clouds: virtio, pvscsi and NVMe, but neither AHCI nor any card of a real machine."""
@@ -93,7 +93,7 @@ def encrypt_root(disk: Path, born: str, passphrase: str) -> None:
     tool("e2fsck", "-fp", plain, ok=(0, 1))
     tool("resize2fs", plain, f"{size // MIB - 8}M")
     tool("truncate", "-s", size - 8 * MIB, plain)
-    tool("qemu-img", "convert", "-f", "raw", "-O", "luks", "--object", f"secret,id=key,data={passphrase}",
+    luks("convert", "-f", "raw", "-O", "luks", "--object", f"secret,id=key,data={passphrase}",
          "-o", "key-secret=key,iter-time=10", plain, locked)
     assert locked.stat().st_size <= size
     with disk.open("r+b") as file:

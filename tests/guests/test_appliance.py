@@ -25,7 +25,6 @@ from imgtool.model.guest import AdaptResult, OsInfo
 from imgtool.progress import Stop
 from imgtool.steps.adapt import _unlisted
 from tests import oracle
-from tests.oracle import tool
 
 MIB = 1 << 20
 PASSPHRASE = "correct horse"
@@ -245,8 +244,8 @@ def test_of_two_roots_the_one_that_names_itself(handle: Handle) -> None:
 
 def luks(place: Path) -> Path:
     """What stands before the data: with few rounds for the key, where cryptsetup's own choice takes minutes without KVM."""
-    tool("qemu-img", "create", "-q", "-f", "luks", "--object", f"secret,id=key,data={PASSPHRASE}",
-         "-o", "key-secret=key,iter-time=10", place / "luks", "4M")
+    oracle.luks("create", "-q", "-f", "luks", "--object", f"secret,id=key,data={PASSPHRASE}",
+                "-o", "key-secret=key,iter-time=10", place / "luks", "4M")
     return place / "luks"
 
 

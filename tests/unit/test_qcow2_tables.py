@@ -64,6 +64,10 @@ def test_the_same_extents_by_both_ways(runs: list[tuple[int, int]]) -> None:
     assert reader()._runs(raw) is not None
 
 
+def test_an_empty_table() -> None:
+    assert reader()._runs(table([(0, 8192)])) == [(0, 8192)]
+
+
 def test_what_the_extents_are() -> None:
     assert extents(table([(5, 8000), (0, 100), (9000, 92)])) == [
         Extent(0, 8000 * CLUSTER, Kind.DATA, ANY, BASE + 5 * CLUSTER), Extent(8000 * CLUSTER, 100 * CLUSTER, Kind.UNALLOCATED),

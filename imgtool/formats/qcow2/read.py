@@ -127,14 +127,18 @@ class _Reader:
         Numpy is no quicker at that, and takes as long to load as a GiB to read.
         """
         size, count = self.header.cluster_size, len(raw) // ENTRY
-        entries = struct.unpack(f">{count}Q", raw)
+        after = -(-len(raw.rstrip(b"\0")) // ENTRY)
+        before = min(after, (len(raw) - len(raw.lstrip(b"\0"))) // ENTRY)
+        entries = struct.unpack_from(f">{after - before}Q", raw, before * ENTRY)
         next_ones = map(add, entries, map(size.__mul__, map(bool, entries)))
-        starts = [0, *compress(range(1, count), map(ne, entries[1:], next_ones)), count]
+        starts = [0, *compress(range(1, len(entries)), map(ne, entries[1:], next_ones))] if entries else []
         odd = ~(COPIED | OFFSET_MASK) | (size - 1)
-        if self.header.extended or any(entries[start] & odd or entries[start] == COPIED for start in starts[:-1]):
+        if self.header.extended or any(entries[start] & odd or entries[start] == COPIED for start in starts):
             return None
-        runs = [(entries[start] & OFFSET_MASK, end - start) for start, end in pairwise(starts)]
-        return None if any(place + (length - 1) * size >= self.data.size for place, length in runs if place) else runs
+        runs = [(entries[start] & OFFSET_MASK, end - start) for start, end in pairwise([*starts, len(entries)])]
+        if any(place + (length - 1) * size >= self.data.size for place, length in runs if place):
+            return None
+        return [run for run in ((0, before), *runs, (0, count - after)) if run[1]]
 
     def _mixed(self, base: int, raw: bytes) -> Iterator[Extent]:
         import numpy as np
