@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
-from imgtool import qemu
+from imgtool import qemu, storage
 from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
 from imgtool.formats.measure import data_bytes
@@ -16,6 +19,8 @@ from imgtool.progress import Control
 
 VPC_MAX = 2040 << 30
 VHDX_MAX = 64 << 40
+LOOK = 0.1
+"""Seconds between two looks at what there is to be written."""
 
 
 def options(spec: ImageSpec) -> list[tuple[str, str]]:
@@ -43,9 +48,28 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
 
 def copy(disk: Disk, spec: ImageSpec, path: str, control: Control, *, locking: bool = True) -> CopyStats:
     """Raises NoSpaceError, ImgtoolError, StoppedError. qemu-img always leaves written zeros out."""
-    with ThreadPoolExecutor(1) as beside:  # of a nearly empty disk the map takes a tenth of the time of its data
-        data = beside.submit(data_bytes, disk)
+    with ThreadPoolExecutor(1) as beside, _written_back(path):
+        data = beside.submit(data_bytes, disk)  # of a nearly empty disk the map takes a tenth of the time of its data
         qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
                      compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
     return CopyStats(engine="qemu-img", bytes_read=data.result(), bytes_written=os.stat(path).st_blocks * 512,
                      detected_zeroes=True)
+
+
+@contextmanager
+def _written_back(path: str) -> Iterator[None]:
+    """What QEMU puts into the page cache is on its way to the disk at once: the flush at the end has little left to wait for."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(LOOK):
+            with suppress(OSError), open(path, "rb") as file:  # it may not be there yet
+                storage.begin_writeback(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+    helper = threading.Thread(target=work, name="write back", daemon=True)
+    helper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        helper.join()
