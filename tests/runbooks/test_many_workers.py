@@ -146,7 +146,6 @@ def test_who_finds_another_in_its_place_after_an_outage_ends(monkeypatch: pytest
     monkeypatch.setattr(identity, "_locked", locked)
     stop = Stop()
 
-
     def work() -> None:
         with identity.held(Database(url="postgresql://h/b"), "conv1", stop):
             until(stop.is_set, "it ends")

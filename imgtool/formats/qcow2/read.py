@@ -126,6 +126,8 @@ class _Reader:
 
         Numpy is no quicker at that, and takes as long to load as a GiB to read.
         """
+        if self.header.extended:
+            return None
         size, count = self.header.cluster_size, len(raw) // ENTRY
         after = -(-len(raw.rstrip(b"\0")) // ENTRY)
         before = min(after, (len(raw) - len(raw.lstrip(b"\0"))) // ENTRY)
@@ -133,7 +135,7 @@ class _Reader:
         next_ones = map(add, entries, map(size.__mul__, map(bool, entries)))
         starts = [0, *compress(range(1, len(entries)), map(ne, entries[1:], next_ones))] if entries else []
         odd = ~(COPIED | OFFSET_MASK) | (size - 1)
-        if self.header.extended or any(entries[start] & odd or entries[start] == COPIED for start in starts):
+        if any(entries[start] & odd or entries[start] == COPIED for start in starts):
             return None
         runs = [(entries[start] & OFFSET_MASK, end - start) for start, end in pairwise([*starts, len(entries)])]
         if any(place + (length - 1) * size >= self.data.size for place, length in runs if place):
