@@ -1,8 +1,7 @@
 """The only place that starts a process.
 
-argv lists, never a shell; a clean environment; an own process group that dies with imgtool (``PR_SET_PDEATHSIG``
-through util-linux' ``setpriv``, so that no Python runs between fork and exec); limits (``prlimit``) for tools that
-parse foreign images.
+argv lists, never a shell; a clean environment; an own process group that dies with imgtool (``_mortal``: no Python
+runs between fork and exec); limits (``prlimit``) for tools that parse foreign images.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LENGTH = 8
 """Bytes of the length before a question or an answer."""
 
 PACKAGES = {"qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils", "prlimit": "util-linux", "setpriv": "util-linux",
-            "ssh": "openssh-client"}
+            "ssh": "openssh-client", "env": "coreutils"}
 
 
 @dataclass(frozen=True)
@@ -173,16 +172,29 @@ class Pipes:
 def _started(argv: Sequence[str], limits: Limits | None, *, stdin: int = subprocess.DEVNULL,
              keep: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     log.debug("run: %s", "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in shlex.join(argv)))
-    full = [require("setpriv"), "--pdeathsig", "KILL", require(argv[0]), *argv[1:]]
-    if limits:
-        cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
-        full = [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu, *full]
+    full = [*_mortal(), *(_limited(limits) if limits else ()), require(argv[0]), *argv[1:]]
     process = _lasting(lambda: subprocess.Popen(full, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                                 env=_environment(keep), start_new_session=True))
     try:
         yield process
     finally:
         _end(process)
+
+
+def _mortal() -> list[str]:
+    """Put before a command: it dies with us, also if we are killed before it has asked for that.
+
+    ``setpriv`` asks the kernel (PR_SET_PDEATHSIG). Who asks too late hears nothing more: so ``env`` then changes to where we
+    are, and there is no such place once we are dying (the kernel gives up a process' folders before it signals its children).
+    Of a folder that we may not enter ourselves ``root`` stands for it: no relative path leads anywhere from there.
+    """
+    place = "cwd" if os.access(".", os.X_OK) else "root"
+    return [require("setpriv"), "--pdeathsig", "KILL", require("env"), f"--chdir=/proc/{os.getpid()}/{place}"]
+
+
+def _limited(limits: Limits) -> list[str]:
+    cpu = [f"--cpu={int(limits.seconds) + 1}"] if limits.seconds else []
+    return [require("prlimit"), f"--as={limits.memory}", "--core=0", *cpu]
 
 
 def _lasting(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:

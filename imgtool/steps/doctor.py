@@ -58,6 +58,7 @@ PROGRAMS = (
     ("qemu-nbd", "qemu-utils", "reading VHDX, VHD and VDI", True),
     ("prlimit", "util-linux", "limits for tools that parse foreign images", True),
     ("setpriv", "util-linux", "tools that end when imgtool ends", True),
+    ("env", "coreutils", "tools that end when imgtool ends", True),
     ("ssh", "openssh-client", "machines that are elsewhere: qemu+ssh://, metal+ssh://", False),
     ("qemu-system-x86_64", "qemu-system-x86", "booting a converted disk, to try it", False),
     ("efibootmgr", "efibootmgr", "v2p --boot-entry", False),

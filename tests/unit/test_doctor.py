@@ -24,7 +24,7 @@ def test_what_is_missing_is_installed_by_one_command(tmp_path: Path, monkeypatch
     lacking = {tool.name for tool in report.tools if not tool.found}
     assert lacking >= {name for name, *_ in (*doctor.PROGRAMS, *doctor.MODULES)} | {"python3-libnbd"}
     *_, by_apt, by_pip = report.lines()
-    first = "qemu-utils util-linux openssh-client qemu-system-x86 efibootmgr smartmontools "
+    first = "qemu-utils util-linux coreutils openssh-client qemu-system-x86 efibootmgr smartmontools "
     assert by_apt.startswith(f"to install: apt-get install {first}")
     assert by_pip == f"to install: {ENGINE_HINT}"
     states = {line[:19].rstrip(): line[20:].split()[0] for line in report.lines()}

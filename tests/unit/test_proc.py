@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,38 @@ def test_a_child_dies_with_us_even_if_we_are_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(child))
+
+
+def test_a_child_dies_even_if_we_are_killed_before_it_has_asked_for_that(tmp_path: Path) -> None:
+    """A ``setpriv`` that begins its work when its parent is no more."""
+    late = tmp_path / "bin" / "setpriv"
+    late.parent.mkdir()
+    late.write_text(f'#!/bin/sh\necho $$ > {tmp_path}/pid\nwhile test ! -e {tmp_path}/go; do sleep 0.02; done\n'
+                    f'exec {shutil.which("setpriv")} "$@"\n')
+    late.chmod(0o755)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, f"echo > {tmp_path}/begun; exec sleep 300"],
+                              env={**ENVIRONMENT, "PATH": f"{late.parent}:{os.environ['PATH']}"})
+    child = number_in(tmp_path / "pid")
+    parent.kill()
+    parent.wait()
+    (tmp_path / "go").touch()
+    wait_for(lambda: not alive(child))
+    assert not (tmp_path / "begun").exists()
+
+
+def test_a_child_of_ours_works_where_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a folder that is no more; not in one that we may not enter."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    place = f"{folder.stat().st_dev} {folder.stat().st_ino}\n"
+    where = ["stat", "--format=%d %i", "."]
+    assert proc.run(where, stop=Stop()).stdout == place
+    folder.rmdir()
+    assert proc.run(where, stop=Stop()).stdout == place
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "." and access(path, mode))
+    assert proc.run(["pwd"], stop=Stop()).stdout == "/\n"
 
 
 def test_what_a_worker_starts_does_not_die_with_the_worker() -> None:
