@@ -6,13 +6,14 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 
 from imgtool import qemu, storage
 from imgtool.errors import UsageError
 from imgtool.formats.disk import Disk
-from imgtool.formats.measure import data_bytes
+from imgtool.formats.measure import data_length
 from imgtool.formats.qcow2 import write as qcow2
 from imgtool.model import Allocation, CopyStats, ImageSpec
 from imgtool.progress import Control
@@ -48,12 +49,26 @@ def options(spec: ImageSpec) -> list[tuple[str, str]]:
 
 def copy(disk: Disk, spec: ImageSpec, path: str, control: Control, *, locking: bool = True) -> CopyStats:
     """Raises NoSpaceError, ImgtoolError, StoppedError. qemu-img always leaves written zeros out."""
-    with ThreadPoolExecutor(1) as beside, _written_back(path):
-        data = beside.submit(data_bytes, disk)  # of a nearly empty disk the map takes a tenth of the time of its data
+    with _data_beside(disk) as data, _written_back(path):
         qemu.convert(disk.graph(locking=locking), path, spec.format, options=options(spec),
                      compress=spec.compress and spec.format == "qcow2", size=disk.virtual_size, control=control)
     return CopyStats(engine="qemu-img", bytes_read=data.result(), bytes_written=os.stat(path).st_blocks * 512,
                      detected_zeroes=True)
+
+
+@contextmanager
+def _data_beside(disk: Disk) -> Iterator[Future[int]]:
+    """Bytes of data, by the map: of a nearly empty disk that takes a tenth of the time of its copy.
+
+    What fails meanwhile does not wait for it.
+    """
+    failed = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="map") as beside:
+        try:
+            yield beside.submit(lambda: data_length(takewhile(lambda _: not failed.is_set(), disk.content())))
+        except BaseException:
+            failed.set()
+            raise
 
 
 @contextmanager

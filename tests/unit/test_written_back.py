@@ -1,14 +1,19 @@
-"""What QEMU writes is on its way to the disk while it works."""
+"""What is done beside QEMU: what it writes is on its way to the disk, and what is data is counted."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from imgtool import storage
 from imgtool.copying import qemu_img
+from imgtool.model import Extent, Kind
 
 
 def test_the_file_is_looked_for_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +45,31 @@ def test_it_ends_with_what_fails(tmp_path: Path) -> None:
     with pytest.raises(OSError):  # noqa: PT011 - that one
         work()
     assert "write back" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_map_of_any_length_holds_up_nobody_who_fails() -> None:
+    begun = threading.Event()
+
+    def endless() -> Iterator[Extent]:
+        for number in count():
+            yield Extent(start=number, length=1, kind=Kind.DATA)
+            begun.set()
+
+    disk: Any = SimpleNamespace(content=endless)
+
+    def work() -> None:
+        with qemu_img._data_beside(disk):
+            assert begun.wait(30)
+            raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011 - that one
+        work()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("map")]
+
+
+def test_data_is_counted_and_zeros_are_not() -> None:
+    kinds = (Kind.DATA, Kind.ZERO, Kind.DATA)
+    disk: Any = SimpleNamespace(content=lambda: (Extent(start=n, length=10 ** n, kind=kind) for n, kind in enumerate(kinds)))
+    with qemu_img._data_beside(disk) as data:
+        pass
+    assert data.result() == 101
