@@ -21,7 +21,7 @@ from typing import cast
 from bench import chart, report
 from bench.case import Case, Outcome, Table
 from bench.measure import GIB, ROOT, load, others
-from bench.runner import race
+from bench.runner import OFTEN, SHORT, race
 from bench.topics import Settings, Topic, codecs, compressed, copy, esxi, hard, p2v, share, startup, stream, thin, verify
 
 TOPICS: dict[str, tuple[str, Topic]] = {
@@ -80,8 +80,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="imgtool-bench-", dir=args.directory) as name:
         settings = Settings(Path(name), args.data, args.small, args.thin, every=args.every, large=args.large)
         about = report.machine(settings.place, f"data: {args.data / GIB:g} GiB and {args.small / GIB:g} GiB; nearly empty disks: "
-                               f"{args.thin / GIB:g} GiB; the quickest of up to {args.runs} runs in turn; warm caches; "
-                               "results flushed")
+                               f"{args.thin / GIB:g} GiB; the quickest of up to {args.runs} runs in turn, of {OFTEN * args.runs} "
+                               f"where all take less than {SHORT:g} s; warm caches; results flushed")
         for topic in args.only or [each for each in TOPICS if each not in APART]:
             title, cases = TOPICS[topic]
             print(title, file=sys.stderr)

@@ -121,6 +121,12 @@ def test_the_scale_is_logarithmic_and_ends() -> None:
     assert chart.position(1e-9) == chart.LABEL
 
 
+@pytest.fixture
+def no_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SHORT", 0.0)
+
+
+@pytest.mark.usefixtures("no_short_ones")
 def test_all_run_first_and_then_the_fastest_of_each_family(tmp_path: Path) -> None:
     count = tmp_path / "count"
     slow = Contender("q", "slow", (("sleep", "0.3"), ("sh", "-c", f"echo >> {count}")), tmp_path / "slow")
@@ -131,6 +137,7 @@ def test_all_run_first_and_then_the_fastest_of_each_family(tmp_path: Path) -> No
     assert count.read_text() == "\n"
 
 
+@pytest.mark.usefixtures("no_short_ones")
 def test_who_takes_longer_than_another_of_its_family_is_stopped(tmp_path: Path) -> None:
     quick = Contender("q", "quick", (("sleep", "0.2"),), tmp_path / "quick")
     slow = Contender("q", "slow", (("sleep", "0.1"), ("sh", "-c", f"echo x > {tmp_path}/slow/x; exec sleep 60"), ("false",)),
@@ -143,6 +150,7 @@ def test_who_takes_longer_than_another_of_its_family_is_stopped(tmp_path: Path) 
         race(Case("case", OURS, (quick, replace(slow, commands=(("false",),)))), 1)
 
 
+@pytest.mark.usefixtures("no_short_ones")
 def test_what_takes_long_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others of its case are."""
     monkeypatch.setattr(runner, "QUICK", 0.2)
@@ -154,6 +162,15 @@ def test_what_takes_long_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(runner, "QUICK", 0.0)
     done = race(Case("case", OURS, (slow, quick)), 3, patience=0.0)
     assert [each.runs for each in (done.ours, *done.rivals)] == [1, 1, 1]
+
+
+def test_what_is_short_is_run_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where all that go on are: who ran more often than the other has no better chance."""
+    monkeypatch.setattr(runner, "SHORT", 0.2)
+    slow, quick = Contender("q", "slow", (("sleep", "0.3"),), tmp_path / "q"), Contender("r", "quick", (("true",),))
+    assert [each.runs for each in race(Case("case", OURS, (slow, quick)), 1).rivals] == [1, 1]
+    assert [each.runs for each in race(Case("case", OURS, (replace(slow, family="r"), quick)), 1).rivals] == [1, 3]
+    assert race(Case("case", OURS, (quick,), runs=1), 2).ours.runs == 1
 
 
 def test_what_others_used_of_the_processors() -> None:
