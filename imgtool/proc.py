@@ -39,8 +39,8 @@ KEPT_OUTPUT = 16 << 20
 
 KEPT_WORDS = 1 << 16
 """Bytes of a partner's stderr that are kept."""
-MAX_GIVEN = 60_000
-"""Bytes: less than a pipe holds."""
+LAST_WORDS = 1.0
+"""Seconds that a partner has for them."""
 LENGTH = 8
 """Bytes of the length before a question or an answer."""
 
@@ -83,14 +83,12 @@ def run(argv: Sequence[str], *, stop: Stop, on_line: Callable[[str], None] | Non
     """Runs a program to its end; its exit code is the caller's to judge.
 
     ``on_line`` gets each line of stdout, also those ended by a carriage return (qemu-img's ``-p``).
-    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). ``given``: what stands on its standard input,
-    MAX_GIVEN bytes at most. Raises MissingToolError, StoppedError, TooLongError.
+    ``keep``: variables of the environment that it needs (``SSH_AUTH_SOCK``). ``given``: what stands on its standard input.
+    Raises MissingToolError, StoppedError, TooLongError.
     """
     seconds = limits.seconds if limits else None
     deadline = time.monotonic() + seconds if seconds else None
-    with _started(argv, limits, keep=keep, stdin=subprocess.DEVNULL if given is None else subprocess.PIPE) as process:
-        if given is not None:
-            _give(process, given)
+    with _holding(given) as stdin, _started(argv, limits, keep=keep, stdin=stdin) as process:
         reader = _Reader(process, on_line)
         while not reader.done():
             reader.read(POLL)
@@ -214,12 +212,16 @@ def _starter() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="starter")
 
 
-def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
-    """It fits into the pipe: a program that reads nothing does not hold us up."""
-    assert process.stdin and len(given) <= MAX_GIVEN  # noqa: S101, PT018 - it is PIPE
-    with suppress(BrokenPipeError):
-        process.stdin.write(given)
-        process.stdin.close()
+@contextmanager
+def _holding(given: bytes | None) -> Iterator[int]:
+    """For Popen: a file in memory, not a pipe; who reads nothing of it does not hold us up."""
+    if given is None:
+        yield subprocess.DEVNULL
+        return
+    with open(os.memfd_create("given"), "wb") as file:
+        file.write(given)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _environment(keep: Sequence[str]) -> dict[str, str]:
@@ -294,6 +296,8 @@ class _Talk:
             os.set_blocking(pipe.fileno(), False)
         assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018
         self._in, self._out, self._err = process.stdin.fileno(), process.stdout.fileno(), process.stderr.fileno()
+        self._talking: tuple[int, ...] = (self._err,)
+        """Its standard error, until it closes that."""
 
     def ask(self, question: bytes, seconds: float) -> bytes:
         waiting = memoryview(len(question).to_bytes(LENGTH) + question)
@@ -315,13 +319,13 @@ class _Talk:
     def _exchange(self, waiting: memoryview) -> memoryview:
         """Sends what can be sent, takes what has come; returns what is still to be sent."""
         poll = select.poll()  # not select: a disk may have more than 1024 files
-        for fd in (self._out, self._err):
+        for fd in (self._out, *self._talking):
             poll.register(fd, select.POLLIN)
         if waiting:
             poll.register(self._in, select.POLLOUT)
         ready = {fd for fd, _ in poll.poll(POLL * 1000)}
         if self._err in ready:
-            self._words = (self._words + os.read(self._err, 1 << 16))[-KEPT_WORDS:]
+            self._hear()
         if self._out in ready:
             piece = os.read(self._out, 1 << 16)
             if not piece:
@@ -334,8 +338,16 @@ class _Talk:
                 raise self._ended() from None
         return waiting
 
+    def _hear(self) -> None:
+        said = os.read(self._err, 1 << 16)
+        self._words = (self._words + said)[-KEPT_WORDS:]
+        self._talking = (self._err,) if said else ()
+
     def _ended(self) -> ImgtoolError:
-        with suppress(OSError):
-            self._words += os.read(self._err, 1 << 16)
+        """With its last words, which may come a moment after it has closed the other pipes."""
+        poll, end = select.poll(), time.monotonic() + LAST_WORDS
+        poll.register(self._err, select.POLLIN)
+        while self._talking and (left := end - time.monotonic()) > 0 and poll.poll(left * 1000):
+            self._hear()
         last = self._words.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
         return ImgtoolError(f"{self._name} ended: {last[-1]}")

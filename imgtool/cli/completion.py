@@ -21,13 +21,13 @@ from typing import Annotated
 import typer
 
 from imgtool.errors import ImgtoolError, UsageError
+from imgtool.suffixes import MACHINES
 
 SHELLS = {"bash": "bash/imgtool", "zsh": "zsh/_imgtool", "fish": "fish/imgtool.fish"}
 AFTER = "IMGTOOL_COMPLETE_AFTER"
 """The variable that has what stands behind the cursor."""
 
 DISKS = (".qcow2", ".vmdk", ".raw", ".img", ".vhdx", ".vhd", ".vdi")
-DESCRIPTIONS = (".vmx", ".vmtx", ".xml", ".ovf", ".ova")
 ADDRESSES = ("esx://", "vpx://", "qemu:///system", "qemu+ssh://")
 METAL = ("metal+ssh://", "metal:///dev/")
 BY_ID = "/dev/disk/by-id/"
@@ -68,11 +68,11 @@ def disks(incomplete: str) -> list[str]:
 
 def machine_files(incomplete: str) -> list[str]:
     """Disk images and descriptions of machines."""
-    return list(_paths(incomplete, DISKS + DESCRIPTIONS))
+    return list(_paths(incomplete, DISKS + MACHINES))
 
 
 def descriptions(incomplete: str) -> list[str]:
-    return list(_paths(incomplete, DESCRIPTIONS))
+    return list(_paths(incomplete, MACHINES))
 
 
 def runbooks(incomplete: str) -> list[str]:

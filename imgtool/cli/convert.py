@@ -27,7 +27,8 @@ from imgtool.cli.images import (
 from imgtool.cli.machines import DiskRoot, HardwareVersion, MapNetwork, MapStorage, Name, NewIdentity, Strict
 from imgtool.errors import UsageError
 from imgtool.model import ConvertRequest, SourceOptions
-from imgtool.runs.wishes import is_machine, spec_of
+from imgtool.runs.wishes import spec_of
+from imgtool.suffixes import is_machine
 
 if TYPE_CHECKING:
     from imgtool.model.translation import TranslateRequest

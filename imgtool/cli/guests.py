@@ -15,7 +15,7 @@ from imgtool.cli.images import STOP, AsJson, External, IgnoreLock, SourceFormat
 from imgtool.errors import LockedError, UsageError
 from imgtool.model import SourceOptions
 from imgtool.progress import Control, ends_at_once
-from imgtool.runs.wishes import is_machine
+from imgtool.suffixes import is_machine
 
 Machine = Annotated[list[Path], typer.Argument(
     metavar="IMAGE...|MACHINE", help="All disks of one machine, or its description.", autocompletion=completion.machine_files)]

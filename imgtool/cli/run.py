@@ -248,24 +248,15 @@ def _report(path: Path | None, batch: str, database: str | None) -> str | None:
 
 
 def _notify(argv: Sequence[str], summary: Summary) -> None:
-    """What goes wrong here is said, and changes nothing."""
+    """It is given the summary with the machines that are not done. What goes wrong here is said, and changes nothing."""
     if not argv:
         return
     from imgtool import proc
 
+    machines = [asdict(one) for one in summary.machines if one.state != "done"]
     try:
-        done = proc.run(argv, stop=STOP, given=given(summary, proc.MAX_GIVEN))
+        done = proc.run(argv, stop=STOP, given=json.dumps({**asdict(summary), "machines": machines}).encode())
         if done.returncode:
             output.say_warnings([f"{argv[0]} ended with {done.returncode}"])
     except ImgtoolError as error:
         output.say_warnings([f"{argv[0]}: {error.message}"])
-
-
-def given(summary: Summary, most: int) -> bytes:
-    """The summary with the machines that are not done; with so many of them as ``most`` bytes hold."""
-    machines = [asdict(one) for one in summary.machines if one.state != "done"]
-    while True:
-        said = json.dumps({**asdict(summary), "machines": machines}).encode()
-        if len(said) <= most or not machines:
-            return said
-        machines = machines[:len(machines) * most // len(said)]

@@ -26,7 +26,7 @@ class Description(Protocol):
 
 
 DESCRIPTIONS = {".vmx": "vmx", ".xml": "domain_xml", ".ovf": "ovf"}
-"""By the suffix of the file's name: the module."""
+"""By the suffix of the file's name (``suffixes.DESCRIPTIONS``): the module."""
 
 
 def description(suffix: str) -> Description:

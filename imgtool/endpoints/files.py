@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgtool import files
 from imgtool.endpoints.in_place import InPlace
-from imgtool.endpoints.local import LocalMachine, disk_file, is_machine, load, refuse_if_running
+from imgtool.endpoints.local import LocalMachine, disk_file, load, refuse_if_running
 from imgtool.errors import DamagedError, RefusedError, UsageError
 from imgtool.formats.disk import open_given
 from imgtool.formats.measure import data_limit
@@ -22,6 +22,7 @@ from imgtool.model.translation import World
 from imgtool.ova.disks import open_file
 from imgtool.progress import Control, Stop
 from imgtool.storage import free_space
+from imgtool.suffixes import is_machine
 
 if TYPE_CHECKING:
     from imgtool.endpoints.package import Package

@@ -10,21 +10,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from imgtool.descriptions import DESCRIPTIONS, description
+from imgtool.descriptions import description
 from imgtool.errors import DamagedError, ImgtoolError, RefusedError, UsageError
 from imgtool.model.description import Parsed
 from imgtool.model.devices import Backing
 from imgtool.model.machine import MachineSnapshot
 from imgtool.ova.read import Package, read_ova, read_ovf
+from imgtool.suffixes import ARCHIVE, BUNDLE, DESCRIPTIONS, MACHINES, TEMPLATE, suffix_of
 
 MAX_TEXT = 64 << 20
 """Bytes of a description: one with 20,000 guestinfo keys has 2 MB."""
-PACKAGE_SUFFIXES = (".ovf", ".ova")
-BUNDLE = ".vmwarevm"
-"""Fusion's folder for a machine, which looks like one file."""
-TEMPLATE = ".vmtx"
-"""A ``.vmx`` that vCenter does not start, but copies."""
-SUFFIXES = (*DESCRIPTIONS, TEMPLATE, ".ova", BUNDLE)
 IN_DATASTORE = re.compile(r"^(?:\[[^\]]+\] ?|/vmfs/volumes/[^/]+/)")
 
 
@@ -46,22 +41,17 @@ class LocalMachine:
         return os.path.dirname(os.path.abspath(self.path))
 
 
-def is_machine(path: str) -> bool:
-    """Whether a name is one of a machine, not of a disk."""
-    return os.path.splitext(path.rstrip("/"))[1].lower() in SUFFIXES
-
-
 def load(path: str) -> LocalMachine:
     """Reads a description, by its suffix, or the one in a ``.vmwarevm`` folder. Raises UsageError, DamagedError, RefusedError."""
     path = _in_bundle(path)
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix in PACKAGE_SUFFIXES:
-        package = read_ova(path) if suffix == ".ova" else read_ovf(path)
+    suffix = suffix_of(path)
+    if suffix in (".ovf", ARCHIVE):
+        package = read_ova(path) if suffix == ARCHIVE else read_ovf(path)
         parsed = description(".ovf").parse(package.text)
         return LocalMachine(path=path, suffix=".ovf", text=package.text, parsed=parsed, package=package)
     template, suffix = suffix == TEMPLATE, ".vmx" if suffix == TEMPLATE else suffix
     if suffix not in DESCRIPTIONS:
-        raise UsageError(f"{path}: its suffix is not that of a machine's description", f"known: {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: its suffix is not that of a machine's description", f"known: {', '.join(MACHINES)}")
     text = read_text(path)
     parsed = description(suffix).parse(text)
     if template:
@@ -84,7 +74,7 @@ def read_text(path: str) -> bytes:
 
 
 def _in_bundle(path: str) -> str:
-    if not path.rstrip("/").lower().endswith(BUNDLE) or not os.path.isdir(path):
+    if suffix_of(path) != BUNDLE or not os.path.isdir(path):
         return path
     found = sorted(name for name in os.listdir(path) if name.lower().endswith(".vmx"))
     if len(found) != 1:

@@ -19,11 +19,11 @@ from imgtool.formats.vmdk.descriptor import is_descriptor
 from imgtool.formats.vmdk.read import FLAT_NAME, PART_NAME, descriptor_of
 from imgtool.formats.vmdk.sparse import COWD, KDMV
 from imgtool.model import ImageFile
+from imgtool.suffixes import is_machine
 
 SUFFIXES = {".qcow2": "qcow2", ".qcow": "qcow2", ".vmdk": "vmdk", ".vhdx": "vhdx", ".vhd": "vpc", ".vpc": "vpc", ".vdi": "vdi",
             ".raw": "raw", ".dd": "raw"}
 """Names that say a format. ``.img``, ``.iso``, ``.bin`` and names without a suffix go by the header."""
-MACHINES = {".vmx", ".xml", ".ovf", ".ova", ".vmtx"}
 LUKS = b"LUKS\xba\xbe"
 OTHERS = {b"QED\0": "QED", b"WithoutFreeSpace": "Parallels", b"WithouFreSpacExt": "Parallels",
           b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
@@ -104,7 +104,7 @@ def _refuse_part(file: ImageFile, found: str | None) -> None:
 
 
 def _refuse_others(file: ImageFile, name: str) -> None:
-    if os.path.splitext(name)[1].lower() in MACHINES:
+    if is_machine(name):
         raise UsageError(f"{file.path} describes a machine; it is no disk image", "name one of its disks")
     head = read_at(file, 16, 0)
     if head.startswith(LUKS):

@@ -27,7 +27,8 @@ from imgtool.model.runbook import (
 from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.runs.tasks import address, credentials
-from imgtool.runs.wishes import described, is_machine, network, side, spec_of
+from imgtool.runs.wishes import described, network, side, spec_of
+from imgtool.suffixes import is_machine
 
 MIGRATING: Mapping[type, str] = {MigrateStep: "migrate", P2vStep: "p2v"}
 

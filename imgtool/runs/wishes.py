@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from imgtool.errors import UsageError
+from imgtool.suffixes import ARCHIVE, DESCRIPTIONS, suffix_of
 
 if TYPE_CHECKING:
     from imgtool.model import ImageSpec
     from imgtool.model.devices import Network
 
-MACHINE_SUFFIXES = (".vmx", ".xml", ".ovf", ".vmtx", ".ova", ".vmwarevm")
 SIDES = {"qcow2": ".xml", "raw": ".xml", "vmdk": ".vmx"}
 """Format of the disks → the description of those who can use it."""
 
@@ -28,15 +27,10 @@ def network(text: str) -> Network:
     return Network(kind=NetworkKind.BRIDGE, name=text)
 
 
-def is_machine(path: str) -> bool:
-    """Whether a name is one of a machine's description, not of a disk."""
-    return os.path.splitext(path.rstrip("/"))[1].lower() in MACHINE_SUFFIXES
-
-
 def described(destination: str) -> str:
     """The suffix of a description that is to be written. Raises UsageError."""
-    suffix = os.path.splitext(destination)[1].lower()
-    if suffix not in (".vmx", ".xml", ".ovf"):
+    suffix = suffix_of(destination)
+    if suffix not in DESCRIPTIONS:
         raise UsageError(f"{destination} does not say which description is to be written", "name it .vmx, .xml or .ovf")
     return suffix
 
@@ -52,7 +46,7 @@ def spec_of(to: str, destination: str, *, whole: bool, subformat: str | None, **
     """For ESXi the disks of a machine are those that it powers on; in an OVA they are packed."""
     from imgtool.steps.spec import image_spec
 
-    packed = whole and destination.lower().endswith(".ova")
+    packed = whole and suffix_of(destination) == ARCHIVE
     if packed and (to != "vmdk" or subformat not in (None, "streamOptimized")):
         raise UsageError("the disks in an OVA are streamOptimized VMDKs", "--to vmdk, without --subformat")
     if whole and to == "vmdk" and subformat is None and not words["compress"]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imgtool.endpoints.local import SUFFIXES, disk_file, is_machine, load
+from imgtool.endpoints.local import disk_file, load
 from imgtool.errors import UsageError
+from imgtool.suffixes import ARCHIVE, MACHINES, is_machine, suffix_of
 
 
 def machine_disks(named: Sequence[str], roots: Sequence[str] = ()) -> tuple[str, ...]:
@@ -18,7 +19,7 @@ def machine_disks(named: Sequence[str], roots: Sequence[str] = ()) -> tuple[str,
     if len(named) > 1:
         raise UsageError(f"{named[0]} describes a machine: name it alone, or name its disks")
     machine = load(named[0])
-    if machine.path.lower().endswith(".ova"):
+    if suffix_of(machine.path) == ARCHIVE:
         raise UsageError(f"the disks of {machine.path} are packed in it", f"imgtool convert {machine.path} DIR --to qcow2")
     paths = tuple(disk_file(machine, disk.path, disk.backing, tuple(roots)) for disk in machine.parsed.machine.disks if disk.path)
     if not paths:
@@ -32,7 +33,7 @@ def machine_nics(path: str) -> tuple[str, ...]:
     None at all if one of them has no address yet: then nobody can say which card is which. Raises UsageError, DamagedError.
     """
     if not is_machine(path):
-        raise UsageError(f"{path} is no description of a machine", f"one of {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path} is no description of a machine", f"one of {', '.join(MACHINES)}")
     nics = sorted(load(path).parsed.machine.nics, key=lambda nic: nic.number)
     macs = tuple(nic.mac for nic in nics if nic.mac)
     return macs if len(macs) == len(nics) else ()

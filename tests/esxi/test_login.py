@@ -152,6 +152,19 @@ def test_a_busy_server_is_asked_again(server: Simulator, monkeypatch: pytest.Mon
         server.reset()
 
 
+def test_a_busy_server_is_asked_again_at_the_login(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(login.time, "sleep", pauses.append)
+    server.order(unavailable503=3)
+    with session(server) as made:
+        assert [one.name for one in inventory.machines(made)] == ["web01"]
+    assert pauses == [0.5, 1.0, 2.0]
+    server.order(unavailable503=1000)
+    with pytest.raises(UnreachableError, match=r"logging in to .*503"), session(server):
+        pass
+    server.reset()
+
+
 def test_a_call_that_may_have_been_carried_out(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again where the server was too busy for it, and not where the connection broke: two machines would be made."""
     monkeypatch.setattr(login, "FIRST_PAUSE", 0.01)

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.cli.run import given
-from imgtool.model.runbook import Outcome, Summary
-from imgtool.proc import MAX_GIVEN
 from imgtool.runs.engine.store import Store, database, machine_id
 from tests.migrate.machines import MIB, raw_disk
 from tests.program import ENVIRONMENT, ROOT, imgtool
@@ -235,16 +232,6 @@ def test_who_is_notified_gets_what_is_not_done(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "told.json").read_text())
     assert (told["batch"], told["done"], told["failed"]) == ("b", 1, 1)
     assert [(one["name"], one["state"]) for one in told["machines"]] == [("late", "failed")]
-
-
-@pytest.mark.parametrize(("count", "named"), [(3, 3), (2000, 100)])
-def test_a_summary_for_a_pipe_is_a_whole_document(count: int, named: int) -> None:
-    machines = tuple(Outcome(name=f"m{number}", wave="w", state="failed", error="e" * 200) for number in range(count))
-    said = given(Summary(batch="b", machines=machines, done=0, failed=count, seconds=1.0), MAX_GIVEN)
-    told = json.loads(said)
-    assert len(said) <= MAX_GIVEN
-    assert told["failed"] == count
-    assert named <= len(told["machines"]) <= count
 
 
 def test_a_worker_says_by_which_signal_it_ended(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -60,6 +61,23 @@ def test_a_partner_that_hears_nothing() -> None:
     argv = ["sh", "-c", "exec 0<&-; echo deaf >&2; exec sleep 60"]
     with proc.converse(argv, "partner", stop=Stop()) as ask, pytest.raises(ImgtoolError, match="partner ended: deaf"):
         ask(bytes(1 << 20), 30)
+
+
+def test_a_partner_that_will_not_say_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed standard error has something to be read for ever: its end. It is read once."""
+    reads: list[tuple[int, int]] = []
+    read = os.read
+
+    def counted(fd: int, size: int) -> bytes:
+        piece = read(fd, size)
+        reads.append((fd, len(piece)))
+        return piece
+
+    with proc.converse(["sh", "-c", "exec 2>&-; exec sleep 60"], "partner", stop=Stop()) as ask:
+        monkeypatch.setattr(os, "read", counted)
+        with pytest.raises(proc.TooLongError):
+            ask(b"hang", 1)
+    assert [length for _, length in reads] == [0]
 
 
 def test_a_partner_that_says_too_much() -> None:

@@ -18,14 +18,15 @@ from imgtool.cli.app import MODULES
 from tests.program import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "imgtool"
-LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm", "frozen", "units"),
+LAYERS = (("errors", "model", "plan"), ("proc", "storage", "files", "journal", "progress", "codec", "kvm", "frozen", "units",
+           "suffixes"),
           ("qemu",),
           ("formats", "descriptions", "partitions"),
           ("copying",), ("guests", "ova", "endpoints"), ("retarget",), ("steps",), ("runs",), ("cli",))
 """From left to right: a layer imports itself and those to its left."""
 NARROWER = {"errors": set(), "model": {"errors", "model"}, "plan": {"errors", "model"}, "progress": {"errors"},
             "storage": {"errors"}, "journal": {"errors", "storage", "journal"}, "codec": set(), "kvm": set(), "frozen": {"model"},
-            "units": set()}
+            "units": set(), "suffixes": set()}
 """These may import less than their layer."""
 ALTERNATIVES = {"formats": ("raw", "qcow2", "vmdk", "foreign"), "descriptions": ("vmx", "domain_xml", "ovf")}
 """Ways to do the same thing: they know nothing of each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -62,6 +63,14 @@ def test_stdin_is_empty_and_the_group_its_own() -> None:
     said = proc.run(shell("cat; ps -o pgid= -p $$; echo $$"), stop=Stop()).stdout.split()
     assert said[0] == said[1]
     assert int(said[0]) != os.getpgid(0)
+
+
+@pytest.mark.parametrize("length", [0, 5, 3 << 20])
+def test_what_is_given_stands_on_stdin(length: int) -> None:
+    """All of it, and then its end; who reads nothing of it, or is slow, is not waited for."""
+    said = b"a\nb" * (length // 3) + b"\xff" * (length % 3)
+    assert proc.run(["sha256sum"], stop=Stop(), given=said).stdout.split()[0] == hashlib.sha256(said).hexdigest()
+    assert proc.run(["true"], stop=Stop(), given=said).returncode == 0
 
 
 def test_lines_end_with_a_carriage_return_too() -> None:

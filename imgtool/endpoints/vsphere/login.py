@@ -62,20 +62,30 @@ class Session:
         self._login()
 
     def _login(self) -> None:
-        from pyVim.connect import SmartStubAdapter
+        """A server that is too busy is asked again; a password that was refused never is."""
         from pyVmomi import vim
 
+        for attempt in range(ATTEMPTS):
+            try:
+                self._stub, self._since = self._admitted(), time.monotonic()
+            except (vim.fault.InvalidLogin, vim.fault.NoPermission):
+                raise NotAdmittedError(f"{self.account.host} does not accept this password for {self.account.user}",
+                                       "after several wrong ones ESXi locks the account for 15 minutes") from None
+            except Exception as error:
+                if attempt == ATTEMPTS - 1 or not _busy(error):
+                    raise said(error, f"logging in to {self.account.host}") from error
+                time.sleep(FIRST_PAUSE * 2 ** attempt)
+            else:
+                return
+
+    def _admitted(self) -> Any:
+        from pyVim.connect import SmartStubAdapter
+
         account = self.account
-        try:
-            stub = SmartStubAdapter(host=account.host, port=account.port, sslContext=self.context,
-                                    httpConnectionTimeout=tls.ANSWER_SECONDS)
-            content(stub).sessionManager.Login(account.user, account.password)
-        except (vim.fault.InvalidLogin, vim.fault.NoPermission):
-            raise NotAdmittedError(f"{account.host} does not accept this password for {account.user}",
-                                   "after several wrong ones ESXi locks the account for 15 minutes") from None
-        except Exception as error:
-            raise said(error, f"logging in to {account.host}") from error
-        self._stub, self._since = stub, time.monotonic()
+        stub = SmartStubAdapter(host=account.host, port=account.port, sslContext=self.context,
+                                httpConnectionTimeout=tls.ANSWER_SECONDS)
+        content(stub).sessionManager.Login(account.user, account.password)
+        return stub
 
     def cookie(self) -> str:
         """``name=value``, of a session that will last for a while. Raises UnreachableError."""

@@ -22,7 +22,8 @@ from imgtool.model.runbook import (
     Wave,
 )
 from imgtool.runs.runbook.bind import Binder
-from imgtool.runs.wishes import described, is_machine
+from imgtool.runs.wishes import described
+from imgtool.suffixes import is_machine
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 ADDRESS = re.compile(r"[/.]")

@@ -22,6 +22,7 @@ from imgtool.model.v2p import V2pRequest
 from imgtool.progress import Control
 from imgtool.steps.machine import open_slot
 from imgtool.steps.migrate.fetch import Wish, fetch
+from imgtool.suffixes import is_machine
 
 PREFIXES = {Bus.VIRTIO: "vd", Bus.IDE: "hd", Bus.XEN: "xvd"}
 """How a guest's kernel names disks of a bus; others are ``sd``."""
@@ -58,7 +59,7 @@ def opened(request: V2pRequest, folder: str, control: Control, *, copying: bool)
             yield _far(request, folder, control, stack, copying=copying)
             return
         path = place.path if place else request.name
-        if local.is_machine(path):
+        if is_machine(path):
             yield _described(path, request, folder, control, stack)
         else:
             disk = _held(stack.enter_context(open_given(path, request.reading, control.stop)), request)
