@@ -129,7 +129,12 @@ def converse(argv: Sequence[str], name: str, *, stop: Stop,
     gives the answer; it raises StoppedError, TooLongError, and ImgtoolError with the program's last words when it has ended.
     """
     with _started(argv, limits, stdin=subprocess.PIPE) as process:
-        yield _Talk(process, name, stop).ask
+        try:
+            yield _Talk(process, name, stop).ask
+        finally:  # before it is told to end: who cleans up when nobody asks any more can do so
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None  # noqa: S101 - both are PIPE
+                pipe.close()
 
 
 @contextmanager

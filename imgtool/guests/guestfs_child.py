@@ -11,6 +11,8 @@ import base64
 import errno
 import json
 import os
+import signal
+from contextlib import closing, suppress
 from typing import Any
 
 LENGTH = 8
@@ -22,12 +24,14 @@ def main() -> None:
 
     questions, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what QEMU prints is no answer
+    signal.signal(signal.SIGTERM, lambda *_: None)  # it ends the appliance, and with it our call; then stdin has ended, too
     handle = guestfs.GuestFS(python_return_dict=True)
-    while head := questions.read(LENGTH):
-        question = json.loads(questions.read(int.from_bytes(head, "big")), object_hook=bytes_in)
-        answer = json.dumps(_answer(handle, question), default=bytes_out).encode()
-        answers.write(len(answer).to_bytes(LENGTH, "big") + answer)
-        answers.flush()
+    with closing(handle), suppress(BrokenPipeError):  # closed, it leaves no folders in /tmp
+        while head := questions.read(LENGTH):
+            question = json.loads(questions.read(int.from_bytes(head, "big")), object_hook=bytes_in)
+            answer = json.dumps(_answer(handle, question), default=bytes_out).encode()
+            answers.write(len(answer).to_bytes(LENGTH, "big") + answer)
+            answers.flush()
 
 
 def _answer(handle: Any, question: dict[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,17 @@ An appliance start takes 8 to 25 s under TCG.
 from __future__ import annotations
 
 import os
+import re
 import stat
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from imgtool.errors import DamagedError, ImgtoolError, LockedError
+from imgtool.errors import DamagedError, ImgtoolError, LockedError, StoppedError
 from imgtool.guests import checks, mounts, overlay, volumes
 from imgtool.guests.appliance import Handle, appliance
 from imgtool.guests.guest_tree import SMALL, GuestTree
@@ -320,13 +322,22 @@ def test_names_of_other_hardware() -> None:
                      "/dev/vda9": None, "tmpfs": None}
 
 
+def folders_of(disk: Path) -> set[Path]:
+    """Of libguestfs in /tmp, for the appliance that has this disk: QEMU is told of them."""
+    lines = oracle.tool("pgrep", "-a", "-f", f"qemu-system.*{disk}").stdout
+    return {Path(name) for name in re.findall(r"/tmp/libguestfs\w+", lines)}
+
+
 def test_a_crash_is_told_in_a_line(tmp_path: Path) -> None:
     """libguestfs takes eight, of which seven are about its own debugging."""
     disk = tmp_path / "x.qcow2"
     oracle.tool("qemu-img", "create", "-q", "-f", "qcow2", disk, "1M")
 
+    folders: set[Path] = set()
+
     def asked_after_its_end() -> None:
         with appliance([str(disk)], stop=Stop()) as handle:
+            folders.update(folders_of(disk))
             oracle.tool("pkill", "-KILL", "-f", f"qemu-system.*{disk}")
             time.sleep(1)  # libguestfs knows of it
             handle.call("list_partitions")
@@ -335,6 +346,22 @@ def test_a_crash_is_told_in_a_line(tmp_path: Path) -> None:
         asked_after_its_end()
     assert str(raised.value).startswith("the libguestfs appliance ended in list_partitions: ")
     assert "\n" not in str(raised.value)
+    assert folders
+    assert not [folder for folder in folders if folder.exists()]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nothing_of_it_is_left(tmp_path: Path, *, stopped: bool) -> None:
+    """Done, or stopped while it works."""
+    disk, stop = tmp_path / "x.qcow2", Stop()
+    oracle.tool("qemu-img", "create", "-q", "-f", "qcow2", disk, "1M")
+    with suppress(StoppedError), appliance([str(disk)], stop=stop) as handle:
+        folders = folders_of(disk)
+        if stopped:
+            threading.Timer(0.5, stop.set).start()
+            handle.run("sleep 60")
+    assert folders
+    assert not [folder for folder in folders if folder.exists()]
 
 
 def test_the_appliance_may_die(tmp_path: Path) -> None:
