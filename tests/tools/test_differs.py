@@ -44,6 +44,16 @@ def test_a_copy_that_differs_is_thrown_away(tmp_path: Path, monkeypatch: pytest.
     assert oracle.state(tmp_path) == before
 
 
+def test_what_qemu_has_written_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(os.urandom(3 << 20) + bytes(5 << 20))
+    os.truncate(tmp_path / "a.raw", 64 << 20)
+    request = ConvertRequest(source=str(tmp_path / "a.raw"), destination=str(tmp_path / "b.vhdx"),
+                             spec=image_spec("vhdx", subformat=None, allocation=None, compress=False))
+    made = convert(request, Control())
+    assert made.bytes_written == os.stat(tmp_path / "b.vhdx").st_blocks * 512 >= 3 << 20
+    assert made.bytes_read == 8 << 20
+
+
 def test_a_flag_that_a_way_does_not_know_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(1 << 20))
     for form, compress, words in (("vhdx", False, "qemu-img always leaves written zeros out"),

@@ -20,10 +20,12 @@ KILLERS: dict[str, list[str]] = {
     "formats": [
         "tests/unit/test_opener.py", "tests/unit/test_extents.py", "tests/unit/test_qcow2_late.py", "tests/unit/test_windows.py",
         "tests/tools/test_matrix.py::test_options", "tests/tools/test_matrix.py::test_each_kind_with_several_tables",
-        "tests/tools/test_matrix.py::test_ends"],
+        "tests/tools/test_matrix.py::test_ends", "tests/tools/test_allocate.py", "tests/tools/test_mutations.py",
+        "tests/tools/test_sizes.py"],
     "copying": [
         "tests/unit/test_pool.py", "tests/tools/test_receive.py", "tests/unit/test_extents.py",
-        "tests/tools/test_matrix.py::test_options", "tests/tools/test_differs.py", "tests/tools/test_ways.py"],
+        "tests/tools/test_matrix.py::test_options", "tests/tools/test_differs.py", "tests/tools/test_same_blocks.py",
+        "tests/tools/test_sizes.py", "tests/tools/test_ways.py"],
     "descriptions": [
         "tests/unit/test_golden.py", "tests/unit/test_guest_os.py", "tests/unit/test_vmx_neighbours.py", "tests/unit/test_vmx.py",
         "tests/unit/test_ovf.py", "tests/unit/test_domain_xml.py", "tests/unit/test_hostile_text.py",
