@@ -344,6 +344,16 @@ def test_a_lie_is_found_as_it_comes(tmp_path: Path, lie: str) -> None:
         incoming(bytes(edit(bytearray(raw), stream_reader.read(raw))), size)
 
 
+def test_what_a_grain_has_behind_the_disks_end_is_not_taken(tmp_path: Path) -> None:
+    pieces = patterns.parse("1M:A 5k:B")
+    raw, size = vmdk_kinds.write("streamOptimized", tmp_path, "x", pieces).path.read_bytes(), patterns.size(pieces)
+    for last in (b"B" * 5120, (b"B" * 5120).ljust(GRAIN_BYTES, b"\1")):
+        edited = _payload(-1, lambda _, last=last: zlib.compress(last))
+        found = incoming(bytes(edited(bytearray(raw), stream_reader.read(raw))), size)
+        assert found[1 << 20] == b"B" * 5120
+        assert sum(len(piece) for piece in found.values()) == size
+
+
 # --- what a sparse VMDK has no room for --------------------------------------------------------------------------------------
 
 
