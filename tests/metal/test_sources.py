@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,14 +85,32 @@ def test_a_disk_that_cannot_be_read_in_place_is_copied_first(tmp_path: Path, mon
     far = Far(source, cuts=1)
     monkeypatch.setattr(endpoints, "source", lambda *_: Place(far))
     with physical(tmp_path, 80 * MIB) as device:
-        with pytest.raises(UsageError, match="without copying"):
-            prepare(request(device), Control())
         with pytest.raises(UnreachableError, match="cut"):
             v2p(request(device), Control())
         first, far.asked = far.asked, 0
         v2p(request(device), Control())
         has(device, source)
         assert (first, far.asked) == (20, 56 - 16), "what has come is not asked for again, nor are holes"
+
+
+def test_a_plan_asks_for_what_it_looks_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the plan that the image itself has. Where all or nothing is to be had, there is none."""
+    source = image(tmp_path)
+    far = Far(source, cuts=0)
+    monkeypatch.setattr(endpoints, "source", lambda *_: Place(far))
+    with physical(tmp_path, 80 * MIB) as device:
+        (there,) = prepare(request(device), Control(), fetch=True).disks
+        (here,) = prepare(replace(request(device), name=str(source), source=None, disks=(
+            DiskChoice(source="", device=str(device)),)), Control()).disks
+        assert (there.image, there.image_size) == ("/far/a.raw", here.image_size)
+        assert (there.notes, there.problems) == (here.notes, here.problems)
+        assert 0 < far.asked <= 4
+        assert not any((tmp_path / "state" / "v2p").iterdir())
+        monkeypatch.setattr(far, "resumes", False)
+        with pytest.raises(UsageError, match="no plan without copying"):
+            prepare(request(device), Control())
+        (again,) = prepare(request(device), Control(), fetch=True).disks
+        assert (again.notes, far.asked > 40) == (here.notes, True)
 
 
 def test_a_disk_that_can_be_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ class _Pair:
 def prepare(request: V2pRequest, control: Control, *, fetch: bool = False) -> V2pPlan:
     """What would be written where, with what is there now; writes nothing there.
 
-    ``fetch``: disks that cannot be read in place are copied into the state folder first. Raises UsageError, RefusedError,
+    ``fetch``: disks of which there is all or nothing are copied into the state folder first. Raises UsageError, RefusedError,
     UnreachableError, DamagedError.
     """
     folder = _folder(request)
@@ -157,7 +157,7 @@ def _both(request: V2pRequest, folder: str, control: Control, *, fetch: bool,
         with connected(place, control.stop) as wire:
             if fetch and request.source and "://" in request.source:
                 _look_first(request, wire, confirmed=confirmed)
-            with opened(request, folder, control, copying=fetch) as machine:
+            with opened(request, folder, control, copying=fetch, planning=not confirmed) as machine:
                 yield machine, wire
     finally:
         with suppress(OSError):  # something is in it: a run goes on there

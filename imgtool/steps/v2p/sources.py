@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from imgtool import endpoints
 from imgtool.endpoints import Reader, local, uri
 from imgtool.errors import RefusedError, UsageError
 from imgtool.formats.disk import Disk, open_disk, open_given
+from imgtool.formats.layer import Layer
 from imgtool.formats.locks import hold, refuse_if_used
 from imgtool.guests.appliance import letters
 from imgtool.journal import PARTIAL
-from imgtool.model import ImageSpec
+from imgtool.model import Extent, ImageSpec, Kind
 from imgtool.model.description import Parsed
 from imgtool.model.devices import Bus, DiskSlot
 from imgtool.model.endpoint import Power, Seen
@@ -26,6 +28,8 @@ from imgtool.suffixes import is_machine
 
 PREFIXES = {Bus.VIRTIO: "vd", Bus.IDE: "hd", Bus.XEN: "xvd"}
 """How a guest's kernel names disks of a bus; others are ``sd``."""
+PIECE, PIECES = 1 << 20, 64
+"""Bytes that are asked for at once, and how many of these are kept."""
 ANY = ("0", "sda", "vda", "hda")
 """Names that the only disk of a bare image may be called by."""
 
@@ -47,16 +51,16 @@ class SourceMachine:
 
 
 @contextmanager
-def opened(request: V2pRequest, folder: str, control: Control, *, copying: bool) -> Iterator[SourceMachine]:
+def opened(request: V2pRequest, folder: str, control: Control, *, copying: bool, planning: bool) -> Iterator[SourceMachine]:
     """All disks of the machine, held so that nobody starts it. ``folder``: for disks that cannot be read where they are.
 
-    Without ``copying`` such disks are refused: they would have to be copied first. Raises UsageError, RefusedError (it runs),
-    UnreachableError, DamagedError.
+    ``planning``: of such disks only what somebody looks at is read, if that can be. Without ``copying`` they are refused if not.
+    Raises UsageError, RefusedError (it runs), UnreachableError, DamagedError.
     """
     with ExitStack() as stack:
         place = uri.parse(request.source) if request.source else None
         if place is not None and place.scheme != "path":
-            yield _far(request, folder, control, stack, copying=copying)
+            yield _far(request, folder, control, stack, copying=copying, planning=planning)
             return
         path = place.path if place else request.name
         if is_machine(path):
@@ -135,7 +139,7 @@ def _address(slot: DiskSlot) -> str:
     return f"{slot.bus.value}{slot.controller}:{slot.unit}"
 
 
-def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *, copying: bool) -> SourceMachine:
+def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *, copying: bool, planning: bool) -> SourceMachine:
     place = endpoints.source(uri.parse(request.source or ""), request.credentials, control.stop)
     stack.callback(place.close)
     seen = place.look(place.find(request.name), control)
@@ -146,17 +150,55 @@ def _far(request: V2pRequest, folder: str, control: Control, stack: ExitStack, *
     disks = []
     for number in range(len(seen.parsed.machine.disks)):
         reader = stack.enter_context(place.reader(seen, number, control))
-        disk = _held(reader.disk, request) if reader.disk is not None else \
-            _fetched(reader, seen, os.path.join(folder, f"source-{number}.raw"), control, stack, may=copying)
+        if reader.disk is not None:
+            disk = _held(reader.disk, request)
+        elif planning and reader.resumes:
+            disk = _asked(reader, seen, number, control)
+        elif copying:
+            disk = _fetched(reader, seen, os.path.join(folder, f"source-{number}.raw"), control, stack)
+        else:
+            raise UsageError(f"the disks of {seen.found.name} come only as a whole: there is no plan without copying them here",
+                             "leave --dry-run out; or imgtool migrate it into a folder first")
         disks.append(SourceDisk(names=names[number], disk=disk, state=dict(reader.state)))
     warnings = dict.fromkeys(warning for one in disks for warning in one.disk.warnings)
     return SourceMachine(name=seen.found.name, disks=tuple(disks), warnings=tuple(warnings))
 
 
-def _fetched(reader: Reader, seen: Seen, path: str, control: Control, stack: ExitStack, *, may: bool) -> Disk:
+def _fetched(reader: Reader, seen: Seen, path: str, control: Control, stack: ExitStack) -> Disk:
     """A copy in our state folder: it can be adapted, and its bytes stay what they are while the disk is written."""
-    if not may:
-        raise UsageError(f"the disks of {seen.found.name} cannot be looked at without copying them here",
-                         "leave --dry-run out; or imgtool migrate it into a folder first")
     fetch(reader, seen.found.name, Wish(path=path, spec=ImageSpec(format="raw")), control)
     return stack.enter_context(open_disk(path + PARTIAL, source_format="raw", stop=control.stop))
+
+
+def _asked(reader: Reader, seen: Seen, number: int, control: Control) -> Disk:
+    """The disk where it is; each piece is read when it is looked at, which is enough for a plan."""
+    @lru_cache(PIECES)
+    def piece(start: int) -> bytes:
+        room = _Room(start, bytearray(min(PIECE, reader.size - start)))
+        reader.read([(start, start + len(room.data))], room, control)
+        return bytes(room.data)
+
+    def extents(start: int, end: int) -> Iterator[Extent]:
+        yield Extent(start, end - start, Kind.DATA)
+
+    def decode(extent: Extent) -> bytes:
+        first = extent.start // PIECE * PIECE
+        return b"".join(map(piece, range(first, extent.end, PIECE)))[extent.start - first:][:extent.length]
+
+    path = (seen.disks or seen.parsed.machine.disks)[number].path or seen.found.name
+    layer = Layer(path=path, format="raw", virtual_size=reader.size, files=(), extents=extents, decode=decode)
+    return Disk(path=path, layers=(layer,))
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where the bytes of a disk go: memory, from its byte ``start`` on."""
+
+    start: int
+    data: bytearray
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self.data[offset - self.start:offset - self.start + len(data)] = data
+
+    def zero(self, offset: int, length: int) -> None:
+        """It has zeros already."""
