@@ -72,6 +72,21 @@ def finish(path: Path) -> None:
     receive.forget(str(path))
 
 
+def test_pieces_and_ranges_of_zeros_make_chunks(tmp_path: Path) -> None:
+    """Zeros over many chunks, whole ones and parts, beside bytes that come in any order."""
+    bar = CONTROL.progress.bar(SIZE, "x")
+    with receiving(tmp_path / "x.raw", "raw") as receiver, bar as there:
+        chunks = receive.Chunks(receiver, there)
+        chunks.write(CHUNK + 4096, memoryview(b"\1" * 8192))
+        chunks.zero(0, CHUNK + 4096)
+        chunks.zero(CHUNK + 12288, 4 * CHUNK - 12288 + 512)
+        assert receiver.blocks.done == 5 * CHUNK
+        chunks.zero(5 * CHUNK + 512, SIZE - 5 * CHUNK - 512)
+        assert receiver.blocks.done == SIZE
+    assert Path(f"{tmp_path / 'x.raw'}.imgtool-partial").read_bytes() == (
+        bytes(CHUNK + 4096) + b"\1" * 8192 + bytes(SIZE - CHUNK - 12288))
+
+
 @pytest.mark.parametrize("kind", ["raw", "qcow2"])
 def test_goes_on_with_what_is_missing(tmp_path: Path, kind: str) -> None:
     raw, path = disk(tmp_path / "source"), tmp_path / f"x.{kind}"

@@ -191,6 +191,21 @@ def test_devices_come_and_go_and_the_rest_stays() -> None:
     assert len(went) == 1 + 8 + 4  # vcpu, the CD-ROM's lines, those of the random numbers
 
 
+def test_what_has_a_name_is_known_by_it() -> None:
+    """Of two features and two timers the first goes; the second stays the line that it was, with what nobody knows in it."""
+    features = b"<feature policy='require' name='vmx'/>\n  <feature policy='disable' name='x2apic' foo='bar'/>"
+    timers = b"<timer name='rtc' tickpolicy='catchup'/>\n  <timer name='hpet' present='no' foo='bar'/>"
+    text = (b"<domain type='kvm'>\n <name>a</name>\n <memory>1048576</memory>\n <vcpu>1</vcpu>\n <os><type>hvm</type></os>\n"
+            b" <cpu mode='host-model'>\n  " + features + b"\n </cpu>\n <clock offset='utc'>\n  " + timers
+            + b"\n </clock>\n</domain>\n")
+    machine = parse(text).machine
+    assert (len(machine.cpu.features), len(machine.clock.timers)) == (2, 2)
+    changed = replace(machine, cpu=replace(machine.cpu, features=machine.cpu.features[1:]),
+                      clock=replace(machine.clock, timers=machine.clock.timers[1:]))
+    assert [line.lstrip("-+ ") for line in lines(text, render(changed, onto=text).text)] == [
+        "<feature policy='require' name='vmx'/>", "<timer name='rtc' tickpolicy='catchup'/>"]
+
+
 def test_another_chipset_gives_up_places_on_the_old_buses() -> None:
     machine = parse(OVIRT).machine
     text = render(replace(machine, chipset="i440fx"), onto=OVIRT).text

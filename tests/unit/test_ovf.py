@@ -190,6 +190,18 @@ def test_one_change_changes_one_thing() -> None:
     assert len(before - after) == len(after - before) + 1
 
 
+@pytest.mark.parametrize("name", ["vsphere-6.7.ovf", "ovf-2.0.ovf", "ovirt-4.ovf"])
+def test_a_new_network_is_listed_with_the_others(name: str) -> None:
+    text = (GOLDEN / name).read_bytes()
+    machine = ovf.parse(text).machine
+    first, *others = machine.nics
+    changed = replace(machine, nics=(replace(first, network=replace(first.network, name="new one")), *others))
+    root = etree.fromstring(ovf.render(changed, onto=text).text)
+    (section,) = (one for one in root.iter() if etree.QName(one).localname == "NetworkSection")
+    listed = [value for one in section for key, value in one.items() if etree.QName(key).localname == "name"]
+    assert sorted(listed) == sorted({nic.network.name for nic in changed.nics if nic.network.name})
+
+
 def test_line_ends_stay() -> None:
     text = VSPHERE.replace(b"\n", b"\r\n")
     machine = replace(ovf.parse(text).machine, name="other")
@@ -224,6 +236,7 @@ def test_elements_are_in_the_order_of_the_schema(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [
     ("byte", 1), ("bytes", 1), ("byte * 2^20", 1 << 20), ("byte*2^30", 1 << 30), ("MegaBytes", 1 << 20), ("GB", 1 << 30),
+    ("kilobytes", 1 << 10), ("mb", 1 << 20), ("GigaBytes", 1 << 30), ("TB", 1 << 40), ("terabyte", 1 << 40), ("TiB", 1 << 40),
     ("byte * 1024", 1024), ("byte * 10^9", 10**9), ("KiB", 1024), ("Byte * 2 ^ 10 * 4", 4096), ("bit", None),
     ("byte * 2^999", None),
     ("byte * x", None), ("", None), ("byte * 99999999999999999999 * 99999999999999999999", None), ("hertz * 10^6", None)])
