@@ -308,12 +308,14 @@ def test_a_served_disk_is_hashed_as_the_far_end_would(monkeypatch: pytest.Monkey
 
 
 MAKE = {"xfs": ("mkfs.xfs", "-q", "-L", "daten", "{}"), "btrfs": ("mkfs.btrfs", "-q", "-L", "daten", "{}"),
-        "fat": ("mkfs.vfat", "-F", "32", "-n", "DATEN", "{}"), "swap": ("mkswap", "-L", "daten", "{}"),
+        "fat": ("mkfs.vfat", "-F", "32", "-n", "DATEN", "{}"), "fat16": ("mkfs.vfat", "-F", "16", "-n", "DATEN", "{}"),
+        "fat-unnamed": ("mkfs.vfat", "-F", "16", "{}"), "swap": ("mkswap", "-L", "daten", "{}"),
         "ntfs": ("mkfs.ntfs", "-q", "-F", "-L", "daten", "{}")}
 
 
 @pytest.mark.parametrize(("fs", "words"), [
-    ("xfs", "label daten"), ("btrfs", "label daten"), ("fat", "FAT, label DATEN"), ("swap", "swap, label daten"),
+    ("xfs", "label daten"), ("btrfs", "label daten"), ("fat", "FAT, label DATEN"), ("fat16", "FAT, label DATEN"),
+    ("fat-unnamed", "FAT"), ("swap", "swap, label daten"),
     ("ntfs", "NTFS")])
 def test_the_name_of_what_would_be_lost(tmp_path: Path, fs: str, words: str) -> None:
     """It is shown before a disk is written: somebody may know it by its label."""

@@ -67,9 +67,10 @@ def _label(head: bytes) -> Iterator[str]:
         raw = head[108:120]
     elif head[65600:65608] == b"_BHRfS_M":
         raw = head[65536 + 0x12b:65536 + 0x12b + 256]
-    elif head[510:512] == b"\x55\xaa" and head[82:85] == b"FAT":
+    elif head[510:512] == b"\x55\xaa" and b"FAT" in (head[82:85], head[54:57]):
         yield "FAT"
-        raw = head[71:82]
+        raw = head[71:82] if head[82:85] == b"FAT" else head[43:54]  # FAT32; FAT12, FAT16
+        raw = b"" if raw == b"NO NAME    " else raw
     elif head[3:11] == b"NTFS    ":
         yield "NTFS"
     if head[4086:4096] == b"SWAPSPACE2":
