@@ -39,6 +39,7 @@ KEPT_OUTPUT = 16 << 20
 
 KEPT_WORDS = 1 << 16
 """Bytes of a partner's stderr that are kept."""
+PROCESSES = "/proc"
 LAST_WORDS = 1.0
 """Seconds that a partner has for them."""
 LENGTH = 8
@@ -190,9 +191,13 @@ def _mortal() -> list[str]:
     ``setpriv`` asks the kernel (PR_SET_PDEATHSIG). Who asks too late hears nothing more: so ``env`` then changes to where we
     are, and there is no such place once we are dying (the kernel gives up a process' folders before it signals its children).
     Of a folder that we may not enter ourselves ``root`` stands for it: no relative path leads anywhere from there.
+    In a chroot without ``/proc`` nobody can look.
     """
+    asked = [require("setpriv"), "--pdeathsig", "KILL"]
+    if not os.path.exists(f"{PROCESSES}/self"):
+        return asked
     place = "cwd" if os.access(".", os.X_OK) else "root"
-    return [require("setpriv"), "--pdeathsig", "KILL", require("env"), f"--chdir=/proc/{os.getpid()}/{place}"]
+    return [*asked, require("env"), f"--chdir={PROCESSES}/{os.getpid()}/{place}"]
 
 
 def _limited(limits: Limits) -> list[str]:

@@ -216,7 +216,7 @@ def test_a_child_dies_even_if_we_are_killed_before_it_has_asked_for_that(tmp_pat
 
 
 def test_a_child_of_ours_works_where_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in a folder that is no more; not in one that we may not enter."""
+    """Also in a folder that is no more, and without /proc; not in one that we may not enter."""
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -228,6 +228,8 @@ def test_a_child_of_ours_works_where_we_do(tmp_path: Path, monkeypatch: pytest.M
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != "." and access(path, mode))
     assert proc.run(["pwd"], stop=Stop()).stdout == "/\n"
+    monkeypatch.setattr(proc, "PROCESSES", str(tmp_path / "none"))
+    assert proc.run(where, stop=Stop()).stdout == place
 
 
 def test_what_a_worker_starts_does_not_die_with_the_worker() -> None:
