@@ -206,6 +206,25 @@ def test_what_has_a_name_is_known_by_it() -> None:
         "<feature policy='require' name='vmx'/>", "<timer name='rtc' tickpolicy='catchup'/>"]
 
 
+def of_devices(devices: str) -> Machine:
+    return parse(f"<domain type='kvm'><name>a</name><memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os>"
+                 f"<devices>{devices}</devices></domain>".encode()).machine
+
+
+@pytest.mark.parametrize(("said", "port", "auto"), [
+    ("port='-1'", None, True), ("port='0'", None, True), ("", None, True), ("port='5901'", 5901, False),
+    ("port='5901' autoport='yes'", None, True)])
+def test_the_port_of_a_screen(said: str, port: int | None, auto: bool) -> None:
+    (screen,) = of_devices(f"<graphics type='vnc' {said}/>").graphics
+    assert (screen.port, screen.port is None) == (port, auto)
+
+
+@pytest.mark.parametrize(("said", "paths"), [("pool='p' volume='v'", ["p/v"]), ("pool='p'", []), ("volume='v'", [])])
+def test_a_volume_needs_its_pool(said: str, paths: list[str]) -> None:
+    machine = of_devices(f"<disk type='volume' device='disk'><source {said}/><target dev='vda' bus='virtio'/></disk>")
+    assert [(disk.path, disk.backing) for disk in machine.disks] == [(path, Backing.VOLUME) for path in paths]
+
+
 def test_another_chipset_gives_up_places_on_the_old_buses() -> None:
     machine = parse(OVIRT).machine
     text = render(replace(machine, chipset="i440fx"), onto=OVIRT).text
