@@ -211,6 +211,30 @@ def of_devices(devices: str) -> Machine:
                  f"<devices>{devices}</devices></domain>".encode()).machine
 
 
+@pytest.mark.parametrize(("secure", "enrolled", "warned"), [("yes", "yes", False), ("yes", "no", True), ("no", "no", False)])
+def test_secure_boot(secure: str, enrolled: str, *, warned: bool) -> None:
+    """Two features say it; without keys it is none."""
+    features = f"<feature enabled='{enrolled}' name='enrolled-keys'/><feature enabled='{secure}' name='secure-boot'/>"
+    parsed = parse(f"<domain type='kvm'><name>a</name><memory>1048576</memory><vcpu>1</vcpu><os firmware='efi'>"
+                   f"<type>hvm</type><firmware>{features}</firmware></os></domain>".encode())
+    assert parsed.machine.firmware == Firmware(kind=FirmwareKind.UEFI, secure_boot=secure == "yes")
+    assert bool([one for one in parsed.problems if "secure boot without keys" in one.what]) == warned
+    (trace,) = (one for one in parsed.trace if one.field == "firmware.secure_boot")
+    assert (trace.key, trace.value) == ("/domain/os/firmware/feature[2]/@enabled", secure)
+
+
+@pytest.mark.parametrize("root", ["network", "domainsnapshot", "pool"])
+def test_other_documents_of_libvirt(root: str) -> None:
+    with pytest.raises(DamagedError, match=f"<{root}> is no libvirt domain"):
+        parse(f"<{root}><name>a</name></{root}>".encode())
+
+
+def test_usb_disks_have_places_of_their_own() -> None:
+    disk = "<disk type='file' device='disk'><source file='/{0}'/><target dev='sd{0}' bus='{1}'/></disk>"
+    found = of_devices("".join(disk.format(*each) for each in (("a", "usb"), ("b", "scsi"), ("c", "usb")))).disks
+    assert [(one.bus, one.unit) for one in found] == [(Bus.USB, 0), (Bus.SCSI, 1), (Bus.USB, 1)]
+
+
 @pytest.mark.parametrize(("said", "port", "auto"), [
     ("port='-1'", None, True), ("port='0'", None, True), ("", None, True), ("port='5901'", 5901, False),
     ("port='5901' autoport='yes'", None, True)])

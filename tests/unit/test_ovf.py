@@ -202,6 +202,25 @@ def test_a_new_network_is_listed_with_the_others(name: str) -> None:
     assert sorted(listed) == sorted({nic.network.name for nic in changed.nics if nic.network.name})
 
 
+def test_virtualbox_says_the_model_of_a_card_in_its_own_words() -> None:
+    text = (GOLDEN / "virtualbox-7.ovf").read_bytes()
+    without = text.replace(b"<rasd:ResourceSubType>E1000</rasd:ResourceSubType>", b"")
+    assert without != text
+    for word, model in ((b"82540EM", "e1000"), (b"Am79C973", "pcnet"), (b"virtio", "virtio"), (b"strange", None)):
+        (nic,) = ovf.parse(without.replace(b'type="82540EM"', b'type="' + word + b'"')).machine.nics
+        assert (nic.model, nic.mac) == (model, "08:00:27:aa:bb:cc")
+
+
+@pytest.mark.parametrize(("drive", "subtype"), [
+    (Drive(bus=Bus.IDE, backing=Backing.NETWORK, path="nbd://h/x"), b"vmware.cdrom.atapi"),
+    (Drive(bus=Bus.FLOPPY, floppy=True, backing=Backing.NETWORK, path="nbd://h/x"), b"vmware.floppy.device"),
+    (Drive(bus=Bus.IDE, backing=Backing.FILE, path="x.iso"), b"vmware.cdrom.iso")])
+def test_the_kind_of_a_drive(drive: Drive, subtype: bytes) -> None:
+    """What an OVF has no word for is a drive of the host."""
+    machine = replace(ovf.parse(VSPHERE).machine, drives=(drive,))
+    assert b"<rasd:ResourceSubType>" + subtype + b"</" in ovf.render(machine).text
+
+
 def test_line_ends_stay() -> None:
     text = VSPHERE.replace(b"\n", b"\r\n")
     machine = replace(ovf.parse(text).machine, name="other")
