@@ -70,6 +70,16 @@ def test_a_large_disk_takes_little_room(tmp_path: Path) -> None:
     assert path.stat().st_blocks * 512 < 4 << 20
 
 
+@given(size=st.integers(1, 1 << 33), cluster=st.sampled_from(["512", "4k", "64k"]))
+def test_there_are_as_many_refcount_blocks_as_a_full_disk_needs(size: int, cluster: str) -> None:
+    """Every cluster of the largest file is counted, those that count included; and one block less would not do."""
+    plan = layout(size, ImageSpec(format="qcow2", options=(("cluster_size", cluster),)))
+    clusters = plan.data_at // plan.cluster + -(-size // plan.cluster)
+    assert plan.blocks * plan.per_block >= clusters
+    assert plan.table_clusters * plan.cluster >= plan.blocks * 8
+    assert (plan.blocks - 1) * plan.per_block < clusters
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 8 << 20), max_size=12, unique=True), cluster=st.sampled_from(["512", "64k"]))
 def test_any_ranges(tmp_path: Path, cuts: list[int], cluster: str) -> None:
