@@ -27,12 +27,12 @@ from imgtool.copying.buffers import buffer
 from imgtool.copying.compare import compare
 from imgtool.copying.native import FICLONERANGE
 from imgtool.copying.writeback import Writeback
-from imgtool.errors import ImgtoolError
+from imgtool.errors import ImgtoolError, StoppedError
 from imgtool.formats import target
 from imgtool.formats.disk import open_disk
 from imgtool.formats.vmdk.write import VmdkTarget
 from imgtool.model import AllocateRequest, Allocation, ConvertResult, Kind
-from imgtool.progress import Control, Rate
+from imgtool.progress import Control, Rate, Stop
 from imgtool.steps.allocate import allocate
 from imgtool.steps.convert import convert
 from tests import mounts, oracle, targets
@@ -262,6 +262,25 @@ def test_copy_file_range_is_refused(ext4: Path, folder: Folder, monkeypatch: pyt
     assert made.bytes_cloned == 0
     if not after:
         assert made.engine == "buffer"
+
+
+@pytest.mark.usefixtures("never_direct")
+def test_a_stop_is_heard_while_the_kernel_copies(ext4: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker may finish the call that it is in, and begins no other."""
+    here, stop, calls = folder(ext4), Stop(), [0]
+    source = READABLE["raw"](here / "x", "64M:a")
+    real = os.copy_file_range
+
+    def stopped(source: int, to: int, count: int, *offsets: int) -> int:
+        calls[0] += 1
+        stop.set()
+        return real(source, to, min(count, 4096), *offsets)
+
+    monkeypatch.setattr(os, "copy_file_range", stopped)
+    with pytest.raises(StoppedError):
+        convert(targets.request(source, GOALS["raw-thin"], here / "y"), Control(stop=stop))
+    assert 1 <= calls[0] <= 64
+    assert not list((here / "y").iterdir())
 
 
 @pytest.mark.usefixtures("never_direct")
