@@ -292,6 +292,15 @@ def test_without_a_word_about_it_there_is_one_processor_and_no_memory() -> None:
     assert (machine.cpu.count, machine.memory.size) == (1, 0)
 
 
+@pytest.mark.parametrize("count", [0, 1 << 40])
+def test_no_machine_has_so_many_processors(count: int) -> None:
+    item = (f'<Item xmlns:r="{xml.RASD}"><r:InstanceID>1</r:InstanceID><r:ResourceType>3</r:ResourceType>'
+            f"<r:VirtualQuantity>{count}</r:VirtualQuantity></Item>").encode()
+    with pytest.raises(DamagedError, match=f"{count} processors"):
+        ovf.parse(b"<Envelope>" + HARDWARE.replace(b"<VirtualHardwareSection/>", b"<VirtualHardwareSection>" + item
+                                                   + b"</VirtualHardwareSection>") + CLOSE)
+
+
 DOCTYPES = {
     "plain": b"<!DOCTYPE Envelope><Envelope>" + HARDWARE + CLOSE,
     "file": b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><Envelope>&a;' + HARDWARE + CLOSE,

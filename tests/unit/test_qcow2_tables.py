@@ -95,6 +95,25 @@ def test_subclusters_are_left_to_the_other_way() -> None:
     assert reader(replace(HEADER, incompatible=EXTENDED_L2))._runs(table([(9, 20)])) is None
 
 
+SUB = CLUSTER // 32
+
+
+@pytest.mark.parametrize(("entry", "bits", "found"), [
+    (5 << BITS, 1 << 3, [(0, 3, Kind.UNALLOCATED), (3, 1, Kind.DATA), (4, 28, Kind.UNALLOCATED)]),
+    (5 << BITS, 1 << 32 | 1 << 31, [(0, 1, Kind.ZERO), (1, 30, Kind.UNALLOCATED), (31, 1, Kind.DATA)]),
+    (0, 0xF << 32, [(0, 4, Kind.ZERO), (4, 28, Kind.UNALLOCATED)]),
+    (5 << BITS, 1 << 35 | 1 << 3, None), (0, 1, None)])
+def test_the_bits_of_subclusters(entry: int, bits: int, found: list[tuple[int, int, Kind]] | None) -> None:
+    """'Zero' above, 'allocated' below: both of one subcluster, or 'allocated' without a place, is damage."""
+    raw = struct.pack(">2Q", entry and read.COPIED | entry, bits)
+    made = reader(replace(HEADER, incompatible=EXTENDED_L2))._mixed(0, raw)
+    if found is None:
+        with pytest.raises(DamagedError, match="contradict"):
+            list(made)
+        return
+    assert [(one.start // SUB, one.length // SUB, one.kind) for one in merged(made)] == found
+
+
 def test_tables_wait_for_each_other_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """32 tables, three at a time."""
     monkeypatch.setattr(write, "WAITING", 3 * 512)

@@ -263,6 +263,8 @@ def test_genid_is_what_windows_sees() -> None:
     assert found.genid == "09512cc5-940a-8987-b950-f54f631015e8"
     assert uuid.UUID(found.genid).bytes_le == struct.pack("<qq", -8536691797830587195, -1723453263670062919)
     assert b'vm.genid = "-8536691797830587195"' in render(found).text
+    for half in ("vm.genid", "vm.genidX"):
+        assert machine(f'{half} = "5"\n').genid is None
 
 
 @pytest.mark.parametrize(
