@@ -62,7 +62,7 @@ class Trial:
         # Before Python has loaded the program, a signal does what it always does.
         allowed = (0, -signum) if signum == signal.SIGKILL else (0, -signum, 128 + signum)
         if _before_its_first_line(done.err):
-            allowed = (1,)  # what Python gives while it loads its own modules
+            allowed = (*allowed, 1)  # Python's own while it loads its modules
         self.ends[f"{signum.name} {'at work' if done.code else 'too late'}"] += 1
         assert done.code in allowed, f"exit code {done.code} after {signum.name}: {done.err[-2000:]}"
         return done
