@@ -15,10 +15,15 @@ MACHINES = (*DESCRIPTIONS, TEMPLATE, ARCHIVE, BUNDLE)
 
 
 def suffix_of(path: str) -> str:
-    """In small letters; of a folder, too, that is named with a slash behind it."""
-    return os.path.splitext(path.rstrip("/"))[1].lower()
+    """In small letters."""
+    return os.path.splitext(path)[1].lower()
 
 
 def is_machine(path: str) -> bool:
-    """Whether a name is one of a machine, not of a disk."""
-    return suffix_of(path) in MACHINES
+    """Whether a name is one of a machine, not of a disk. That of a folder may have a slash behind it."""
+    return suffix_of(path.rstrip("/")) in MACHINES
+
+
+def is_archive(path: str) -> bool:
+    """Whether a name is one of an OVA."""
+    return path.lower().endswith(ARCHIVE)

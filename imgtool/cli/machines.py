@@ -13,6 +13,7 @@ from imgtool.cli import completion, output
 from imgtool.cli.images import AsJson, DryRun, control_of
 from imgtool.errors import UsageError
 from imgtool.runs.wishes import network, side
+from imgtool.suffixes import is_archive
 
 if TYPE_CHECKING:
     from imgtool.model import ConvertRequest, ConvertResult
@@ -142,7 +143,7 @@ def convert_machine(request: ConvertRequest, how: TranslateRequest, control: Con
     from imgtool.model.translation import MachineRequest
     from imgtool.runs import build, local
 
-    suffix = ".ovf" if request.destination.lower().endswith(".ova") else side(request.spec.format)
+    suffix = ".ovf" if is_archive(request.destination) else side(request.spec.format)
     described = replace(how, source=request.source, suffix=suffix)
     plan = build.machine_plan(MachineRequest(convert=request, translate=described), control)
     if dry_run:

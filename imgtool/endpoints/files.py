@@ -22,7 +22,7 @@ from imgtool.model.translation import World
 from imgtool.ova.disks import open_file
 from imgtool.progress import Control, Stop
 from imgtool.storage import free_space
-from imgtool.suffixes import is_machine
+from imgtool.suffixes import is_archive, is_machine
 
 if TYPE_CHECKING:
     from imgtool.endpoints.package import Package
@@ -36,7 +36,7 @@ def source(uri: Uri, _credentials: Credentials, _stop: Stop) -> MachineFile:
 
 
 def target(uri: Uri, _credentials: Credentials, _stop: Stop) -> Folder | Package:
-    if uri.path.lower().endswith(".ova"):
+    if is_archive(uri.path):
         from imgtool.endpoints.package import Package
 
         return Package(os.path.abspath(uri.path))

@@ -74,7 +74,7 @@ def read_text(path: str) -> bytes:
 
 
 def _in_bundle(path: str) -> str:
-    if suffix_of(path) != BUNDLE or not os.path.isdir(path):
+    if suffix_of(path.rstrip("/")) != BUNDLE or not os.path.isdir(path):
         return path
     found = sorted(name for name in os.listdir(path) if name.lower().endswith(".vmx"))
     if len(found) != 1:

@@ -28,7 +28,7 @@ from imgtool.model.translation import MachineRequest, TranslateRequest
 from imgtool.model.v2p import DiskChoice, V2pRequest
 from imgtool.runs.tasks import address, credentials
 from imgtool.runs.wishes import described, network, side, spec_of
-from imgtool.suffixes import is_machine
+from imgtool.suffixes import is_archive, is_machine
 
 MIGRATING: Mapping[type, str] = {MigrateStep: "migrate", P2vStep: "p2v"}
 
@@ -119,7 +119,7 @@ def _convert(task: Task, step: ConvertStep) -> tuple[str, Any]:
         force=step.force, verify=step.verify, clone=_is(said.clone, usual=True), only_used=step.only_used)
     if not whole:
         return "convert", request
-    suffix = ".ovf" if destination.lower().endswith(".ova") else side(spec.format)
+    suffix = ".ovf" if is_archive(destination) else side(spec.format)
     return "machine", MachineRequest(convert=request, translate=_described(task, source, None, suffix, force=step.force))
 
 

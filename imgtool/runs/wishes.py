@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from imgtool.errors import UsageError
-from imgtool.suffixes import ARCHIVE, DESCRIPTIONS, suffix_of
+from imgtool.suffixes import DESCRIPTIONS, is_archive, suffix_of
 
 if TYPE_CHECKING:
     from imgtool.model import ImageSpec
@@ -46,7 +46,7 @@ def spec_of(to: str, destination: str, *, whole: bool, subformat: str | None, **
     """For ESXi the disks of a machine are those that it powers on; in an OVA they are packed."""
     from imgtool.steps.spec import image_spec
 
-    packed = whole and suffix_of(destination) == ARCHIVE
+    packed = whole and is_archive(destination)
     if packed and (to != "vmdk" or subformat not in (None, "streamOptimized")):
         raise UsageError("the disks in an OVA are streamOptimized VMDKs", "--to vmdk, without --subformat")
     if whole and to == "vmdk" and subformat is None and not words["compress"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imgtool.endpoints.local import disk_file, load
 from imgtool.errors import UsageError
-from imgtool.suffixes import ARCHIVE, MACHINES, is_machine, suffix_of
+from imgtool.suffixes import MACHINES, is_archive, is_machine
 
 
 def machine_disks(named: Sequence[str], roots: Sequence[str] = ()) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def machine_disks(named: Sequence[str], roots: Sequence[str] = ()) -> tuple[str,
     if len(named) > 1:
         raise UsageError(f"{named[0]} describes a machine: name it alone, or name its disks")
     machine = load(named[0])
-    if suffix_of(machine.path) == ARCHIVE:
+    if is_archive(machine.path):
         raise UsageError(f"the disks of {machine.path} are packed in it", f"imgtool convert {machine.path} DIR --to qcow2")
     paths = tuple(disk_file(machine, disk.path, disk.backing, tuple(roots)) for disk in machine.parsed.machine.disks if disk.path)
     if not paths:

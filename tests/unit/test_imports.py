@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from imgtool import errors
+from imgtool import descriptions, errors, suffixes
 from imgtool.cli.app import MODULES
 from tests.program import ENVIRONMENT, ROOT
 
@@ -185,6 +185,10 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
     assert not found & {"imgtool.cli.migrate", "imgtool.cli.jobs", "imgtool.model.translation", "imgtool.model.machine",
                         "imgtool.steps.migrate", "imgtool.steps.adapt", "imgtool.guests.used", "imgtool.guests.appliance",
                          "imgtool.retarget", "imgtool.endpoints", "lxml", "pyVmomi"}
+
+
+def test_each_suffix_of_a_description_has_its_module() -> None:
+    assert tuple(descriptions.DESCRIPTIONS) == suffixes.DESCRIPTIONS
 
 
 def test_each_command_is_where_the_program_looks_for_it() -> None:
